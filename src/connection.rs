@@ -1,0 +1,220 @@
+//! What the server knows of the connection, from whatever type it left in a request's extensions.
+
+use std::net::SocketAddr;
+
+use http::Extensions;
+
+/// The address of the other end of the connection: the client, or the nearest proxy. Never from a
+/// header. `None` where the server does not say.
+#[must_use]
+pub fn peer_addr(extensions: &Extensions) -> Option<SocketAddr> {
+    #[cfg(any(feature = "peer-cert", feature = "tls"))]
+    if let Some(peer) = tls_peer(extensions) {
+        return Some(peer.addr());
+    }
+    #[cfg(feature = "axum")]
+    if let Some(info) = extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
+        return Some(info.0);
+    }
+    #[cfg(feature = "tonic")]
+    if let Some(addr) = tonic_addr(extensions) {
+        return Some(addr);
+    }
+    extensions.get::<SocketAddr>().copied()
+}
+
+/// The router's pattern for the path, where there is a router that says.
+#[cfg_attr(not(feature = "axum"), allow(unused_variables))]
+pub(crate) fn matched_path(extensions: &Extensions) -> Option<&str> {
+    #[cfg(feature = "axum")]
+    return extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str);
+    #[cfg(not(feature = "axum"))]
+    None
+}
+
+#[cfg(feature = "tonic")]
+fn tonic_addr(extensions: &Extensions) -> Option<SocketAddr> {
+    use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+    let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+    let tcp = tls.map(TlsConnectInfo::get_ref).or_else(|| extensions.get::<TcpConnectInfo>());
+    tcp?.remote_addr()
+}
+
+#[cfg(any(feature = "peer-cert", feature = "tls"))]
+use certificates::tls_peer;
+#[cfg(feature = "peer-cert")]
+pub(crate) use certificates::{Found, peer_certificates};
+#[cfg(any(feature = "peer-cert", feature = "tls"))]
+pub use certificates::{PeerCertificates, TlsPeer};
+
+#[cfg(any(feature = "peer-cert", feature = "tls"))]
+mod certificates {
+    use std::{
+        fmt,
+        net::SocketAddr,
+        sync::{Arc, OnceLock},
+    };
+
+    use http::Extensions;
+    use rustls_pki_types::CertificateDer;
+
+    use crate::identity::PeerIdentity;
+
+    /// The certificates that the other end of a TLS connection presented, leaf first. The TLS stack
+    /// verified the leaf; what follows it is only what the peer sent.
+    #[derive(Clone, Debug)]
+    pub struct PeerCertificates(Repr);
+
+    #[derive(Clone)]
+    enum Repr {
+        Shared(Arc<[CertificateDer<'static>]>),
+        SharedVec(Arc<Vec<CertificateDer<'static>>>),
+        #[cfg(feature = "axum-server")]
+        AxumServer(Arc<axum_server::tls::TlsInfo>),
+    }
+
+    impl fmt::Debug for Repr {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("..")
+        }
+    }
+
+    impl PeerCertificates {
+        /// The leaf's DER, if any certificate was presented.
+        #[must_use]
+        pub fn leaf(&self) -> Option<&[u8]> {
+            match &self.0 {
+                Repr::Shared(certs) => certs.first().map(AsRef::as_ref),
+                Repr::SharedVec(certs) => certs.first().map(AsRef::as_ref),
+                #[cfg(feature = "axum-server")]
+                Repr::AxumServer(info) => info.peer_certificates.first().map(Vec::as_slice),
+            }
+        }
+    }
+
+    impl From<Arc<[CertificateDer<'static>]>> for PeerCertificates {
+        fn from(certs: Arc<[CertificateDer<'static>]>) -> Self {
+            Self(Repr::Shared(certs))
+        }
+    }
+
+    impl From<Vec<CertificateDer<'static>>> for PeerCertificates {
+        fn from(certs: Vec<CertificateDer<'static>>) -> Self {
+            Arc::new(certs).into()
+        }
+    }
+
+    impl From<Arc<Vec<CertificateDer<'static>>>> for PeerCertificates {
+        fn from(certs: Arc<Vec<CertificateDer<'static>>>) -> Self {
+            Self(Repr::SharedVec(certs))
+        }
+    }
+
+    /// One TLS connection, as a server's listener leaves it in the extensions of its requests, bare
+    /// or in axum's `ConnectInfo`. Cheap to clone.
+    #[derive(Clone, Debug)]
+    pub struct TlsPeer(Arc<Connection>);
+
+    #[derive(Debug)]
+    struct Connection {
+        addr: SocketAddr,
+        certificates: Option<PeerCertificates>,
+        /// Parsed by the first request that needs it; `None` for a leaf that can't be read.
+        identity: OnceLock<Option<Arc<PeerIdentity>>>,
+    }
+
+    impl TlsPeer {
+        /// The connection from `addr`, with the certificates the client presented. Only for a
+        /// listener whose TLS stack verified them.
+        #[must_use]
+        pub fn verified(addr: SocketAddr, certificates: Option<PeerCertificates>) -> Self {
+            Self(Arc::new(Connection { addr, certificates, identity: OnceLock::new() }))
+        }
+
+        /// The other end's address.
+        #[must_use]
+        pub fn addr(&self) -> SocketAddr {
+            self.0.addr
+        }
+
+        /// The certificates the client presented.
+        #[must_use]
+        pub fn certificates(&self) -> Option<&PeerCertificates> {
+            self.0.certificates.as_ref()
+        }
+
+        /// The identity in the leaf, which `parse` reads once per connection.
+        pub(crate) fn identity_or_parse(
+            &self,
+            parse: impl FnOnce(&[u8]) -> Option<Arc<PeerIdentity>>,
+        ) -> Option<Arc<PeerIdentity>> {
+            let leaf = self.0.certificates.as_ref()?.leaf()?;
+            self.0.identity.get_or_init(|| parse(leaf)).clone()
+        }
+    }
+
+    pub(super) fn tls_peer(extensions: &Extensions) -> Option<&TlsPeer> {
+        #[cfg(feature = "axum")]
+        if let Some(info) = extensions.get::<axum::extract::ConnectInfo<TlsPeer>>() {
+            return Some(&info.0);
+        }
+        extensions.get()
+    }
+
+    /// Where a connection's certificates were found.
+    #[cfg(feature = "peer-cert")]
+    pub(crate) enum Found<'a> {
+        /// In our own listener's type, which remembers what was read of them.
+        Connection(&'a TlsPeer),
+        /// In somebody else's.
+        Certificates(PeerCertificates),
+    }
+
+    /// The first of the known types that is there decides, even if it holds no certificate: sources
+    /// are never mixed.
+    #[cfg(feature = "peer-cert")]
+    pub(crate) fn peer_certificates(extensions: &Extensions) -> Option<Found<'_>> {
+        if let Some(peer) = tls_peer(extensions) {
+            return Some(Found::Connection(peer));
+        }
+        if let Some(certs) = extensions.get::<PeerCertificates>() {
+            return Some(Found::Certificates(certs.clone()));
+        }
+        if let Some(certs) = extensions.get::<Arc<[CertificateDer<'static>]>>() {
+            return Some(Found::Certificates(Arc::clone(certs).into()));
+        }
+        if let Some(certs) = extensions.get::<Arc<Vec<CertificateDer<'static>>>>() {
+            return Some(Found::Certificates(Arc::clone(certs).into()));
+        }
+        if let Some(certs) = extensions.get::<Vec<CertificateDer<'static>>>() {
+            return Some(Found::Certificates(certs.clone().into()));
+        }
+        #[cfg(feature = "axum-server")]
+        if let Some(info) = extensions.get::<Arc<axum_server::tls::TlsInfo>>() {
+            let certs = PeerCertificates(Repr::AxumServer(Arc::clone(info)));
+            return Some(Found::Certificates(certs));
+        }
+        #[cfg(feature = "tonic")]
+        if let Some(certs) = tonic_certificates(extensions) {
+            return Some(Found::Certificates(certs.into()));
+        }
+        None
+    }
+
+    #[cfg(all(feature = "peer-cert", feature = "tonic"))]
+    fn tonic_certificates(extensions: &Extensions) -> Option<Arc<Vec<CertificateDer<'static>>>> {
+        use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
+
+        if let Some(info) = extensions.get::<TlsConnectInfo<TcpConnectInfo>>() {
+            return info.peer_certs();
+        }
+        #[cfg(unix)]
+        if let Some(info) =
+            extensions.get::<TlsConnectInfo<tonic::transport::server::UdsConnectInfo>>()
+        {
+            return info.peer_certs();
+        }
+        None
+    }
+}

@@ -1,0 +1,64 @@
+//! Events and metrics, through the `tracing` and `metrics` facades where their features are on, and
+//! nowhere where they are not. No call site is conditional.
+//!
+//! Labels come from closed sets. No token, key, address or prompt text ever gets here.
+
+use crate::reject::{Rejection, RejectionKind};
+
+/// A layer refused a request: `palisade_refused_total{layer, code}`.
+pub(crate) fn refused(layer: &'static str, rejection: &Rejection) {
+    count("palisade_refused_total", &[("layer", layer), ("code", rejection.code())]);
+    if rejection.kind() == RejectionKind::Misconfigured {
+        error(layer, rejection.message());
+    } else {
+        debug(layer, rejection.code());
+    }
+}
+
+/// A layer let a request through: `palisade_admitted_total{layer}`.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn admitted(layer: &'static str) {
+    // Only a metric whose labels are literals is counted without an allocation.
+    #[cfg(feature = "metrics")]
+    match layer {
+        "peer_cert" => metrics::counter!("palisade_admitted_total", "layer" => "peer_cert"),
+        "jwt" => metrics::counter!("palisade_admitted_total", "layer" => "jwt"),
+        "rate_limit" => metrics::counter!("palisade_admitted_total", "layer" => "rate_limit"),
+        _ => metrics::counter!("palisade_admitted_total", "layer" => "prompt_guard"),
+    }
+    .increment(1);
+}
+
+/// Counts one more under `name`.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn count(name: &'static str, labels: &[(&'static str, &'static str)]) {
+    add(name, labels, 1);
+}
+
+/// Counts `by` more under `name`.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn add(name: &'static str, labels: &[(&'static str, &'static str)], by: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(name, labels).increment(by);
+}
+
+/// Something is wrong that an operator must mend.
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
+pub(crate) fn error(layer: &'static str, message: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: "palisade", layer, "{message}");
+}
+
+/// Something an operator should know.
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
+pub(crate) fn warn(layer: &'static str, message: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "palisade", layer, "{message}");
+}
+
+/// What happens all the time.
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
+pub(crate) fn debug(layer: &'static str, message: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::debug!(target: "palisade", layer, "{message}");
+}

@@ -1,0 +1,128 @@
+//! The handle on what a request has reserved: how the limiter, the guard and the handler meet.
+//!
+//! `TieredRateLimitLayer` reserves before the body is read and puts a [`UsageMeter`] in the
+//! request's extensions. The guard refines the reservation when it has parsed the prompt. A handler
+//! with an engine of its own reports what it really uses; for any other, the layer reads the usage
+//! from the answer as it passes. It is settled exactly once, whatever becomes of the request.
+
+use std::{fmt::Debug, sync::Arc};
+
+use http::Extensions;
+
+use crate::{future::ReadyOr, reject::Rejection};
+
+/// Tokens that a request used, or is thought to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenUsage {
+    /// Tokens of the prompt, cached ones included.
+    pub input: u64,
+    /// Tokens of the answer, reasoning included.
+    pub output: u64,
+}
+
+impl TokenUsage {
+    /// So many tokens of the prompt and of the answer.
+    #[must_use]
+    pub fn new(input: u64, output: u64) -> Self {
+        Self { input, output }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+}
+
+/// What a request has reserved, for the handler to report to and read from. Cheap to clone.
+///
+/// ```
+/// use palisade::reservation::UsageMeter;
+///
+/// fn decode_step(meter: Option<&UsageMeter>) -> bool {
+///     let Some(meter) = meter else { return true };
+///     meter.charge(1);
+///     // Stop cleanly with finish_reason "length" when the caller's tokens are used up.
+///     meter.remaining() != Some(0)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct UsageMeter(Arc<dyn Meter>);
+
+impl UsageMeter {
+    /// The meter of a request that `TieredRateLimitLayer` admitted.
+    #[must_use]
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// A handle on `meter`.
+    pub fn new(meter: Arc<dyn Meter>) -> Self {
+        Self(meter)
+    }
+
+    /// Adds `output_tokens` to what the handler says was used: for each decode step. From then on the
+    /// handler's word is the truth, and what the answer says of its usage is not read.
+    pub fn charge(&self, output_tokens: u64) {
+        self.0.charge(output_tokens);
+    }
+
+    /// Says what was used in all, in the place of what was charged or observed before.
+    pub fn report(&self, usage: TokenUsage) {
+        self.0.report(usage);
+    }
+
+    /// Tokens the caller has left beyond what this request used so far: the least of its token limits, or
+    /// `None` if it has none. As it stood when the request was admitted or last refined.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        self.0.remaining()
+    }
+
+    /// Replaces the estimate of the admission by a better one, once the prompt is parsed. Less is
+    /// given back when the request ends; more is reserved now, and may be refused.
+    ///
+    /// Dropping the future before it is ready gives back what it took.
+    pub fn refine(&self, estimate: TokenUsage) -> Refined {
+        Arc::clone(&self.0).refine(estimate)
+    }
+
+    /// Notes the usage that an answer states, or an estimate of it so far. Not heard once the handler has spoken.
+    pub fn observe(&self, observed: Observed) {
+        self.0.observe(observed);
+    }
+}
+
+/// Resolves when a better estimate is reserved, or to the refusal.
+pub type Refined = ReadyOr<Result<(), Rejection>>;
+
+/// What can be seen of a request's usage from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Observed {
+    /// The answer states its usage.
+    Stated(TokenUsage),
+    /// The answer has this many output tokens so far, by estimate. Counts only if the answer is cut short.
+    OutputSoFar(u64),
+    /// The guard cut or rewrote the answer: this many output tokens, by estimate, were let through.
+    LetThrough(u64),
+    /// The guard withheld a whole answer that the model had given, and which states this usage, if any. It is paid
+    /// like one that was let through: who makes the model say what is blocked does not get the model for nothing.
+    Withheld(Option<TokenUsage>),
+}
+
+/// What stands behind a [`UsageMeter`]. Every method may be called from any thread, with or
+/// without a runtime, before or after the reservation was settled; afterwards nothing has an effect.
+pub trait Meter: Debug + Send + Sync + 'static {
+    /// See [`UsageMeter::charge`].
+    fn charge(&self, output_tokens: u64);
+    /// See [`UsageMeter::report`].
+    fn report(&self, usage: TokenUsage);
+    /// See [`UsageMeter::observe`].
+    fn observe(&self, observed: Observed);
+    /// See [`UsageMeter::remaining`].
+    fn remaining(&self) -> Option<u64>;
+    /// See [`UsageMeter::refine`].
+    fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined;
+}
