@@ -50,6 +50,7 @@ pub mod clock;
 pub mod connection;
 pub mod future;
 pub mod identity;
+pub mod inference;
 pub mod reject;
 pub mod reservation;
 pub mod route;

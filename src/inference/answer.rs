@@ -1,0 +1,339 @@
+//! Answers: what of them the model says.
+//!
+//! Every string of an answer is text, but for members that are known to be something else: identifiers,
+//! types, what the server repeats of the request. So a member that no public API has is read too.
+//! That covers the answers of the OpenAI APIs, Anthropic, text-generation-inference, SGLang and
+//! FastAPI services, whole or as the events of a stream.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+
+use super::{
+    Edit, Origin, Segment,
+    json::{Bounds, Document, JsonError, Kind, Value},
+    request::{Piece, rewrite::rewrite},
+};
+use crate::route::Endpoint;
+
+/// An answer that was read whole. Its `Debug` hides the text.
+pub(crate) struct Answer {
+    raw: Bytes,
+    texts: Texts,
+    json: bool,
+}
+
+impl Answer {
+    /// Reads a JSON answer.
+    pub(crate) fn json(endpoint: Endpoint, raw: Bytes) -> Result<Self, JsonError> {
+        let texts = Texts::read(endpoint, &raw)?;
+        Ok(Self { raw, texts, json: true })
+    }
+
+    /// Takes the whole answer as one text.
+    pub(crate) fn plain(raw: Bytes) -> Result<Self, JsonError> {
+        std::str::from_utf8(&raw).map_err(|_| JsonError::NotUtf8)?;
+        let mut texts = Texts::default();
+        let source = 0..raw.len();
+        texts.pieces.push(Piece { source, decoded: None, origin: Origin::Assistant, turn: 0 });
+        Ok(Self { raw, texts, json: false })
+    }
+
+    /// The answer, byte for byte as it came.
+    pub(crate) fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// What the model says.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        self.texts.pieces.iter().enumerate().map(|(index, piece)| {
+            Segment::new(index, piece.text(&self.raw), piece.origin, piece.turn)
+        })
+    }
+
+    /// Whether the text stands in it once more, cut into tokens, so that editing it would not remove it.
+    pub(crate) fn repeats(&self) -> bool {
+        self.texts.repeats
+    }
+
+    /// The answer with the edits made, every other byte as it was. The edits are in order and don't overlap.
+    pub(crate) fn rewrite(&self, edits: &[Edit]) -> Bytes {
+        if self.json {
+            return rewrite(&self.raw, &self.texts.pieces, edits);
+        }
+        let mut out = Vec::with_capacity(self.raw.len());
+        let mut done = 0;
+        for edit in edits {
+            out.extend_from_slice(self.raw.get(done..edit.span.start).unwrap_or_default());
+            out.extend_from_slice(edit.replacement.as_bytes());
+            done = edit.span.end;
+        }
+        out.extend_from_slice(self.raw.get(done..).unwrap_or_default());
+        out.into()
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("bytes", &self.raw.len()).finish_non_exhaustive()
+    }
+}
+
+/// Gives each text of one event's data to `each`, with the channel that it continues: which choice,
+/// content block or tool call it belongs to. Data that is not JSON is a text.
+pub(crate) fn texts_of_event<E>(
+    endpoint: Endpoint,
+    data: &str,
+    mut each: impl FnMut(u64, Origin, &str) -> Result<(), E>,
+) -> Result<(), E> {
+    match Texts::read(endpoint, data.as_bytes()) {
+        Ok(texts) => texts.channels.iter().zip(&texts.pieces).try_for_each(|(channel, piece)| {
+            each(*channel, piece.origin, piece.text(data.as_bytes()))
+        }),
+        Err(_) if data.trim() == "[DONE]" => Ok(()),
+        Err(_) => each(0, Origin::Assistant, data),
+    }
+}
+
+/// The texts of a document, by place, each with its channel.
+#[derive(Default)]
+struct Texts {
+    pieces: Vec<Piece>,
+    /// The channel of each piece.
+    channels: Vec<u64>,
+    repeats: bool,
+}
+
+impl Texts {
+    fn read(endpoint: Endpoint, data: &[u8]) -> Result<Self, JsonError> {
+        let document = Document::read(data, BOUNDS)?;
+        let mut texts = Self::default();
+        texts.value(endpoint, document.root(), OFFSET, Origin::Assistant);
+        Ok(texts)
+    }
+
+    fn value(&mut self, endpoint: Endpoint, value: Value<'_>, channel: u64, origin: Origin) {
+        match value.kind() {
+            Kind::String => self.string(value, channel, origin),
+            Kind::Array => {
+                for (place, item) in value.items().enumerate() {
+                    let counted = if index_of(endpoint, item).is_some() { 0 } else { place };
+                    self.value(endpoint, item, mix(channel, &counted.to_le_bytes()), origin);
+                }
+            }
+            Kind::Object => self.object(endpoint, value, channel, origin),
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, endpoint: Endpoint, value: Value<'_>, channel: u64, origin: Origin) {
+        let channel = match index_of(endpoint, value) {
+            Some(index) => mix(channel, index.as_bytes()),
+            None => channel,
+        };
+        for (name, member) in value.members() {
+            let name = name.text().unwrap_or_default();
+            if REPEATS.contains(&&*name) {
+                self.repeats |= member.all().nth(1).is_some();
+            } else if !NOT_TEXT.contains(&&*name) {
+                let origin =
+                    if ARGUMENTS.contains(&&*name) { Origin::ToolArguments } else { origin };
+                self.value(endpoint, member, mix(channel, name.as_bytes()), origin);
+            }
+        }
+    }
+
+    fn string(&mut self, value: Value<'_>, channel: u64, origin: Origin) {
+        let decoded = match value.text() {
+            Some(Cow::Owned(text)) => Some(text.into_boxed_str()),
+            _ => None,
+        };
+        self.pieces.push(Piece { source: value.inside(), decoded, origin, turn: 0 });
+        self.channels.push(channel);
+    }
+}
+
+/// What an object says of its place among others, as it stands in the source. In
+/// text-generation-inference's events, told by their `token`, `index` counts the tokens.
+fn index_of<'d>(endpoint: Endpoint, value: Value<'d>) -> Option<Cow<'d, str>> {
+    if endpoint == Endpoint::Generate && value.get("token").is_some() {
+        return None;
+    }
+    let mut index = Cow::Borrowed("");
+    for (name, member) in value.members() {
+        let name = name.text().unwrap_or_default();
+        if INDEX.contains(&&*name) && member.kind() == Kind::Number {
+            index.to_mut().push_str(&name);
+            index.to_mut().push_str(member.source());
+        }
+    }
+    (!index.is_empty()).then_some(index)
+}
+
+/// FNV-1a, 64 bits: the names of channels, which nobody chooses with evil intent.
+fn mix(channel: u64, part: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+    step(part.iter().fold(channel, step), &0xff)
+}
+
+const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// Room for an answer as large as is held, and for any that is nested sanely.
+const BOUNDS: Bounds = Bounds { depth: 64, nodes: 1 << 20 };
+
+const INDEX: [&str; 3] = ["index", "output_index", "content_index"];
+
+/// The text once more, token by token.
+const REPEATS: [&str; 10] = [
+    "logprobs",
+    "top_logprobs",
+    "tokens",
+    "top_tokens",
+    "prefill",
+    "token_ids",
+    "output_ids",
+    "output_token_logprobs",
+    "input_token_logprobs",
+    "prompt_logprobs",
+];
+
+/// What a model calls a tool with.
+const ARGUMENTS: [&str; 3] = ["arguments", "partial_json", "input"];
+
+/// What the server says and not the model, or what the client sent.
+const NOT_TEXT: [&str; 27] = [
+    "id",
+    "object",
+    "model",
+    "role",
+    "type",
+    "finish_reason",
+    "stop_reason",
+    "system_fingerprint",
+    "service_tier",
+    "status",
+    "usage",
+    "item_id",
+    "call_id",
+    "response_id",
+    "tool_use_id",
+    "tool_call_id",
+    "previous_response_id",
+    "instructions",
+    "tools",
+    "tool_choice",
+    "metadata",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "obfuscation",
+    "signature",
+    "encrypted_content",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(endpoint: Endpoint, body: &'static str) -> Vec<String> {
+        let answer = Answer::json(endpoint, body.into()).unwrap();
+        answer.segments().map(|segment| segment.text.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_api_says_its_text() {
+        for (endpoint, body, expected) in [
+            (
+                Endpoint::OpenAiChat,
+                r#"{"id":"c-1","choices":[{"index":0,"message":{"role":"assistant","content":"a",
+                "tool_calls":[{"id":"t","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}]},
+                "finish_reason":"stop"}],"usage":{"total_tokens":3}}"#,
+                &["a", "f", "{\"x\":1}"][..],
+            ),
+            (
+                Endpoint::OpenAiCompletions,
+                r#"{"choices":[{"text":"a"},{"text":"b"}]}"#,
+                &["a", "b"],
+            ),
+            (
+                Endpoint::OpenAiResponses,
+                r#"{"output":[{"type":"message","content":[{"type":"output_text","text":"a"}]}],
+                "instructions":"secret"}"#,
+                &["a"],
+            ),
+            (
+                Endpoint::AnthropicMessages,
+                r#"{"content":[{"type":"text","text":"a"},{"type":"tool_use","input":{"q":["b"]}}]}"#,
+                &["a", "b"],
+            ),
+            (Endpoint::Generate, r#"[{"generated_text":"a","details":{"tokens":[]}}]"#, &["a"]),
+            (Endpoint::Generate, r#"{"text":["a","b"],"meta_info":{"id":"x"}}"#, &["a", "b"]),
+            (Endpoint::Generate, r#"{"anything":{"else":"a"}}"#, &["a"]),
+            (Endpoint::Generate, r#""a""#, &["a"]),
+        ] {
+            assert_eq!(texts(endpoint, body), expected, "{body}");
+        }
+    }
+
+    fn channels(endpoint: Endpoint, events: &[&str]) -> Vec<u64> {
+        let mut channels = Vec::new();
+        for event in events {
+            let all = texts_of_event(endpoint, event, |channel, _, _| {
+                channels.push(channel);
+                Ok::<_, ()>(())
+            });
+            all.unwrap();
+        }
+        channels
+    }
+
+    #[test]
+    fn deltas_of_one_text_share_a_channel() {
+        let choice = |index, text| {
+            format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}},"index":{index}}}]}}"#)
+        };
+        let (a, b, c) = (choice(0, "x"), choice(1, "y"), choice(0, "z"));
+        let both = r#"{"choices":[{"index":1,"delta":{"content":"p"}},{"index":0,"delta":{"content":"q"}}]}"#;
+        let seen = channels(Endpoint::OpenAiChat, &[&a, &b, &c, both]);
+        assert_eq!((seen[0], seen[1]), (seen[2], seen[3]));
+        assert_eq!(seen[0], seen[4]);
+        assert_ne!(seen[0], seen[1]);
+    }
+
+    #[test]
+    fn a_token_counter_makes_no_channel() {
+        let token =
+            |index| format!(r#"{{"index":{index},"token":{{"text":"x","special":false}}}}"#);
+        let seen = channels(Endpoint::Generate, &[&token(1), &token(2)]);
+        assert_eq!(seen[0], seen[1]);
+    }
+
+    #[test]
+    fn what_is_no_json_is_a_text_and_the_last_word_is_none() {
+        assert!(channels(Endpoint::Generate, &["[DONE]"]).is_empty());
+        assert_eq!(channels(Endpoint::Generate, &["plain words"]), [0]);
+    }
+
+    #[test]
+    fn edits_touch_nothing_else() {
+        let body = r#"{ "big":1e400, "choices":[{"text":"\u0061b\ncd"}] }"#;
+        let answer = Answer::json(Endpoint::OpenAiCompletions, body.into()).unwrap();
+        let edited = answer.rewrite(&[Edit::new(0, 1..3, "\"X\"")]);
+        assert_eq!(edited, r#"{ "big":1e400, "choices":[{"text":"\u0061\"X\"cd"}] }"#);
+        let plain = Answer::plain("abcd".into()).unwrap();
+        assert_eq!(plain.rewrite(&[Edit::new(0, 1..3, "X")]), "aXd");
+    }
+
+    #[test]
+    fn text_that_stands_twice_is_told() {
+        for (body, expected) in [
+            (r#"{"choices":[{"text":"a","logprobs":null}]}"#, false),
+            (r#"{"choices":[{"text":"a","logprobs":{"tokens":["a"]}}]}"#, true),
+            (r#"{"generated_text":"a","details":{"tokens":[{"text":"a"}]}}"#, true),
+        ] {
+            let answer = Answer::json(Endpoint::Generate, body.into()).unwrap();
+            assert_eq!(answer.repeats(), expected, "{body}");
+        }
+    }
+}

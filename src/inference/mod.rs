@@ -1,0 +1,23 @@
+//! What the wire formats of inference endpoints mean: prompts in requests, token usage in answers.
+//!
+//! - [`Prompt`] reads a request body, once and strictly, and can rewrite its text in place.
+//! - [`TokenEstimator`] says how many tokens a text is; [`ByteClasses`] does so without a tokenizer.
+//! - [`UsageReader`] reads what an answer says of its usage as it passes, and estimates what it does not say.
+//! - [`EventReader`] splits an event stream into its events, byte for byte.
+//!
+//! All of them read hostile input: they are bounded in time and memory and never panic.
+
+#[cfg(feature = "prompt-guard")]
+pub(crate) mod answer;
+pub(crate) mod json;
+mod request;
+mod sse;
+mod tokens;
+mod usage;
+
+pub use self::{
+    request::{Edit, Origin, Prompt, ReadError, ReadErrorKind, ReadLimits, Segment, Unread},
+    sse::{Event, EventReader},
+    tokens::{ByteClasses, TokenEstimator},
+    usage::UsageReader,
+};

@@ -1,0 +1,77 @@
+//! A body with some of its text replaced.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Edit, Piece};
+use crate::inference::json::{SourceOffsets, escape_into};
+
+/// In one pass over the body, however many edits there are.
+pub(in crate::inference) fn rewrite(raw: &Bytes, pieces: &[Piece], edits: &[Edit]) -> Bytes {
+    let mut edits: Vec<&Edit> = edits.iter().filter(|edit| edit.segment < pieces.len()).collect();
+    if edits.is_empty() {
+        return raw.clone();
+    }
+    // Segments are in the order of the body.
+    edits.sort_by_key(|edit| (edit.segment, edit.span.start, edit.span.end));
+    let mut out = Vec::with_capacity(raw.len());
+    let mut done = 0;
+    for edits in edits.chunk_by(|a, b| a.segment == b.segment) {
+        let Some(piece) = edits.first().and_then(|edit| pieces.get(edit.segment)) else { continue };
+        let text = piece.text(raw);
+        let mut places = Places::new(piece, raw);
+        let mut removed = 0;
+        for edit in edits {
+            let span = widen(text, &edit.span);
+            if span.start >= removed {
+                let start = places.of(span.start);
+                out.extend_from_slice(raw.get(done..start).unwrap_or_default());
+                escape_into(&edit.replacement, &mut out);
+            } else if span.end <= removed {
+                continue;
+            }
+            // One that overlaps those before only removes more.
+            removed = span.end;
+            done = places.of(span.end);
+        }
+    }
+    out.extend_from_slice(raw.get(done..).unwrap_or_default());
+    out.into()
+}
+
+/// Where the text of a piece stands in the body: asked in rising order.
+enum Places<'a> {
+    Plain(usize),
+    Escaped(usize, SourceOffsets<'a>),
+}
+
+impl<'a> Places<'a> {
+    fn new(piece: &Piece, raw: &'a [u8]) -> Self {
+        let start = piece.source.start;
+        match piece.decoded {
+            None => Self::Plain(start),
+            Some(_) => Self::Escaped(start, SourceOffsets::new(piece.inside(raw))),
+        }
+    }
+
+    fn of(&mut self, decoded: usize) -> usize {
+        match self {
+            Self::Plain(start) => *start + decoded,
+            Self::Escaped(start, offsets) => *start + offsets.of(decoded),
+        }
+    }
+}
+
+/// The span, in range and on the borders of characters, and no smaller than it was.
+fn widen(text: &str, span: &Range<usize>) -> Range<usize> {
+    let mut start = span.start.min(text.len());
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    let mut end = span.end.clamp(start, text.len());
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    start..end
+}
