@@ -55,6 +55,7 @@ pub mod reject;
 pub mod reservation;
 pub mod route;
 pub mod secret;
+pub mod store;
 
 pub use crate::{
     error::{BoxError, BuildError},

@@ -1,0 +1,100 @@
+//! Keys: keyed hashes of facts, so that no subject, address or credential stands in a store.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::secret::Secret;
+
+/// A record's key in a store: a keyed 128-bit hash (SipHash-2-4) of facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key([u8; 16]);
+
+impl Key {
+    /// A key from its bytes, as a backend reads it back.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// The secret that keys every hash. Processes that share a store share it; without it, nobody can
+/// tell whose record a key names, or choose subjects whose keys collide.
+#[derive(Clone, Debug)]
+pub struct Pepper(Secret<[u8; 16]>);
+
+impl Pepper {
+    /// A pepper from configuration: any secret text, the same in every process that shares a
+    /// store. Only as good as the text is long and random.
+    #[must_use]
+    pub fn from_secret(text: &str) -> Self {
+        let mut hasher = SipHasher24::new();
+        hasher.write(text.as_bytes());
+        Self(Secret::new(hasher.finish128().as_bytes()))
+    }
+
+    /// A random pepper, for a store that lives and dies with this process.
+    #[must_use]
+    pub fn random() -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        // The standard library seeds each `RandomState` from the operating system's generator.
+        let mut bytes = [0; 16];
+        let (low, high) = bytes.split_at_mut(8);
+        low.copy_from_slice(&RandomState::new().hash_one(0_u8).to_le_bytes());
+        high.copy_from_slice(&RandomState::new().hash_one(1_u8).to_le_bytes());
+        Self(Secret::new(bytes))
+    }
+
+    /// Begins the key of a record of this `scope`: `subject`, `network`. Different scopes never share a key.
+    #[must_use]
+    pub fn key(&self, scope: &str) -> Keyed {
+        Keyed(SipHasher24::new_with_key(self.0.expose())).with(scope.as_bytes())
+    }
+}
+
+/// A key in the making.
+#[derive(Clone, Debug)]
+pub struct Keyed(SipHasher24);
+
+impl Keyed {
+    /// Adds a fact. Facts are framed by their lengths: `("ab", "c")` is not `("a", "bc")`.
+    #[must_use]
+    pub fn with(mut self, fact: &[u8]) -> Self {
+        self.0.write(&(fact.len() as u64).to_le_bytes());
+        self.0.write(fact);
+        self
+    }
+
+    /// The key of all facts.
+    #[must_use]
+    pub fn finish(self) -> Key {
+        Key(self.0.finish128().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_framed_scoped_and_keyed() {
+        let pepper = Pepper::from_secret("pepper");
+        let key = |scope: &str, facts: &[&str]| {
+            let begun = pepper.key(scope);
+            facts.iter().fold(begun, |key, fact| key.with(fact.as_bytes())).finish()
+        };
+        assert_eq!(key("subject", &["ab", "c"]), key("subject", &["ab", "c"]));
+        assert_ne!(key("subject", &["ab", "c"]), key("subject", &["a", "bc"]));
+        assert_ne!(key("subject", &["a"]), key("network", &["a"]));
+        assert_ne!(
+            Pepper::from_secret("other").key("subject").with(b"a").finish(),
+            key("subject", &["a"])
+        );
+    }
+}

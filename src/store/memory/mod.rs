@@ -1,0 +1,316 @@
+//! The store of one process.
+
+mod facts;
+mod limits;
+mod record;
+mod table;
+
+use std::{sync::Arc, time::Duration};
+
+use self::{facts::Facts, limits::Limits};
+use super::{
+    Admission, Decision, Distinct, FactStore, Key, LimiterStore, Settlement, Standings,
+    StoreFuture, gcra,
+};
+use crate::{
+    clock::{Clock, SystemClock},
+    error::BuildError,
+    future::ReadyOr,
+};
+
+/// Limits and facts in the memory of this process.
+///
+/// Every answer is ready at once: an admission counts as granted when `acquire` returns. An admission on
+/// known keys allocates nothing.
+///
+/// **Bounded.** A record takes about 300 bytes, index included, whatever its key, and is reclaimed only when
+/// it is idle: when it equals an absent one. So no flood of other keys resets a limit that is in use.
+/// When all records are in use, charges of further keys go, limit by limit, to records that all
+/// such keys share (`palisade_store_overflow_total` counts them): strict, and bounded. When there is no
+/// room for a further fact, the store answers with an error, and its caller refuses.
+///
+/// ```
+/// use palisade::store::MemoryStore;
+///
+/// let store = MemoryStore::builder().max_records(100_000).build()?;
+/// # Ok::<(), palisade::BuildError>(())
+/// ```
+#[derive(Debug)]
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    facts: Facts,
+}
+
+/// Builds a [`MemoryStore`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct MemoryStoreBuilder {
+    clock: Arc<dyn Clock>,
+    max_records: usize,
+    max_facts: usize,
+    shards: usize,
+}
+
+impl MemoryStore {
+    /// Begins a store with the defaults that each option states.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder {
+            clock: Arc::new(SystemClock),
+            max_records: MAX_RECORDS,
+            max_facts: MAX_FACTS,
+            shards: SHARDS,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        gcra::ticks(self.clock.monotonic())
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            limits: Limits::new(SHARDS, MAX_RECORDS),
+            facts: Facts::new(SHARDS, MAX_FACTS),
+        }
+    }
+}
+
+impl MemoryStoreBuilder {
+    /// The clock to count by. Default: the machine's.
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// How many keys' limits are kept, at about 300 bytes each: rounded up to fill all shards evenly.
+    /// Default: 1,000,000.
+    pub fn max_records(self, max_records: usize) -> Self {
+        Self { max_records, ..self }
+    }
+
+    /// How many facts are kept, at about 100 bytes each: used ids, values, and members of sets.
+    /// Default: 1,000,000.
+    pub fn max_facts(self, max_facts: usize) -> Self {
+        Self { max_facts, ..self }
+    }
+
+    /// Over how many locks the keys are spread, rounded up to a power of two. Default: 64.
+    pub fn shards(self, shards: usize) -> Self {
+        Self { shards, ..self }
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// When there is no shard, more than 65,536, or no room for a record or a fact in each.
+    pub fn build(self) -> Result<MemoryStore, BuildError> {
+        if self.shards == 0 || self.shards > MOST_SHARDS {
+            return Err(BuildError::invalid("shards", "must be from 1 to 65536"));
+        }
+        let shards = self.shards.next_power_of_two();
+        let most = shards.saturating_mul(u32::MAX as usize / 2);
+        for (what, max) in [("max_records", self.max_records), ("max_facts", self.max_facts)] {
+            if max < shards || max > most {
+                return Err(BuildError::invalid(what, "must be at least 1 for each shard"));
+            }
+        }
+        Ok(MemoryStore {
+            clock: self.clock,
+            limits: Limits::new(shards, self.max_records),
+            facts: Facts::new(shards, self.max_facts),
+        })
+    }
+}
+
+impl LimiterStore for MemoryStore {
+    fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
+        ReadyOr::ready(self.limits.acquire(admission, self.now()))
+    }
+
+    fn settle(&self, settlement: &Settlement<'_>) {
+        self.limits.settle(settlement, self.now());
+    }
+
+    fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
+        ReadyOr::ready(self.limits.peek(admission, self.now()))
+    }
+
+    fn flush(&self) -> StoreFuture<()> {
+        ReadyOr::ready(Ok(()))
+    }
+}
+
+impl FactStore for MemoryStore {
+    fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool> {
+        ReadyOr::ready(self.facts.first_use(key, ttl, self.clock.monotonic()))
+    }
+
+    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
+        ReadyOr::ready(self.facts.put(key, value, ttl, self.clock.monotonic()))
+    }
+
+    fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
+        ReadyOr::ready(self.facts.get(key, self.clock.monotonic()))
+    }
+
+    fn distinct(&self, key: Key, member: Key, window: Duration, cap: u32) -> StoreFuture<Distinct> {
+        ReadyOr::ready(self.facts.distinct(key, member, window, cap, self.clock.monotonic()))
+    }
+}
+
+const MAX_RECORDS: usize = 1_000_000;
+const MAX_FACTS: usize = 1_000_000;
+const SHARDS: usize = 64;
+const MOST_SHARDS: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        store::{Charge, Limit, LimitId, Receipt, ReservationId},
+    };
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn key(n: u64) -> Key {
+        let mut bytes = [0; 16];
+        let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        bytes[..8].copy_from_slice(&hash);
+        bytes[8..].copy_from_slice(&hash);
+        Key::from_bytes(bytes)
+    }
+
+    fn requests(quota: u64) -> Limit {
+        Limit::rate(LimitId::of("requests"), quota, HOUR)
+    }
+
+    fn small(clock: &Arc<ManualClock>, max_records: usize) -> MemoryStore {
+        let clock = Arc::clone(clock);
+        MemoryStore::builder().clock(clock).max_records(max_records).shards(2).build().unwrap()
+    }
+
+    fn acquire(store: &MemoryStore, charges: &[Charge]) -> Decision {
+        let answer = store.acquire(&Admission::new(ReservationId::next(), charges));
+        answer.try_now().expect("ready").expect("answers")
+    }
+
+    fn admits(store: &MemoryStore, charges: &[Charge]) -> bool {
+        matches!(acquire(store, charges), Decision::Admitted(_))
+    }
+
+    fn settle(store: &MemoryStore, charges: &[Charge], receipts: &[Receipt], used: &[u64]) {
+        store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
+    }
+
+    #[test]
+    fn a_flood_of_keys_resets_no_limit() {
+        let clock = Arc::new(ManualClock::default());
+        let store = small(&clock, 1000);
+        let victim = [Charge::new(key(0), requests(10), 1)];
+        assert_eq!((0..20).filter(|_| admits(&store, &victim)).count(), 10);
+        for junk in 1..50_000 {
+            admits(&store, &[Charge::new(key(junk), requests(10), 1)]);
+        }
+        assert!(!admits(&store, &victim));
+    }
+
+    #[test]
+    fn a_record_takes_what_the_manual_says() {
+        // The rest of the 300 bytes is the index and the spare room of both.
+        assert!(size_of::<(Key, record::Record)>() <= 224);
+    }
+
+    /// Its limit has drained, but a reservation that was moved by a refund could still be given back too much.
+    #[test]
+    fn a_record_is_kept_while_a_reservation_may_be_given_back() {
+        let clock = Arc::new(ManualClock::default());
+        let store = small(&clock, 10_000);
+        let limit = Limit::rate(LimitId::of("rate"), 100, Duration::from_secs(100)).with_burst(200);
+        let charges = [Charge::new(key(0), limit, 100)];
+        let take = || match acquire(&store, &charges) {
+            Decision::Admitted(grant) => grant.receipts,
+            Decision::Refused(refusal) => panic!("{refusal:?}"),
+        };
+        let (first, second) = (take(), take());
+        settle(&store, &charges, first.as_slice(), &[0]);
+        clock.advance(Duration::from_secs(150));
+        for junk in 1..200 {
+            admits(&store, &[Charge::new(key(junk), requests(1), 1)]);
+        }
+        take();
+        settle(&store, &charges, second.as_slice(), &[0]);
+        let left = store.peek(&Admission::new(ReservationId::next(), &charges));
+        assert_eq!(left.try_now().unwrap().unwrap().as_slice()[0].remaining, 100);
+    }
+
+    #[test]
+    fn keys_without_a_place_share_a_strict_record_until_the_live_ones_are_idle() {
+        let clock = Arc::new(ManualClock::default());
+        let store = small(&clock, 100);
+        let charges = |n| [Charge::new(key(n), requests(10), 1)];
+        let admitted = (0..10_000).filter(|n| admits(&store, &charges(*n))).count();
+        // 100 records, or what their shards took of them, and one shared record of 10 in each shard.
+        assert_eq!(admitted, 120);
+        clock.advance(HOUR);
+        let admitted = (20_000..20_100).filter(|n| admits(&store, &charges(*n))).count();
+        assert!(admitted >= 80, "{admitted}");
+    }
+
+    #[test]
+    fn what_overflowed_is_given_back_where_it_was_taken() {
+        let clock = Arc::new(ManualClock::default());
+        let store = small(&clock, 2);
+        let slot = Limit::slots(LimitId::of("slots"), 1);
+        for n in 0..100 {
+            admits(&store, &[Charge::new(key(n), requests(1), 1)]);
+        }
+        for n in 1000..1100 {
+            let charges = [Charge::new(key(n), slot, 1)];
+            let Decision::Admitted(grant) = acquire(&store, &charges) else {
+                panic!("the slot was not given back")
+            };
+            assert!(!admits(&store, &charges));
+            settle(&store, &charges, grant.receipts.as_slice(), &[0]);
+        }
+    }
+
+    #[test]
+    fn more_limits_than_a_record_has_places_are_refused_until_one_is_idle() {
+        let clock = Arc::new(ManualClock::default());
+        let store = small(&clock, 100);
+        let limit = |n: u64| Limit::rate(LimitId::of(&format!("limit {n}")), 10, HOUR);
+        for n in 0..8 {
+            assert!(admits(&store, &[Charge::new(key(1), limit(n), 1)]));
+        }
+        let ninth = [Charge::new(key(1), limit(8), 1)];
+        let answer = store.acquire(&Admission::new(ReservationId::next(), &ninth));
+        assert!(!answer.try_now().unwrap().unwrap_err().is_transient());
+        clock.advance(HOUR);
+        assert!(admits(&store, &ninth));
+    }
+
+    #[test]
+    fn facts_are_bounded_and_the_expired_make_room() {
+        let clock = Arc::new(ManualClock::default());
+        let store = MemoryStore::builder()
+            .clock(Arc::clone(&clock) as _)
+            .max_facts(100)
+            .shards(1)
+            .build()
+            .unwrap();
+        let first_use = |n| store.first_use(key(n), HOUR).try_now().unwrap();
+        for n in 0..100 {
+            assert!(first_use(n).unwrap());
+        }
+        assert!(first_use(100).is_err());
+        assert!(!first_use(5).unwrap());
+        assert!(store.put(key(1), 1, HOUR).try_now().unwrap().is_err());
+        assert!(store.distinct(key(1), key(2), HOUR, 5).try_now().unwrap().is_err());
+        clock.advance(HOUR);
+        assert!(first_use(100).unwrap());
+        assert!(first_use(5).unwrap());
+    }
+}

@@ -1,0 +1,536 @@
+//! The stores that all layers share: limits in a [`LimiterStore`], facts in a [`FactStore`].
+//!
+//! [`MemoryStore`] serves one process, `RedisStore` (feature `redis`) many. Both are held to the
+//! same conformance suite, which third parties can run on theirs (feature `test-util`).
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+mod gcra;
+mod key;
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::{
+    key::{Key, Keyed, Pepper},
+    memory::{MemoryStore, MemoryStoreBuilder},
+};
+use crate::{BoxError, future::ReadyOr};
+
+/// The store that all layers of a server share, with the pepper that keys what they keep in it.
+/// Cheap to clone.
+///
+/// ```
+/// use palisade::store::Stores;
+///
+/// let stores = Stores::in_memory();
+/// let key = stores.pepper().key("subject").with(b"alice").finish();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stores {
+    limiter: Arc<dyn LimiterStore>,
+    facts: Arc<dyn FactStore>,
+    pepper: Pepper,
+}
+
+impl Stores {
+    /// A store for this process alone, under a random pepper.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::new(Arc::new(MemoryStore::default()), Pepper::random())
+    }
+
+    /// One store for both limits and facts. Processes that share it share the pepper.
+    #[must_use]
+    pub fn new<S: LimiterStore + FactStore>(store: Arc<S>, pepper: Pepper) -> Self {
+        Self::separate(Arc::clone(&store) as _, store, pepper)
+    }
+
+    /// Limits in one store and facts in another.
+    #[must_use]
+    pub fn separate(
+        limiter: Arc<dyn LimiterStore>,
+        facts: Arc<dyn FactStore>,
+        pepper: Pepper,
+    ) -> Self {
+        Self { limiter, facts, pepper }
+    }
+
+    /// Where limits are kept.
+    #[must_use]
+    pub fn limiter(&self) -> &Arc<dyn LimiterStore> {
+        &self.limiter
+    }
+
+    /// Where facts are kept.
+    #[must_use]
+    pub fn facts(&self) -> &Arc<dyn FactStore> {
+        &self.facts
+    }
+
+    /// What keys every hash.
+    #[must_use]
+    pub fn pepper(&self) -> &Pepper {
+        &self.pepper
+    }
+}
+
+/// The answer of a store: ready, or a boxed future that owns what it needs.
+pub type StoreFuture<T> = ReadyOr<Result<T, StoreError>>;
+
+/// How many limits one admission may name.
+pub const MAX_CHARGES: usize = 8;
+
+/// Names one limit within a record, the same in every process and after every reload: what a record has used of
+/// it is kept when its rate changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LimitId(u32);
+
+impl LimitId {
+    /// The id of the limit of this name: FNV-1a, which a configuration checks for collisions.
+    #[must_use]
+    pub const fn of(name: &str) -> Self {
+        let bytes = name.as_bytes();
+        let mut hash = 0x811c_9dc5_u32;
+        let mut at = 0;
+        while at < bytes.len() {
+            #[allow(clippy::indexing_slicing)]
+            let byte = bytes[at];
+            hash = (hash ^ byte as u32).wrapping_mul(0x0100_0193);
+            at += 1;
+        }
+        Self(hash)
+    }
+
+    /// The id as a number, for a store to write down.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+/// One limit on one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limit {
+    /// Which limit of its record this is.
+    pub id: LimitId,
+    /// How it counts.
+    pub rule: Rule,
+}
+
+impl Limit {
+    /// At most `quota` units in any `window`, all of which may come at once.
+    ///
+    /// Kept by GCRA (ITU-T I.371): the quota drains steadily over the window and no window's border lets twice
+    /// of it pass.
+    #[must_use]
+    pub const fn rate(id: LimitId, quota: u64, window: Duration) -> Self {
+        Self { id, rule: Rule::Rate { quota, window, burst: quota } }
+    }
+
+    /// At most `max` at a time. In a shared store, the slots of a process that died are free again
+    /// within seconds.
+    #[must_use]
+    pub const fn slots(id: LimitId, max: u64) -> Self {
+        Self { id, rule: Rule::Slots { max } }
+    }
+
+    /// With a burst other than the quota: how many units may come at once.
+    #[must_use]
+    pub const fn with_burst(mut self, units: u64) -> Self {
+        if let Rule::Rate { quota, window, .. } = self.rule {
+            self.rule = Rule::Rate { quota, window, burst: units };
+        }
+        self
+    }
+
+    /// The most that can ever be admitted at once.
+    #[must_use]
+    pub const fn capacity(self) -> u64 {
+        match self.rule {
+            Rule::Rate { burst, .. } => burst,
+            Rule::Slots { max } => max,
+        }
+    }
+}
+
+/// How a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rule {
+    /// `quota` units in each `window`, of which `burst` may come at once.
+    Rate {
+        /// Units that drain in a window.
+        quota: u64,
+        /// The window.
+        window: Duration,
+        /// Units that may come at once.
+        burst: u64,
+    },
+    /// `max` at a time, each held until it is settled.
+    Slots {
+        /// How many.
+        max: u64,
+    },
+}
+
+/// A cost to be charged to one limit of one record. Charges on the same record stand side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Charge {
+    /// Whose limit.
+    pub record: Key,
+    /// Which limit.
+    pub limit: Limit,
+    /// How many units. Zero means: refuse if in debt.
+    pub cost: u64,
+}
+
+impl Charge {
+    /// `cost` units of `limit`, on `record`.
+    #[must_use]
+    pub const fn new(record: Key, limit: Limit, cost: u64) -> Self {
+        Self { record, limit, cost }
+    }
+}
+
+/// Names a reservation within its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReservationId(pub(crate) u64);
+
+impl ReservationId {
+    /// A new one, unlike all others of this process.
+    #[must_use]
+    pub fn next() -> Self {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The id as a number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// A wish to charge several limits, all or none.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Admission<'a> {
+    /// What is to be admitted.
+    pub id: ReservationId,
+    /// At most [`MAX_CHARGES`].
+    pub charges: &'a [Charge],
+}
+
+impl<'a> Admission<'a> {
+    /// All of `charges`, or none.
+    #[must_use]
+    pub const fn new(id: ReservationId, charges: &'a [Charge]) -> Self {
+        Self { id, charges }
+    }
+}
+
+/// Up to [`MAX_CHARGES`] items, in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inline<T> {
+    len: u8,
+    items: [T; MAX_CHARGES],
+}
+
+/// Where a limit stands after a decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Standing {
+    /// Units that can still be admitted now.
+    pub remaining: u64,
+    /// Until all of the limit is there again.
+    pub reset: Duration,
+}
+
+impl Standing {
+    /// `remaining` units now, and all of them after `reset`.
+    #[must_use]
+    pub const fn new(remaining: u64, reset: Duration) -> Self {
+        Self { remaining, reset }
+    }
+}
+
+/// Where each limit of an admission stands, in its order.
+pub type Standings = Inline<Standing>;
+
+/// What a store needs to give a charge back safely. Opaque to all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // Stores make them.
+pub struct Receipt(pub [u64; 2]);
+
+/// An admission that was granted.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Grant {
+    /// Where each limit stands now.
+    pub standings: Standings,
+    /// One per charge, to be handed back in the settlement.
+    pub receipts: Inline<Receipt>,
+}
+
+impl Grant {
+    /// Granted, with a standing and a receipt per charge.
+    #[must_use]
+    pub const fn new(standings: Standings, receipts: Inline<Receipt>) -> Self {
+        Self { standings, receipts }
+    }
+}
+
+/// An admission that was refused. Nothing was charged.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The charge that did not fit: of several, the one that must wait longest.
+    pub index: usize,
+    /// When it would fit, if nothing else were charged. `None`: never, the cost is beyond the limit's capacity;
+    /// or nobody knows, as for a slot.
+    pub retry_after: Option<Duration>,
+    /// Where each limit stands.
+    pub standings: Standings,
+}
+
+impl Refusal {
+    /// Refused for the charge at `index`.
+    #[must_use]
+    pub const fn new(index: usize, retry_after: Option<Duration>, standings: Standings) -> Self {
+        Self { index, retry_after, standings }
+    }
+}
+
+/// What became of an admission.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Decision {
+    /// Everything was charged.
+    Admitted(Grant),
+    /// Nothing was charged.
+    Refused(Refusal),
+}
+
+/// What was charged and what was really used.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Settlement<'a> {
+    /// The reservation, as admitted.
+    pub id: ReservationId,
+    /// The charges, as admitted.
+    pub charges: &'a [Charge],
+    /// The receipts of the grant.
+    pub receipts: &'a [Receipt],
+    /// Units really used, one per charge. Less is given back as far as it is safe to; more becomes
+    /// debt. Slots are given back whatever stands here.
+    pub used: &'a [u64],
+}
+
+impl<'a> Settlement<'a> {
+    /// `used[i]` units of `charges[i]`.
+    #[must_use]
+    pub const fn new(
+        id: ReservationId,
+        charges: &'a [Charge],
+        receipts: &'a [Receipt],
+        used: &'a [u64],
+    ) -> Self {
+        Self { id, charges, receipts, used }
+    }
+}
+
+/// Why a store could not answer. Never the caller's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("the store can't answer: {source}")]
+pub struct StoreError {
+    transient: bool,
+    source: BoxError,
+}
+
+impl StoreError {
+    /// An outage: the same call may go through later.
+    pub fn transient(source: impl Into<BoxError>) -> Self {
+        Self { transient: true, source: source.into() }
+    }
+
+    /// A fault that will not pass by itself: a wrong configuration, an answer that can't be read.
+    pub fn permanent(source: impl Into<BoxError>) -> Self {
+        Self { transient: false, source: source.into() }
+    }
+
+    /// Whether the same call may go through later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.transient
+    }
+}
+
+/// Keeps limits. What every layer that counts is built on.
+///
+/// A backend is held to `conformance` (feature `test-util`).
+pub trait LimiterStore: Debug + Send + Sync + 'static {
+    /// Charges all of the admission or nothing.
+    ///
+    /// The admission is read during the call; the answer borrows nothing. Dropping the answer
+    /// before it is ready gives back whatever it took. A refused admission charges nothing.
+    ///
+    /// # Errors
+    /// When the store can't be asked. Nothing is charged then.
+    fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision>;
+
+    /// Settles an admission that was granted to what was really used: gives back the unused rest
+    /// and every slot, and charges what was used beyond.
+    ///
+    /// Returns at once, needs no runtime and can't fail, so that `Drop` may call it on any thread: a
+    /// networked store reserved the place for it when it admitted. Called once per grant.
+    fn settle(&self, settlement: &Settlement<'_>);
+
+    /// Where the limits of an admission stand, nothing charged.
+    ///
+    /// # Errors
+    /// When the store can't be asked.
+    fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings>;
+
+    /// Ready when every settlement so far has been applied: before a shutdown.
+    ///
+    /// # Errors
+    /// When some could not be applied.
+    fn flush(&self) -> StoreFuture<()>;
+}
+
+/// Keeps facts that are no limits: used token ids, revocations, strikes.
+pub trait FactStore: Debug + Send + Sync + 'static {
+    /// Whether `key` is seen for the first time within `ttl`: true exactly once.
+    ///
+    /// # Errors
+    /// When the store can't be asked, or is full: then nothing is known, and the caller refuses.
+    fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool>;
+
+    /// Keeps `value` under `key` for `ttl`, in the place of what was there.
+    ///
+    /// # Errors
+    /// When the store can't be asked, or is full.
+    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()>;
+
+    /// What is kept under `key`.
+    ///
+    /// # Errors
+    /// When the store can't be asked.
+    fn get(&self, key: Key) -> StoreFuture<Option<u64>>;
+
+    /// Notes that `member` belongs to `key`, and counts how many different members do, within a
+    /// `window` that begins with the first. Counts exactly up to `cap` and keeps no more.
+    ///
+    /// # Errors
+    /// When the store can't be asked, or is full.
+    fn distinct(&self, key: Key, member: Key, window: Duration, cap: u32) -> StoreFuture<Distinct>;
+}
+
+/// How many different members a key has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Distinct {
+    /// The count, at most the cap.
+    pub count: u32,
+    /// Whether there are more than the cap.
+    pub saturated: bool,
+    /// Whether this member was not there before. Unknown, and so false, beyond the cap.
+    pub new: bool,
+}
+
+impl Distinct {
+    /// A count.
+    #[must_use]
+    pub const fn new(count: u32, saturated: bool, new: bool) -> Self {
+        Self { count, saturated, new }
+    }
+}
+
+macro_rules! forward_stores {
+    ($($pointer:ident),*) => {$(
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: LimiterStore + ?Sized> LimiterStore for $pointer<T> {
+            fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
+                (**self).acquire(admission)
+            }
+            fn settle(&self, settlement: &Settlement<'_>) {
+                (**self).settle(settlement);
+            }
+            fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
+                (**self).peek(admission)
+            }
+            fn flush(&self) -> StoreFuture<()> {
+                (**self).flush()
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl<T: FactStore + ?Sized> FactStore for $pointer<T> {
+            fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool> {
+                (**self).first_use(key, ttl)
+            }
+            fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
+                (**self).put(key, value, ttl)
+            }
+            fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
+                (**self).get(key)
+            }
+            fn distinct(
+                &self,
+                key: Key,
+                member: Key,
+                window: Duration,
+                cap: u32,
+            ) -> StoreFuture<Distinct> {
+                (**self).distinct(key, member, window, cap)
+            }
+        }
+    )*};
+}
+
+forward_stores!(Arc, Box);
+
+impl<T: Copy> Inline<T> {
+    /// None yet. `fill` stands in the unused places and is never seen.
+    #[must_use]
+    pub const fn new(fill: T) -> Self {
+        Self { len: 0, items: [fill; MAX_CHARGES] }
+    }
+
+    /// Adds one more. False, and nothing added, when all places are taken.
+    pub fn push(&mut self, item: T) -> bool {
+        match self.items.get_mut(usize::from(self.len)) {
+            Some(place) => {
+                *place = item;
+                self.len += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The items.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        self.items.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// The items, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        self.items.get_mut(..usize::from(self.len)).unwrap_or_default()
+    }
+}
+
+impl<T: Copy + Default> Default for Inline<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}

@@ -1,0 +1,96 @@
+//! Facts: plain keys that expire.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use redis::{RedisResult, cmd};
+
+use super::{
+    RedisStore,
+    link::{Link, store_error},
+    script::Program,
+};
+use crate::{
+    future::ReadyOr,
+    runtime,
+    store::{Distinct, FactStore, Key, StoreError, StoreFuture},
+};
+
+impl FactStore for RedisStore {
+    fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool> {
+        self.ask(move |link| async move {
+            let mut set = cmd("SET");
+            set.arg(link.name(&key, USED)).arg(1).arg("NX").arg("PX").arg(milliseconds(ttl));
+            let set: Option<String> = link.send(&set).await?;
+            Ok(set.is_some())
+        })
+    }
+
+    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
+        self.ask(move |link| async move {
+            let mut set = cmd("SET");
+            set.arg(link.name(&key, VALUE)).arg(value).arg("PX").arg(milliseconds(ttl));
+            link.send(&set).await
+        })
+    }
+
+    fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
+        self.ask(move |link| async move {
+            let mut get = cmd("GET");
+            get.arg(link.name(&key, VALUE));
+            link.send(&get).await
+        })
+    }
+
+    fn distinct(&self, key: Key, member: Key, window: Duration, cap: u32) -> StoreFuture<Distinct> {
+        self.ask(move |link| async move {
+            let keys = [link.name(&key, MEMBERS)];
+            let (window, most) = (milliseconds(window).to_string(), cap.to_string());
+            let arguments: [&[u8]; 3] = [member.as_bytes(), window.as_bytes(), most.as_bytes()];
+            let (count, more, new) = link.run(Program::Distinct, &keys, &arguments).await?;
+            Ok(Distinct::new(count, more, new))
+        })
+    }
+}
+
+impl RedisStore {
+    /// One question to the server, answered within the deadline.
+    fn ask<T, F>(&self, question: impl FnOnce(Arc<Link>) -> F) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = RedisResult<T>> + Send + 'static,
+    {
+        let answer = question(Arc::clone(&self.inner.link));
+        self.in_time(async move { answer.await.map_err(|error| store_error(&error)) })
+    }
+
+    /// The answer, or an error after the deadline.
+    pub(super) fn in_time<T: Send + 'static>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> StoreFuture<T> {
+        if !runtime::is_here() {
+            return ReadyOr::ready(Err(no_runtime()));
+        }
+        let deadline = self.inner.deadline;
+        ReadyOr::pending(async move {
+            runtime::timeout(deadline, answer).await.unwrap_or_else(|_| Err(too_late()))
+        })
+    }
+}
+
+pub(super) fn too_late() -> StoreError {
+    StoreError::transient("the redis server did not answer within the deadline")
+}
+
+pub(super) fn no_runtime() -> StoreError {
+    StoreError::permanent("a redis store needs a runtime")
+}
+
+const USED: &str = ":used";
+const VALUE: &str = ":value";
+const MEMBERS: &str = ":members";
+
+/// At least one, as the server demands, and at most a thousand years.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).clamp(1, 31_557_600_000_000)
+}

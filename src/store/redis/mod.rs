@@ -1,0 +1,289 @@
+//! The store of many processes.
+
+mod builder;
+mod facts;
+mod link;
+mod queue;
+mod script;
+mod slots;
+
+use std::{
+    fmt,
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+pub use self::builder::RedisStoreBuilder;
+use self::{
+    facts::{no_runtime, too_late},
+    link::{Link, store_error},
+    queue::{Place, Queue},
+    script::{Answer, Change, Program, Records, pack_charges},
+    slots::Slots,
+};
+use super::{
+    Admission, Charge, Decision, Inline, LimiterStore, Receipt, ReservationId, Rule, Settlement,
+    Standings, StoreError, StoreFuture, gcra,
+};
+use crate::{
+    future::ReadyOr,
+    runtime::{self, oneshot},
+};
+
+/// Limits and facts in a Redis server (6.2 or later, or Valkey), shared by all processes that use it with the same
+/// prefix and the same [`Pepper`](super::Pepper). Cheap to clone. Needs a tokio runtime.
+///
+/// **One round trip for an admission**, by one script: all of its records are read, decided on by the server's
+/// clock, and written, or none. A record expires when it is idle. A settlement takes no round trip of the
+/// caller's: it goes into a bounded queue, in which the admission reserved its place, and is applied exactly
+/// once, also when the connection breaks meanwhile.
+///
+/// **Outages.** A call that is not answered within the deadline is a [`StoreError`], and what it took is given back
+/// when its answer does arrive. When the answer is lost, what it took of a rate drains as if it had been used, and
+/// what it took of slots is free after their lease.
+///
+/// [`flush`](LimiterStore::flush) waits at most 10 seconds.
+///
+/// **Slots** are leased and renewed while this process lives. Those of a process that died, or that did not reach the
+/// server for as long, are free again after the lease.
+///
+/// The server must not evict: `maxmemory-policy noeviction`. An evicted record is a limit that was reset.
+/// All records of an admission are used in one script, which Redis Cluster does not allow unless they share a slot:
+/// a single server or one with replicas is what is supported for now.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use palisade::store::{Pepper, RedisStore, Stores};
+///
+/// let store = RedisStore::builder("redis://127.0.0.1/").connect().await?;
+/// let stores = Stores::new(Arc::new(store), Pepper::from_secret("long, random, and the same everywhere"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Arc<Link>,
+    queue: Arc<Queue>,
+    slots: Slots,
+    deadline: Duration,
+    lease: Duration,
+}
+
+impl RedisStore {
+    /// Begins a store on the server at `url`: `redis://[user:password@]host[:port][/database]`, or
+    /// `redis+unix:///path`. TLS is not built in: reach a remote server through a local proxy that adds it. The options state their defaults.
+    pub fn builder(url: &str) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(url)
+    }
+}
+
+impl LimiterStore for RedisStore {
+    fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
+        if let Err(error) = gcra::check(admission) {
+            return ReadyOr::ready(Err(error));
+        }
+        let inner = Arc::clone(&self.inner);
+        inner.start();
+        let Some(place) = inner.queue.reserve() else {
+            return ReadyOr::ready(Err(StoreError::transient("too many settlements are waiting")));
+        };
+        let (deadline, charges) = (inner.deadline, admission.charges.to_vec());
+        let (sender, answer) = oneshot::channel();
+        // A task of its own, so that the answer is heard even if the caller has gone.
+        let task = async move {
+            let _ = sender.send(inner.take(charges, place).await);
+        };
+        if runtime::spawn(task).is_err() {
+            return ReadyOr::ready(Err(no_runtime()));
+        }
+        ReadyOr::pending(async move {
+            match runtime::timeout(deadline, answer).await {
+                Ok(Ok(answer)) => answer.map(Taken::keep),
+                Ok(Err(_)) => Err(StoreError::transient("the runtime has ended")),
+                Err(runtime::Elapsed) => Err(too_late()),
+            }
+        })
+    }
+
+    fn settle(&self, settlement: &Settlement<'_>) {
+        self.inner.settle(settlement);
+    }
+
+    fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
+        if let Err(error) = gcra::check(admission) {
+            return ReadyOr::ready(Err(error));
+        }
+        let (inner, charges) = (Arc::clone(&self.inner), admission.charges.to_vec());
+        self.in_time(async move {
+            let Answer { states, now, .. } = inner.decide(&charges, 0, false).await?;
+            Ok(gcra::standings(&charges, states.as_slice(), now))
+        })
+    }
+
+    fn flush(&self) -> StoreFuture<()> {
+        if !runtime::is_here() {
+            return ReadyOr::ready(Err(no_runtime()));
+        }
+        let inner = Arc::clone(&self.inner);
+        ReadyOr::pending(async move {
+            inner.start();
+            inner.queue.flush().await
+        })
+    }
+}
+
+impl Inner {
+    /// Asks for all of `charges`. What was granted is given back unless it is kept.
+    async fn take(
+        self: Arc<Self>,
+        charges: Vec<Charge>,
+        place: Place,
+    ) -> Result<Taken, StoreError> {
+        let holder = self.slots.holder();
+        let answer = self.decide(&charges, holder, true).await;
+        if answer.is_err() && charges.iter().any(is_of_slots) {
+            self.slots.change_holder();
+        }
+        let Answer { admitted, now, states } = answer?;
+        let mut decision = gcra::decision(admitted, &charges, states.as_slice(), now);
+        let Decision::Admitted(grant) = &mut decision else {
+            return Ok(Taken { decision, to_give_back: None });
+        };
+        for (charge, receipt) in charges.iter().zip(grant.receipts.as_mut_slice()) {
+            if is_of_slots(charge) {
+                *receipt = Receipt([holder, 0]);
+                self.slots.hold(charge.record, holder, charge.cost);
+            }
+        }
+        place.keep();
+        Ok(Taken { decision, to_give_back: Some((self, charges)) })
+    }
+
+    async fn decide(
+        &self,
+        charges: &[Charge],
+        holder: u64,
+        take: bool,
+    ) -> Result<Answer, StoreError> {
+        let records = Records::of(charges);
+        let keys: Vec<_> = records.keys().iter().map(|key| self.link.name(key, "")).collect();
+        let (packed, lease) = (pack_charges(charges, &records), self.lease_ticks().to_string());
+        let take: &[u8] = if take { b"1" } else { b"0" };
+        let arguments = [&packed, &holder.to_le_bytes()[..], lease.as_bytes(), take];
+        let reply: Vec<u8> = self
+            .link
+            .run(Program::Acquire, &keys, &arguments)
+            .await
+            .map_err(|error| store_error(&error))?;
+        Answer::read(&reply, charges)
+            .ok_or_else(|| StoreError::permanent("the redis server's answer can't be read"))
+    }
+
+    fn settle(&self, settlement: &Settlement<'_>) {
+        let records = Records::of(settlement.charges);
+        let parts = settlement.charges.iter().zip(settlement.receipts).zip(settlement.used);
+        let mut changes = Vec::with_capacity(settlement.charges.len());
+        for ((charge, receipt), used) in parts {
+            changes.extend(Change::of(charge, *receipt, *used, &records));
+            if is_of_slots(charge) {
+                self.slots.let_go(charge.record, receipt.0[0], charge.cost);
+            }
+        }
+        if changes.is_empty() {
+            self.queue.free_place();
+        } else {
+            self.queue.push(records, changes);
+            self.queue.start(&self.link);
+        }
+    }
+
+    /// Sees that the background tasks run.
+    fn start(self: &Arc<Self>) {
+        self.queue.start(&self.link);
+        if self.slots.renewing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let renewing = Renewing(Arc::downgrade(self));
+        let pause = self.lease / 3;
+        drop(runtime::spawn(async move {
+            loop {
+                runtime::sleep(pause).await;
+                let Some(inner) = renewing.0.upgrade() else { return };
+                inner.slots.renew(&inner.link, inner.lease_ticks()).await;
+            }
+        }));
+    }
+
+    fn lease_ticks(&self) -> u64 {
+        gcra::ticks(self.lease)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("link", &self.inner.link)
+            .field("deadline", &self.inner.deadline)
+            .field("lease", &self.inner.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer that gives back what it took, unless its caller takes it.
+struct Taken {
+    decision: Decision,
+    to_give_back: Option<(Arc<Inner>, Vec<Charge>)>,
+}
+
+impl Taken {
+    fn keep(mut self) -> Decision {
+        self.to_give_back = None;
+        self.decision
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let (Decision::Admitted(grant), Some((inner, charges))) =
+            (self.decision, self.to_give_back.take())
+        else {
+            return;
+        };
+        let mut used = Inline::new(0);
+        for _ in &charges {
+            used.push(0);
+        }
+        inner.settle(&Settlement::new(
+            ReservationId::next(),
+            &charges,
+            grant.receipts.as_slice(),
+            used.as_slice(),
+        ));
+    }
+}
+
+/// Held by the renewing task; when its runtime ends, the next call starts another.
+struct Renewing(Weak<Inner>);
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.slots.renewing.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+fn is_of_slots(charge: &Charge) -> bool {
+    matches!(charge.limit.rule, Rule::Slots { .. })
+}

@@ -1,0 +1,279 @@
+//! Settlements on their way: a bounded queue and the task that empties it.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{
+    link::{Link, is_final},
+    script::{Change, Program, Records},
+};
+use crate::{
+    observe,
+    runtime::{self, Notify},
+    store::{StoreError, gcra},
+};
+
+/// Settlements to be applied, in their order, each exactly once.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Under what name the records remember which settlements were applied.
+    writer: u64,
+    capacity: usize,
+    numbers: AtomicU64,
+    state: Mutex<State>,
+    wake: Notify,
+    done: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Arc<Job>>,
+    /// Places taken: by admissions that are to be settled, and by settlements in the queue.
+    places: usize,
+    queued: u64,
+    finished: u64,
+    /// Settlements that could not be applied, since the last flush.
+    lost: u64,
+    running: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    /// By which the records tell whether it was applied. Zero: it surely was not.
+    number: AtomicU64,
+    finished: AtomicBool,
+    lost: AtomicBool,
+    since: Instant,
+    records: Records,
+    changes: Vec<Change>,
+}
+
+/// A place in the queue, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Option<Arc<Queue>>);
+
+impl Place {
+    /// Keeps the place for the settlement to come.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Job {
+    fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.take() {
+            queue.free_place();
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(writer: u64, capacity: usize) -> Self {
+        let (state, wake, done) = (Mutex::default(), Notify::new(), Notify::new());
+        Self { writer, capacity, numbers: AtomicU64::new(0), state, wake, done }
+    }
+
+    /// A place for the settlement of an admission.
+    pub(super) fn reserve(self: &Arc<Self>) -> Option<Place> {
+        let mut state = self.state();
+        (state.places < self.capacity).then(|| {
+            state.places += 1;
+            Place(Some(Arc::clone(self)))
+        })
+    }
+
+    pub(super) fn free_place(&self) {
+        let mut state = self.state();
+        state.places = state.places.saturating_sub(1);
+    }
+
+    /// Adds a settlement, whose place was kept.
+    pub(super) fn push(&self, records: Records, changes: Vec<Change>) {
+        let job = Job {
+            number: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            since: Instant::now(),
+            records,
+            changes,
+        };
+        let mut state = self.state();
+        state.queued += 1;
+        state.jobs.push_back(Arc::new(job));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// No more will come: the task ends when all are applied.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Sees that the task runs, if there is a runtime.
+    pub(super) fn start(self: &Arc<Self>, link: &Arc<Link>) {
+        if std::mem::replace(&mut self.state().running, true) {
+            return;
+        }
+        let running = Running(Arc::clone(self));
+        let link = Arc::clone(link);
+        // Without a runtime the task is dropped here, and `running` with it.
+        drop(runtime::spawn(async move { running.0.work(&link).await }));
+    }
+
+    /// Waits until all that was queued so far is applied.
+    pub(super) async fn flush(&self) -> Result<(), StoreError> {
+        let until = self.state().queued;
+        let applied = async {
+            loop {
+                let done = self.done.notified();
+                if self.state().finished >= until {
+                    return;
+                }
+                done.await;
+            }
+        };
+        if runtime::timeout(FLUSH, applied).await.is_err() {
+            return Err(StoreError::transient(
+                "settlements are still waiting for the redis server",
+            ));
+        }
+        match std::mem::take(&mut self.state().lost) {
+            0 => Ok(()),
+            _ => Err(StoreError::permanent("the redis server refused a settlement")),
+        }
+    }
+
+    async fn work(&self, link: &Link) {
+        let mut pause = FIRST_PAUSE;
+        while let Some(jobs) = self.next().await {
+            self.apply(link, &jobs, false).await;
+            if jobs.iter().any(|job| !job.is_finished()) {
+                // It may only be that the server does not know the script.
+                self.apply(link, &jobs, true).await;
+            }
+            if jobs.iter().all(|job| job.is_finished()) {
+                self.finish(&jobs);
+                pause = FIRST_PAUSE;
+            } else if self.is_given_up(&jobs) {
+                return;
+            } else {
+                observe::count("palisade_store_retries_total", &[("store", "redis")]);
+                runtime::sleep(pause).await;
+                pause = LONGEST_PAUSE.min(pause * 2);
+            }
+        }
+    }
+
+    /// The next settlements, which stay in the queue until they are finished. `None`: there will be no more.
+    async fn next(&self) -> Option<Vec<Arc<Job>>> {
+        loop {
+            {
+                let state = self.state();
+                if !state.jobs.is_empty() {
+                    return Some(state.jobs.iter().take(BATCH).cloned().collect());
+                }
+                if state.closed {
+                    return None;
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Whether nobody is left to wait for `jobs`, and they have been tried for long enough.
+    fn is_given_up(&self, jobs: &[Arc<Job>]) -> bool {
+        self.state().closed && jobs.iter().all(|job| job.since.elapsed() > REMEMBERED)
+    }
+
+    /// Sends those of `jobs` that are not finished, again if need be: the records remember which were applied.
+    async fn apply(&self, link: &Link, jobs: &[Arc<Job>], whole: bool) {
+        let jobs: Vec<_> = jobs.iter().filter(|job| !job.is_finished()).collect();
+        // Lost on the way: nobody knows which were applied, and their numbers stay.
+        let Ok(answers) = link.send_all(&self.commands(link, &jobs, whole)).await else { return };
+        for (answer, job) in answers.into_iter().zip(jobs) {
+            match answer {
+                Ok(_) => job.finished.store(true, Ordering::Relaxed),
+                Err(error) if is_final(&error) => {
+                    job.lost.store(true, Ordering::Relaxed);
+                    job.finished.store(true, Ordering::Relaxed);
+                }
+                // Surely not applied. Its number may be lower by now than one that was.
+                Err(_) => job.number.store(0, Ordering::Relaxed),
+            }
+        }
+    }
+
+    fn commands(&self, link: &Link, jobs: &[&Arc<Job>], whole: bool) -> redis::Pipeline {
+        let remember = gcra::ticks(2 * REMEMBERED).to_string();
+        let mut commands = redis::Pipeline::with_capacity(jobs.len());
+        for (at, job) in jobs.iter().enumerate() {
+            let late = job.since.elapsed() > REMEMBERED;
+            let mut changes = Vec::new();
+            for change in &job.changes {
+                change.pack(&mut changes, late);
+            }
+            if job.number.load(Ordering::Relaxed) == 0 {
+                let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+                job.number.store(number, Ordering::Relaxed);
+            }
+            let number = job.number.load(Ordering::Relaxed).to_string();
+            let keys: Vec<_> = job.records.keys().iter().map(|key| link.name(key, "")).collect();
+            let arguments: [&[u8]; 4] =
+                [&changes, &self.writer.to_le_bytes(), number.as_bytes(), remember.as_bytes()];
+            // The first teaches the server the script.
+            commands.add_command(Program::Settle.command(whole && at == 0, &keys, &arguments));
+        }
+        commands
+    }
+
+    fn finish(&self, jobs: &[Arc<Job>]) {
+        let lost = jobs.iter().filter(|job| job.lost.load(Ordering::Relaxed)).count() as u64;
+        if lost > 0 {
+            observe::add("palisade_store_settlements_lost_total", &[("store", "redis")], lost);
+            observe::error("store", "the redis server refused a settlement");
+        }
+        let mut state = self.state();
+        let count = jobs.len().min(state.jobs.len());
+        state.jobs.drain(..count);
+        state.places = state.places.saturating_sub(count);
+        state.finished += count as u64;
+        state.lost += lost;
+        drop(state);
+        self.done.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by the task; when its runtime ends, the next call starts another.
+struct Running(Arc<Queue>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.state().running = false;
+    }
+}
+
+/// Settlements in one pipeline.
+const BATCH: usize = 128;
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const FLUSH: Duration = Duration::from_secs(10);
+/// How old a settlement may be for the records to remember surely whether it was applied.
+const REMEMBERED: Duration = Duration::from_secs(60);

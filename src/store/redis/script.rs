@@ -1,0 +1,210 @@
+//! The scripts, and how numbers are packed for them.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, Script};
+
+use crate::store::{
+    Charge, Inline, Key, LimitId, Receipt,
+    gcra::{Ask, Correction, State},
+};
+
+/// One of the scripts. Its digest stands for it once the server has seen it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Program {
+    Acquire,
+    Settle,
+    Renew,
+    Distinct,
+}
+
+impl Program {
+    /// The command that runs it: by its digest, or `whole`, which the server then remembers.
+    pub(super) fn command(self, whole: bool, keys: &[String], arguments: &[&[u8]]) -> Cmd {
+        let mut command = if whole {
+            let mut command = redis::cmd("EVAL");
+            command.arg(self.code());
+            command
+        } else {
+            let mut command = redis::cmd("EVALSHA");
+            command.arg(self.digest());
+            command
+        };
+        command.arg(keys.len());
+        for key in keys {
+            command.arg(key);
+        }
+        for argument in arguments {
+            command.arg(*argument);
+        }
+        command
+    }
+
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Acquire => concat!(include_str!("record.lua"), include_str!("acquire.lua")),
+            Self::Settle => concat!(include_str!("record.lua"), include_str!("settle.lua")),
+            Self::Renew => concat!(include_str!("record.lua"), include_str!("renew.lua")),
+            Self::Distinct => include_str!("distinct.lua"),
+        }
+    }
+
+    fn digest(self) -> &'static str {
+        static DIGESTS: LazyLock<[String; 4]> = LazyLock::new(|| {
+            [Program::Acquire, Program::Settle, Program::Renew, Program::Distinct]
+                .map(|program| Script::new(program.code()).get_hash().to_owned())
+        });
+        let [acquire, settle, renew, distinct] = &*DIGESTS;
+        match self {
+            Self::Acquire => acquire,
+            Self::Settle => settle,
+            Self::Renew => renew,
+            Self::Distinct => distinct,
+        }
+    }
+}
+
+/// The records of an admission, each once, in the order of their first charge.
+#[derive(Clone, Debug)]
+pub(super) struct Records(Vec<Key>);
+
+impl Records {
+    pub(super) fn of(charges: &[Charge]) -> Self {
+        let mut keys = Vec::with_capacity(1);
+        for charge in charges {
+            if !keys.contains(&charge.record) {
+                keys.push(charge.record);
+            }
+        }
+        Self(keys)
+    }
+
+    pub(super) fn keys(&self) -> &[Key] {
+        &self.0
+    }
+
+    /// The place of a record as Lua counts. At most [`MAX_CHARGES`](crate::store::MAX_CHARGES).
+    fn number(&self, key: &Key) -> u8 {
+        let at = self.0.iter().position(|record| record == key);
+        at.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or_default()
+    }
+}
+
+pub(super) fn pack_charges(charges: &[Charge], records: &Records) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(charges.len() * 22);
+    for charge in charges {
+        let ask = Ask::of(charge);
+        packed.push(u8::from(ask.slots) + if ask.never { 2 } else { 0 });
+        packed.push(records.number(&charge.record));
+        packed.extend(charge.limit.id.get().to_le_bytes());
+        packed.extend(double(ask.step));
+        packed.extend(double(ask.room));
+    }
+    packed
+}
+
+/// What a settlement changes of one limit, ready to be sent, and sent again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    record: u8,
+    limit: LimitId,
+    correction: Correction,
+    receipt: Receipt,
+}
+
+impl Change {
+    /// `None` when there is nothing to change.
+    pub(super) fn of(
+        charge: &Charge,
+        receipt: Receipt,
+        used: u64,
+        records: &Records,
+    ) -> Option<Self> {
+        let correction = Correction::of(charge, used);
+        (!correction.changes_nothing()).then(|| Self {
+            record: records.number(&charge.record),
+            limit: charge.limit.id,
+            correction,
+            receipt,
+        })
+    }
+
+    /// Appends it. A `late` one gives nothing of a rate back: nobody remembers any more whether it was applied.
+    pub(super) fn pack(&self, packed: &mut Vec<u8>, late: bool) {
+        let Correction { slots, give_back, add } = self.correction;
+        let Receipt([tail, shift]) = self.receipt;
+        // Of slots, the receipt is their holder.
+        let (tail, shift, holder) = if slots { (0, 0, tail) } else { (tail, shift, 0) };
+        packed.push(u8::from(slots));
+        packed.push(self.record);
+        packed.extend(self.limit.get().to_le_bytes());
+        packed.extend(double(if late && !slots { 0 } else { give_back }));
+        packed.extend(double(add));
+        packed.extend(double(tail));
+        packed.extend(double(shift));
+        packed.extend(holder.to_le_bytes());
+    }
+}
+
+/// What the script answered to an admission.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub(super) admitted: bool,
+    pub(super) now: u64,
+    pub(super) states: Inline<State>,
+}
+
+impl Answer {
+    /// `None` when it is not what the script answers to `charges`.
+    pub(super) fn read(mut reply: &[u8], charges: &[Charge]) -> Option<Self> {
+        let (admitted, rest) = reply.split_first()?;
+        reply = rest;
+        let now = take(&mut reply)?;
+        let mut states = Inline::default();
+        for _ in charges {
+            states.push(State { level: take(&mut reply)?, shift: take(&mut reply)? });
+        }
+        reply.is_empty().then_some(Self { admitted: *admitted == 1, now, states })
+    }
+}
+
+fn take(reply: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = reply.split_first_chunk()?;
+    *reply = rest;
+    let number = f64::from_le_bytes(*number);
+    // All numbers are whole and below 2^53: nothing is cut off.
+    (0.0..=crate::store::gcra::LATEST as f64).contains(&number).then_some(number as u64)
+}
+
+/// A number below 2^53, as Lua has it.
+fn double(number: u64) -> [u8; 8] {
+    (number as f64).to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Limit;
+
+    #[test]
+    fn an_answer_of_another_shape_is_none() {
+        let limit = Limit::rate(LimitId::of("rate"), 1, Duration::from_secs(1));
+        let charges = [Charge::new(Key::from_bytes([1; 16]), limit, 1)];
+        let mut reply = vec![1];
+        for number in [5.0_f64, 9_007_199_254_740_991.0, 3.0] {
+            reply.extend(number.to_le_bytes());
+        }
+        let answer = Answer::read(&reply, &charges).unwrap();
+        assert!(answer.admitted && answer.now == 5);
+        assert_eq!(answer.states.as_slice()[0], State { level: (1 << 53) - 1, shift: 3 });
+        assert!(Answer::read(&reply[..24], &charges).is_none());
+        assert!(Answer::read(&reply, &[charges[0], charges[0]]).is_none());
+        assert!(Answer::read(&[], &charges).is_none());
+        reply[1..9].copy_from_slice(&f64::NAN.to_le_bytes());
+        assert!(Answer::read(&reply, &charges).is_none());
+        reply[1..9].copy_from_slice(&(-1.0_f64).to_le_bytes());
+        assert!(Answer::read(&reply, &charges).is_none());
+    }
+}

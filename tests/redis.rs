@@ -1,0 +1,395 @@
+//! One limit for many processes: what `RedisStore` promises, on a real server.
+#![cfg(all(feature = "redis", feature = "test-util"))]
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use palisade::store::{
+    Admission, Charge, Decision, FactStore, Grant, Key, Limit, LimitId, LimiterStore, MemoryStore,
+    Pepper, RedisStore, ReservationId, Settlement, StoreError,
+    conformance::{self, RealTime},
+};
+use support::redis::RedisServer;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const LEASE: Duration = Duration::from_millis(900);
+
+/// The tests share two cores: a deadline that a busy machine keeps.
+fn store(server: &RedisServer) -> RedisStore {
+    let builder = RedisStore::builder(&server.url());
+    builder.deadline(Duration::from_secs(2)).lease(LEASE).build().unwrap()
+}
+
+fn key() -> Key {
+    Pepper::random().key("test").finish()
+}
+
+fn requests(quota: u64) -> Limit {
+    Limit::rate(LimitId::of("requests"), quota, HOUR)
+}
+
+fn slots(max: u64) -> Limit {
+    Limit::slots(LimitId::of("slots"), max)
+}
+
+async fn acquire(
+    store: &impl LimiterStore,
+    charges: &[Charge],
+) -> Result<Option<Grant>, StoreError> {
+    let decision = store.acquire(&Admission::new(ReservationId::next(), charges)).await?;
+    Ok(match decision {
+        Decision::Admitted(grant) => Some(grant),
+        Decision::Refused(_) => None,
+    })
+}
+
+async fn remaining(store: &impl LimiterStore, charges: &[Charge]) -> Vec<u64> {
+    let standings = store.peek(&Admission::new(ReservationId::next(), charges)).await.unwrap();
+    standings.as_slice().iter().map(|standing| standing.remaining).collect()
+}
+
+fn settle(store: &impl LimiterStore, charges: &[Charge], grant: &Grant, used: &[u64]) {
+    let receipts = grant.receipts.as_slice();
+    store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
+}
+
+async fn within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    let since = Instant::now();
+    while since.elapsed() < limit {
+        if holds().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_conforms() {
+    let Some(server) = RedisServer::start() else { return };
+    conformance::limiter_store(|| Arc::new(store(&server)), &RealTime).await;
+    conformance::fact_store(|| Arc::new(store(&server)), &RealTime).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stores_admit_together_what_one_would() {
+    let Some(server) = RedisServer::start() else { return };
+    let charges = [Charge::new(key(), requests(300), 1), Charge::new(key(), slots(400), 1)];
+    let tasks: Vec<_> = (0..8)
+        .map(|n| (n, store(&server)))
+        .map(|(_, store)| {
+            tokio::spawn(async move {
+                let mut admitted = 0;
+                for _ in 0..60 {
+                    admitted += u64::from(acquire(&store, &charges).await.unwrap().is_some());
+                }
+                (store, admitted)
+            })
+        })
+        .collect();
+    let mut stores = Vec::new();
+    let mut admitted = 0;
+    for task in tasks {
+        let (store, some) = task.await.unwrap();
+        stores.push(store);
+        admitted += some;
+    }
+    assert_eq!(admitted, 300);
+    assert_eq!(remaining(&stores[0], &charges).await, [0, 100]);
+}
+
+/// Verdict by verdict, the script decides as the memory store does.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_decides_as_the_memory_store_does() {
+    let Some(server) = RedisServer::start() else { return };
+    let (redis, memory) = (store(&server), MemoryStore::default());
+    // Windows so long that the clocks' difference drains nothing, and a fixed sequence.
+    let week = 168 * HOUR;
+    let keys = [key(), key(), key()];
+    let limits = [
+        Limit::rate(LimitId::of("a"), 1000, week),
+        Limit::rate(LimitId::of("b"), 333, week).with_burst(77),
+        Limit::rate(LimitId::of("c"), 5_000_000_000, 1000 * week),
+        Limit::slots(LimitId::of("d"), 9),
+    ];
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    let mut open = Vec::new();
+    for step in 0..600 {
+        let mut charges: Vec<Charge> = Vec::new();
+        for _ in 0..=next(4) {
+            let (limit, record) = (limits[next(4) as usize], keys[next(3) as usize]);
+            let cost = next(match limit.id {
+                id if id == limits[2].id => 40_000_000,
+                id if id == limits[3].id => 3,
+                _ => 20,
+            });
+            if !charges.iter().any(|it| it.limit.id == limit.id && it.record == record) {
+                charges.push(Charge::new(record, limit, cost));
+            }
+        }
+        let (by_redis, by_memory) =
+            (acquire(&redis, &charges).await.unwrap(), acquire(&memory, &charges).await.unwrap());
+        match (by_redis, by_memory) {
+            (Some(one), Some(other)) => {
+                let standings = one.standings.as_slice().iter().zip(other.standings.as_slice());
+                for (charge, (one, other)) in charges.iter().zip(standings) {
+                    // What drains of the largest in the seconds that this takes.
+                    let most = if charge.limit.id == limits[2].id { 500 } else { 1 };
+                    let differ = one.remaining.abs_diff(other.remaining);
+                    assert!(differ <= most, "step {step}, {charge:?}: {one:?}, {other:?}");
+                }
+                open.push((charges, one, other));
+            }
+            (None, None) => {}
+            (redis, memory) => panic!("step {step}: redis {redis:?}, memory {memory:?}"),
+        }
+        while open.len() > 3 {
+            let (charges, one, other) = open.swap_remove(next(4) as usize % open.len());
+            let used: Vec<_> = charges.iter().map(|it| next(it.cost + it.cost / 4 + 1)).collect();
+            settle(&redis, &charges, &one, &used);
+            settle(&memory, &charges, &other, &used);
+            redis.flush().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forgotten_scripts_are_sent_again() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let charges = [Charge::new(key(), requests(100), 10), Charge::new(key(), slots(3), 1)];
+    for round in 0..5 {
+        server.command(&["SCRIPT", "FLUSH"]);
+        let grants = [
+            acquire(&store, &charges).await.unwrap().unwrap(),
+            acquire(&store, &charges).await.unwrap().unwrap(),
+        ];
+        server.command(&["SCRIPT", "FLUSH"]);
+        for grant in grants {
+            settle(&store, &charges, &grant, &[5, 1]);
+        }
+        store.flush().await.unwrap();
+        assert_eq!(remaining(&store, &charges).await, [90 - 10 * round, 3]);
+    }
+    assert!(!server.command(&["INFO", "commandstats"]).contains("cmdstat_script|load"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settlements_are_applied_once_though_connections_break() {
+    const GRANTS: u64 = 600;
+    let Some(server) = RedisServer::start() else { return };
+    let stores = [store(&server), store(&server)];
+    let tokens = Limit::rate(LimitId::of("tokens"), 100_000, 10_000 * HOUR);
+    let charges = [Charge::new(key(), tokens, 2), Charge::new(key(), slots(GRANTS), 1)];
+    let mut grants = Vec::new();
+    for n in 0..GRANTS {
+        let store = &stores[n as usize % 2];
+        grants.push((store, acquire(store, &charges).await.unwrap().unwrap()));
+    }
+    let settled = AtomicBool::new(false);
+    let breaks = std::thread::scope(|scope| {
+        // Breaks them again and again while settlements are on their way.
+        let breaks = scope.spawn(|| {
+            let mut breaks = 0;
+            while !settled.load(Ordering::Relaxed) {
+                let killed = server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+                breaks += u32::from(!killed.starts_with(":0"));
+                std::thread::sleep(Duration::from_micros(1500));
+            }
+            breaks
+        });
+        for (store, grant) in &grants {
+            settle(*store, &charges, grant, &[7, 1]);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        settled.store(true, Ordering::Relaxed);
+        breaks.join().unwrap()
+    });
+    assert!(breaks > 5, "{breaks}");
+    for store in &stores {
+        store.flush().await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let left = remaining(&stores[0], &charges).await;
+    assert_eq!(left, [100_000 - 7 * GRANTS, GRANTS]);
+}
+
+/// As by a server's or a proxy's time limit for idle connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_that_breaks_is_mended_before_it_is_needed() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let charges = [Charge::new(key(), requests(100), 1)];
+    for _ in 0..5 {
+        acquire(&store, &charges).await.unwrap().unwrap();
+        server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert_eq!(remaining(&store, &charges).await, [95]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_an_error_in_time_and_passes() {
+    let Some(mut server) = RedisServer::start() else { return };
+    let builder = RedisStore::builder(&server.url()).deadline(Duration::from_millis(100));
+    let store = builder.connect().await.unwrap();
+    let charges = [Charge::new(key(), requests(100), 1)];
+    let grant = acquire(&store, &charges).await.unwrap().unwrap();
+    server.kill();
+    for _ in 0..3 {
+        assert!(acquire(&store, &charges).await.unwrap_err().is_transient());
+        assert!(store.first_use(key(), HOUR).await.is_err());
+    }
+    // Waits in the queue for the server to be back.
+    settle(&store, &charges, &grant, &[61]);
+    server.restart();
+    let back = within(Duration::from_secs(10), async || acquire(&store, &charges).await.is_ok());
+    assert!(back.await);
+    store.flush().await.unwrap();
+    let [left] = remaining(&store, &charges).await[..] else { panic!("one") };
+    // What the lost server knew is lost, and what was used beyond the charge is charged to the new one.
+    // A call that was never answered may have been charged too.
+    assert!((30..=40).contains(&left), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_is_an_error_in_time_and_nothing_leaks() {
+    let Some(server) = RedisServer::start() else { return };
+    let builder = RedisStore::builder(&server.url()).deadline(Duration::from_millis(50));
+    let store = builder.connect().await.unwrap();
+    let charges = [Charge::new(key(), slots(5), 1), Charge::new(key(), requests(10), 1)];
+    server.command(&["CLIENT", "PAUSE", "2000", "ALL"]);
+    for _ in 0..3 {
+        // Well before the server goes on.
+        assert!(acquire(&store, &charges).await.is_err());
+    }
+    let whole = within(Duration::from_secs(5), async || {
+        let admission = Admission::new(ReservationId::next(), &charges);
+        let Ok(standings) = store.peek(&admission).await else { return false };
+        // Of three reservations given back at once, which one was charged last is not known: a third may stay.
+        standings.as_slice()[0].remaining == 5 && standings.as_slice()[1].remaining >= 9
+    });
+    assert!(whole.await, "the late answers are given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_live_as_long_as_their_process() {
+    let Some(server) = RedisServer::start() else { return };
+    let charges = [Charge::new(key(), slots(4), 2)];
+    let (lives, dies) = (store(&server), store(&server));
+    let held = acquire(&lives, &charges).await.unwrap().unwrap();
+    acquire(&dies, &charges).await.unwrap().unwrap();
+    assert!(acquire(&lives, &charges).await.unwrap().is_none());
+    drop(dies);
+    let freed = within(LEASE * 3, async || remaining(&lives, &charges).await == [2]);
+    assert!(freed.await, "what the dead one held is free");
+    tokio::time::sleep(LEASE * 2).await;
+    assert_eq!(remaining(&lives, &charges).await, [2], "what the living one holds is renewed");
+    settle(&lives, &charges, &held, &[0]);
+    lives.flush().await.unwrap();
+    assert_eq!(remaining(&lives, &charges).await, [4]);
+}
+
+/// After a failover, the clock of the new server may be behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_goes_back_changes_no_limit() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let charges = [Charge::new(key(), requests(100), 50), Charge::new(key(), slots(3), 1)];
+    let grant = acquire(&store, &charges).await.unwrap().unwrap();
+    // Puts all that is known an hour ahead, as if the clock had gone back by it.
+    const AHEAD: u64 = 3600 * 16_000_000;
+    let script = format!(
+        "local by = {AHEAD} for _, key in ipairs(redis.call('KEYS', '*')) do \
+         local v, seen, last, r, s, m = cmsgpack.unpack(redis.call('GET', key)) \
+         for i = 2, #r, 3 do r[i] = r[i] + by end for i = 4, #s, 4 do s[i] = s[i] + by end \
+         redis.call('SET', key, cmsgpack.pack(v, seen + by, last + by, r, s, m), 'KEEPTTL') end"
+    );
+    assert!(server.command(&["EVAL", &script, "0"]).starts_with("$-1"));
+    assert_eq!(remaining(&store, &charges).await, [50, 2]);
+    assert!(
+        acquire(&store, &[Charge::new(charges[0].record, requests(100), 51)])
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let mut receipts = grant.receipts;
+    receipts.as_mut_slice()[0].0[0] += AHEAD;
+    let (id, receipts) = (ReservationId::next(), receipts.as_slice());
+    store.settle(&Settlement::new(id, &charges, receipts, &[10, 1]));
+    store.flush().await.unwrap();
+    let left = remaining(&store, &charges).await;
+    assert!((89..=90).contains(&left[0]) && left[1] == 3, "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_is_gone_when_it_is_idle() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let quick = Limit::rate(LimitId::of("quick"), 10, Duration::from_secs(1));
+    acquire(&store, &[Charge::new(key(), quick, 5)]).await.unwrap().unwrap();
+    assert_eq!(server.command(&["DBSIZE"]), ":1\r\n");
+    let gone = within(Duration::from_secs(4), async || server.command(&["DBSIZE"]) == ":0\r\n");
+    assert!(gone.await);
+
+    let charges = [Charge::new(key(), slots(1), 1)];
+    let grant = acquire(&store, &charges).await.unwrap().unwrap();
+    settle(&store, &charges, &grant, &[1]);
+    store.flush().await.unwrap();
+    assert_eq!(server.command(&["DBSIZE"]), ":0\r\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_place_for_a_settlement_is_no_admission() {
+    let Some(server) = RedisServer::start() else { return };
+    let builder = RedisStore::builder(&server.url()).deadline(Duration::from_secs(2));
+    let store = builder.max_reservations(2).build().unwrap();
+    let charges = [Charge::new(key(), requests(100), 1)];
+    let first = acquire(&store, &charges).await.unwrap().unwrap();
+    let second = acquire(&store, &charges).await.unwrap().unwrap();
+    assert!(acquire(&store, &charges).await.unwrap_err().is_transient());
+    settle(&store, &charges, &first, &[1]);
+    settle(&store, &charges, &second, &[0]);
+    store.flush().await.unwrap();
+    assert!(acquire(&store, &charges).await.unwrap().is_some());
+    assert_eq!(remaining(&store, &charges).await, [98]);
+}
+
+#[test]
+fn without_a_runtime_it_refuses_and_does_not_panic() {
+    let store = RedisStore::builder("redis://127.0.0.1:1/").build().unwrap();
+    let charges = [Charge::new(key(), requests(1), 1)];
+    let admission = Admission::new(ReservationId::next(), &charges);
+    assert!(store.acquire(&admission).try_now().unwrap().is_err());
+    assert!(store.peek(&admission).try_now().unwrap().is_err());
+    assert!(store.flush().try_now().unwrap().is_err());
+    assert!(store.get(key()).try_now().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_record_of_another_version_is_a_refusal() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let charges = [Charge::new(key(), requests(1), 1)];
+    acquire(&store, &charges).await.unwrap().unwrap();
+    let names = server.command(&["KEYS", "*"]);
+    let name = names.lines().find(|line| line.starts_with("palisade:{")).unwrap();
+    server.command(&["SET", name, "\u{7f}"]);
+    assert!(!acquire(&store, &charges).await.unwrap_err().is_transient());
+    let nobody = RedisStore::builder("redis://127.0.0.1:1/").connect().await;
+    assert!(nobody.is_err());
+}

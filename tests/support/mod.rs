@@ -1,0 +1,12 @@
+//! What the tests share. Each uses a part of it.
+#![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+pub mod redis;
+
+/// Says that a test is skipped for want of `what`; under `PALISADE_REQUIRE_SERVERS=1` that is a failure.
+pub fn skip(what: &str) {
+    if std::env::var("PALISADE_REQUIRE_SERVERS").is_ok_and(|value| value == "1") {
+        panic!("{what}, and PALISADE_REQUIRE_SERVERS=1");
+    }
+    println!("skipped: {what}");
+}

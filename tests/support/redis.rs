@@ -1,0 +1,120 @@
+//! Redis servers for tests: each its own, on a free loopback port, gone when it is dropped.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// A running server.
+pub struct RedisServer {
+    program: PathBuf,
+    port: u16,
+    folder: PathBuf,
+    process: Child,
+}
+
+impl RedisServer {
+    /// Starts one. `None`, said by name, when none is installed.
+    pub fn start() -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let names = ["redis-server", "valkey-server"];
+        let found = std::env::split_paths(&path)
+            .flat_map(|folder| names.map(|name| folder.join(name)))
+            .find(|program| program.is_file());
+        let Some(program) = found else {
+            super::skip("redis-server is not installed");
+            return None;
+        };
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("palisade-redis-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for the server");
+        // Another process may take the port before the server does: then another port.
+        for _ in 0..10 {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let port = listener.local_addr().expect("its address").port();
+            drop(listener);
+            let process = spawn(&program, port, &folder);
+            let mut server =
+                Self { program: program.clone(), port, folder: folder.clone(), process };
+            if server.answers() {
+                return Some(server);
+            }
+        }
+        panic!("the redis server does not start");
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Kills it, as a crash would. What it held is lost.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("it can be killed");
+        self.process.wait().expect("it ends");
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.process = spawn(&self.program, self.port, &self.folder);
+        assert!(self.answers(), "the redis server does not start again");
+    }
+
+    /// Sends a command of words and returns what the server says at first.
+    pub fn command(&self, words: &[&str]) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time limit");
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = [0; 65_536];
+        let read = stream.read(&mut answer).expect("it answers");
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    fn answers(&mut self) -> bool {
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(10) {
+            if self.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return false;
+            }
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+                && self.command(&["PING"]).starts_with("+PONG")
+            {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn spawn(program: &PathBuf, port: u16, folder: &PathBuf) -> Child {
+    Command::new(program)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the redis server starts")
+}
