@@ -1,0 +1,171 @@
+//! The body that meters: reads the usage as the answer passes, and settles when it ends.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, response::Parts};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::{reservation::SettleOnDrop, settlement::Outcome};
+use crate::{
+    inference::UsageReader,
+    reservation::{Meter as _, Observed},
+};
+
+pin_project! {
+    /// The inner service's body, every frame as it comes. What the request reserved is settled at
+    /// its end, its error or its drop; the inner body is dropped first.
+    pub struct MeteredBody<R> {
+        #[pin]
+        inner: R,
+        metering: Option<Metering>,
+    }
+}
+
+/// Reads usage, and settles when it is dropped.
+struct Metering {
+    settle: SettleOnDrop,
+    /// What the end of the body means.
+    at_end: Outcome,
+    reader: UsageReader,
+    /// Whether any data has passed.
+    begun: bool,
+}
+
+impl<R: Body<Data = Bytes>> MeteredBody<R> {
+    /// A body that is counted nowhere: of an exempt route.
+    pub(super) fn unmetered(inner: R) -> Self {
+        Self { inner, metering: None }
+    }
+
+    /// A metered body. One that has no frames to come (`HEAD`, 204, empty) is complete at once.
+    pub(super) fn new(inner: R, settle: SettleOnDrop, head: &Parts, head_only: bool) -> Self {
+        let metering = Metering::new(settle, &head.headers);
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if head_only || bodiless || inner.is_end_stream() {
+            metering.end();
+            return Self { inner, metering: None };
+        }
+        Self { inner, metering: Some(metering) }
+    }
+}
+
+impl<R: Body<Data = Bytes>> Body for MeteredBody<R> {
+    type Data = Bytes;
+    type Error = R::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        let Some(mut metering) = this.metering.take() else { return Poll::Ready(frame) };
+        match &frame {
+            Some(Ok(frame)) => {
+                metering.read(frame);
+                // Servers do not poll on when the body says that it has ended.
+                if this.inner.is_end_stream() {
+                    metering.end();
+                } else {
+                    *this.metering = Some(metering);
+                }
+            }
+            // Settled as an answer that broke off.
+            Some(Err(_)) => drop(metering),
+            None => metering.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl<R> fmt::Debug for MeteredBody<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeteredBody").finish_non_exhaustive()
+    }
+}
+
+impl Metering {
+    fn new(settle: SettleOnDrop, headers: &HeaderMap) -> Self {
+        // An answer that was not refused is aborted until it ends.
+        let at_end = match settle.outcome() {
+            Outcome::Aborted => Outcome::Answered,
+            outcome => outcome,
+        };
+        Self { settle, at_end, reader: UsageReader::new(headers), begun: false }
+    }
+
+    fn read(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.reader.push(data);
+            self.begun |= !data.is_empty();
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.reader.trailers(trailers);
+            self.at_end = match outcome_of_grpc(trailers) {
+                // A stream that failed after it had begun is paid like one that broke off.
+                Some(Outcome::Refused | Outcome::Failed) if self.begun => Outcome::Aborted,
+                Some(outcome) => outcome,
+                None => self.at_end,
+            };
+            self.settle.set(self.at_end);
+        }
+    }
+
+    /// The whole answer has passed.
+    fn end(mut self) {
+        self.reader.finish();
+        self.settle.set(self.at_end);
+    }
+}
+
+impl Drop for Metering {
+    fn drop(&mut self) {
+        let reservation = self.settle.reservation();
+        if let Some(usage) = self.reader.usage() {
+            reservation.observe(Observed::Stated(usage));
+        }
+        reservation.observe(Observed::OutputSoFar(self.reader.output_estimate()));
+    }
+}
+
+/// How a request has ended, by the head of its answer alone: an answer is aborted until it ends.
+pub(super) fn outcome_of_head(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    if status.is_client_error() {
+        return Outcome::Refused;
+    }
+    if status.is_server_error() {
+        return Outcome::Failed;
+    }
+    // An answer of trailers only has its gRPC status in the head.
+    match outcome_of_grpc(headers) {
+        Some(outcome @ (Outcome::Refused | Outcome::Failed)) => outcome,
+        _ => Outcome::Aborted,
+    }
+}
+
+/// By the status of the gRPC protocol: which codes are the caller's fault is told by what they
+/// stand for over HTTP.
+fn outcome_of_grpc(headers: &HeaderMap) -> Option<Outcome> {
+    let code: u8 = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    Some(match code {
+        0 => Outcome::Answered,
+        // INVALID_ARGUMENT, NOT_FOUND to FAILED_PRECONDITION and ABORTED to UNIMPLEMENTED, UNAUTHENTICATED.
+        3 | 5..=12 | 16 => Outcome::Refused,
+        // CANCELLED: the caller left.
+        1 => Outcome::Aborted,
+        _ => Outcome::Failed,
+    })
+}

@@ -1,0 +1,81 @@
+//! Tiers from files (feature `serde`).
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Tier;
+
+/// A tier as a file has it. An unknown name is an error, not a limit that is silently not kept.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TierFile {
+    requests: Option<Windowed>,
+    requests_per_second: Option<u64>,
+    requests_per_minute: Option<u64>,
+    requests_per_day: Option<u64>,
+    tokens: Option<Windowed>,
+    tokens_per_second: Option<u64>,
+    tokens_per_minute: Option<u64>,
+    tokens_per_day: Option<u64>,
+    concurrent_requests: Option<u64>,
+}
+
+/// `{ quota = 100, seconds = 10 }`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Windowed {
+    quota: u64,
+    seconds: u64,
+}
+
+impl From<TierFile> for Tier {
+    fn from(file: TierFile) -> Self {
+        Self::new()
+            .with_some(file.requests, |tier, w| tier.requests(w.quota, w.window()))
+            .with_some(file.requests_per_second, Self::requests_per_second)
+            .with_some(file.requests_per_minute, Self::requests_per_minute)
+            .with_some(file.requests_per_day, Self::requests_per_day)
+            .with_some(file.tokens, |tier, w| tier.tokens(w.quota, w.window()))
+            .with_some(file.tokens_per_second, Self::tokens_per_second)
+            .with_some(file.tokens_per_minute, Self::tokens_per_minute)
+            .with_some(file.tokens_per_day, Self::tokens_per_day)
+            .with_some(file.concurrent_requests, Self::concurrent_requests)
+    }
+}
+
+impl Tier {
+    fn with_some<T>(self, value: Option<T>, limit: impl FnOnce(Self, T) -> Self) -> Self {
+        match value {
+            Some(value) => limit(self, value),
+            None => self,
+        }
+    }
+}
+
+impl Windowed {
+    fn window(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn tiers_are_read_and_typing_errors_refused() {
+        let text =
+            "[free]\nrequests_per_minute = 60\nconcurrent_requests = 2\n[paid]\ntokens_per_day = 9";
+        let tiers: BTreeMap<String, Tier> = toml::from_str(text).unwrap();
+        let policy = tiers["free"].ready("free").unwrap().policy;
+        assert!(policy.to_str().unwrap().starts_with("\"requests-minute\";q=60;w=60, "));
+        assert!(tiers["paid"].ready("paid").is_ok());
+        let windowed: Tier = toml::from_str("tokens = { quota = 5, seconds = 10 }").unwrap();
+        assert_eq!(windowed.ready("x").unwrap().policy, "\"tokens-10s\";q=5;w=10;qu=\"tokens\"");
+        assert!(toml::from_str::<Tier>("request_per_minute = 60").is_err());
+        assert!(toml::from_str::<Tier>("requests_per_minute = -1").is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! The layer and its builder.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+use super::{
+    TieredRateLimit,
+    settlement::Options,
+    tier::{ReadyTier, Tier},
+};
+use crate::{
+    BuildError, Routes,
+    clock::{Clock, SystemClock},
+    identity::Identity,
+    store::{LimiterStore, Pepper, Stores},
+};
+
+/// Admits requests by the limits of their callers' tiers. See the [module docs](crate::rate_limit).
+#[derive(Clone, Debug)]
+pub struct TieredRateLimitLayer {
+    config: Arc<Config>,
+}
+
+impl TieredRateLimitLayer {
+    /// A layer that keeps its limits in `stores`.
+    pub fn builder(stores: &Stores) -> TieredRateLimitLayerBuilder {
+        TieredRateLimitLayerBuilder {
+            stores: stores.clone(),
+            tiers: Vec::new(),
+            source: Source::Claim("tier".into()),
+            fallback: None,
+            routes: Routes::guard_all(),
+            clock: Arc::new(SystemClock),
+            default_input_tokens: 256,
+            default_output_tokens: 256,
+            options: Options::default(),
+            headers: true,
+            on_outage: Outage::Refuse,
+        }
+    }
+}
+
+impl<S> Layer<S> for TieredRateLimitLayer {
+    type Service = TieredRateLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        TieredRateLimit::new(inner, Arc::clone(&self.config))
+    }
+}
+
+/// What every request needs of the configuration.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) store: Arc<dyn LimiterStore>,
+    pub(super) pepper: Pepper,
+    pub(super) routes: Routes,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) default_input_tokens: u64,
+    pub(super) default_output_tokens: u64,
+    pub(super) options: Options,
+    pub(super) headers: bool,
+    pub(super) on_outage: Outage,
+    tiers: HashMap<Arc<str>, Arc<ReadyTier>>,
+    source: Source,
+    fallback: Option<Arc<ReadyTier>>,
+}
+
+impl Config {
+    /// The tier of a caller. A caller without one, or of an unknown one, has the fallback's.
+    pub(super) fn tier(&self, identity: &Identity) -> Option<&Arc<ReadyTier>> {
+        let name = match &self.source {
+            Source::Claim(claim) => identity.user().and_then(|user| user.claims().str(claim)),
+            Source::By(choose) => choose(identity),
+        };
+        name.and_then(|name| self.tiers.get(name)).or(self.fallback.as_ref())
+    }
+}
+
+/// Where a caller's tier comes from.
+enum Source {
+    Claim(String),
+    By(Box<Choose>),
+}
+
+type Choose = dyn for<'a> Fn(&'a Identity) -> Option<&'a str> + Send + Sync;
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claim(claim) => f.debug_tuple("Claim").field(claim).finish(),
+            Self::By(_) => f.write_str("By(..)"),
+        }
+    }
+}
+
+/// What becomes of a request when the store can't be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outage {
+    /// It is refused with 503, gRPC 14.
+    #[default]
+    Refuse,
+    /// It is let through unmetered, and counted: `palisade_unmetered_total`.
+    InsecureAdmit,
+}
+
+/// Builds a [`TieredRateLimitLayer`].
+#[derive(Debug)]
+#[must_use]
+pub struct TieredRateLimitLayerBuilder {
+    stores: Stores,
+    tiers: Vec<(String, Tier)>,
+    source: Source,
+    fallback: Option<String>,
+    routes: Routes,
+    clock: Arc<dyn Clock>,
+    default_input_tokens: u64,
+    default_output_tokens: u64,
+    options: Options,
+    headers: bool,
+    on_outage: Outage,
+}
+
+impl TieredRateLimitLayerBuilder {
+    /// Adds a tier. At least one is needed.
+    pub fn tier(mut self, name: impl Into<String>, tier: Tier) -> Self {
+        self.tiers.push((name.into(), tier));
+        self
+    }
+
+    /// Adds several tiers, from a file for one (feature `serde`).
+    pub fn tiers(mut self, tiers: impl IntoIterator<Item = (String, Tier)>) -> Self {
+        self.tiers.extend(tiers);
+        self
+    }
+
+    /// Takes the tier's name from this claim of the token: a name or a JSON pointer. Default: `tier`.
+    pub fn tier_from_claim(mut self, claim: impl Into<String>) -> Self {
+        self.source = Source::Claim(claim.into());
+        self
+    }
+
+    /// Takes the tier's name from a function of the caller's identity.
+    pub fn tier_by<F>(mut self, choose: F) -> Self
+    where
+        F: for<'a> Fn(&'a Identity) -> Option<&'a str> + Send + Sync + 'static,
+    {
+        self.source = Source::By(Box::new(choose));
+        self
+    }
+
+    /// The tier of callers who have none, or one that does not exist. By default they are refused
+    /// with 403.
+    pub fn fallback_tier(mut self, name: impl Into<String>) -> Self {
+        self.fallback = Some(name.into());
+        self
+    }
+
+    /// Which requests are held to limits. Default: all.
+    pub fn routes(mut self, routes: Routes) -> Self {
+        self.routes = routes;
+        self
+    }
+
+    /// The clock for reset times in headers. Default: the system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Tokens that a prompt is taken to have when a request does not state its length, until the
+    /// guard has parsed it. Default: 256.
+    pub fn default_input_tokens(mut self, tokens: u64) -> Self {
+        self.default_input_tokens = tokens;
+        self
+    }
+
+    /// Tokens that an answer is taken to have, until the guard has parsed what the request allows it.
+    /// Default: 256.
+    pub fn default_output_tokens(mut self, tokens: u64) -> Self {
+        self.default_output_tokens = tokens;
+        self
+    }
+
+    /// Charges an answer that the client does not wait for as if it had: for engines that run on.
+    /// Default: off, the prompt and the output so far are charged.
+    pub fn keep_reservation_on_abort(mut self) -> Self {
+        self.options.keep_reservation_on_abort = true;
+        self
+    }
+
+    /// Gives the request itself back, not only its tokens, when the server fails (5xx). Default: off.
+    pub fn refund_failed_requests(mut self) -> Self {
+        self.options.refund_failed_requests = true;
+        self
+    }
+
+    /// Leaves rate limit headers out of answers that were admitted. Default: they are sent.
+    pub fn without_headers(mut self) -> Self {
+        self.headers = false;
+        self
+    }
+
+    /// What becomes of requests while the store is out of reach. Default: [`Outage::Refuse`].
+    pub fn on_outage(mut self, outage: Outage) -> Self {
+        self.on_outage = outage;
+        self
+    }
+
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// When there are no tiers, two of a name, one that can't be kept, or an unknown fallback.
+    pub fn build(self) -> Result<TieredRateLimitLayer, BuildError> {
+        if self.tiers.is_empty() {
+            return Err(BuildError::Empty("the list of tiers"));
+        }
+        let mut tiers = HashMap::with_capacity(self.tiers.len());
+        for (name, tier) in &self.tiers {
+            let ready = Arc::new(tier.ready(name)?);
+            if tiers.insert(Arc::clone(&ready.name), ready).is_some() {
+                return Err(BuildError::invalid("tier", format!("{name}: there are two of it")));
+            }
+        }
+        let fallback = match self.fallback {
+            None => None,
+            Some(name) => Some(tiers.get(name.as_str()).map(Arc::clone).ok_or_else(|| {
+                BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
+            })?),
+        };
+        Ok(TieredRateLimitLayer {
+            config: Arc::new(Config {
+                store: Arc::clone(self.stores.limiter()),
+                pepper: self.stores.pepper().clone(),
+                routes: self.routes,
+                clock: self.clock,
+                default_input_tokens: self.default_input_tokens,
+                default_output_tokens: self.default_output_tokens,
+                options: self.options,
+                headers: self.headers,
+                on_outage: self.on_outage,
+                tiers,
+                source: self.source,
+                fallback,
+            }),
+        })
+    }
+}
