@@ -1,0 +1,93 @@
+//! A small public key infrastructure, made anew for each test.
+#![allow(dead_code)] // Each test binary uses a part of it.
+#![allow(clippy::unwrap_used)] // Only tests use it.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
+};
+use rustls_pki_types::CertificateDer;
+
+pub(crate) const GATEWAY: &str = "spiffe://prod.example/ns/edge/sa/gateway";
+pub(crate) const OUTSIDER: &str = "spiffe://prod.example/ns/edge/sa/outsider";
+
+/// The first second of the year 2100, when leaves end.
+pub(crate) const NOT_AFTER: u64 = 4_102_444_800;
+
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate with its private key.
+#[derive(Clone)]
+pub(crate) struct Leaf {
+    pub(crate) cert: String,
+    pub(crate) key: String,
+    pub(crate) der: CertificateDer<'static>,
+}
+
+impl Leaf {
+    /// Both in one PEM.
+    pub(crate) fn bundle(&self) -> String {
+        format!("{}{}", self.cert, self.key)
+    }
+
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.der.clone()]
+    }
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
+    /// The server's, for `localhost` and `127.0.0.1`.
+    pub(crate) fn server(&self) -> Leaf {
+        self.issue(|params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            params.subject_alt_names = vec![
+                SanType::DnsName("localhost".try_into().unwrap()),
+                SanType::IpAddress("127.0.0.1".parse().unwrap()),
+            ];
+        })
+    }
+
+    /// A workload's.
+    pub(crate) fn workload(&self, id: &str) -> Leaf {
+        self.workload_until(id, 2100)
+    }
+
+    /// A workload's, valid from 2020 to the first second of a year.
+    pub(crate) fn workload_until(&self, id: &str, year: i32) -> Leaf {
+        self.issue(|params| {
+            params.subject_alt_names = vec![
+                SanType::URI(id.try_into().unwrap()),
+                SanType::DnsName("gateway.edge.svc".try_into().unwrap()),
+            ];
+            params.not_after = date_time_ymd(year, 1, 1);
+        })
+    }
+
+    pub(crate) fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        let mut params = CertificateParams::default();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2100, 1, 1);
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        Leaf { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().clone() }
+    }
+}
