@@ -60,6 +60,8 @@ pub mod reservation;
 pub mod route;
 pub mod secret;
 pub mod store;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use crate::{
     error::{BoxError, BuildError},
