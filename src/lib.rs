@@ -51,6 +51,8 @@ pub mod connection;
 pub mod future;
 pub mod identity;
 pub mod inference;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 #[cfg(feature = "peer-cert")]
 pub mod peer_cert;
 #[cfg(feature = "rate-limit")]

@@ -1,0 +1,160 @@
+//! Tokens that were verified before, so that each pays for its signature once.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::claims::Times;
+use crate::identity::UserIdentity;
+
+/// A set-associative cache: a token's hash names the one small set that it may stand in. A lookup
+/// locks that set alone and allocates nothing; a flood of tokens replaces entries, never adds
+/// memory. Only tokens that held get in.
+pub(crate) struct TokenCache {
+    sets: Box<[Mutex<Set>]>,
+    ways: usize,
+}
+
+/// SHA-256 of the whole token: a shorter or keyed-by-claims key would let one token pass for
+/// another (CVE-2026-35039).
+pub(crate) type Digest = [u8; 32];
+
+#[derive(Default)]
+struct Set {
+    entries: Vec<Entry>,
+    /// Which entry goes next when all are live.
+    hand: usize,
+}
+
+struct Entry {
+    digest: Digest,
+    times: Times,
+    user: Arc<UserIdentity>,
+}
+
+impl TokenCache {
+    /// For at most `capacity` tokens; none at all for 0.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let ways = capacity.min(WAYS);
+        let sets = capacity.checked_div(ways).unwrap_or(0);
+        Self { sets: (0..sets).map(|_| Mutex::default()).collect(), ways }
+    }
+
+    /// What was found when the token was verified. Whether it still holds, its times must say.
+    pub(crate) fn get(&self, digest: &Digest) -> Option<(Arc<UserIdentity>, Times)> {
+        let set = self.set(digest)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = set.entries.iter().find(|entry| entry.digest == *digest)?;
+        Some((Arc::clone(&entry.user), entry.times))
+    }
+
+    /// Keeps a token that was verified, in the place of one that has expired if there is one.
+    pub(crate) fn insert(
+        &self,
+        digest: Digest,
+        user: Arc<UserIdentity>,
+        times: Times,
+        now: Duration,
+    ) {
+        let Some(set) = self.set(&digest) else { return };
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = Entry { digest, times, user };
+        let Set { entries, hand } = &mut *set;
+        let replaceable = |old: &Entry| old.digest == digest || old.times.have_passed(now);
+        let slot = match entries.iter().position(replaceable) {
+            Some(slot) => slot,
+            None if entries.len() < self.ways => return entries.push(entry),
+            None => {
+                *hand = (*hand + 1) % self.ways;
+                *hand
+            }
+        };
+        if let Some(old) = entries.get_mut(slot) {
+            *old = entry;
+        }
+    }
+
+    fn set(&self, digest: &Digest) -> Option<&Mutex<Set>> {
+        let (low, _) = digest.split_first_chunk()?;
+        // Widening: 64 bits of the hash against a count that fits the memory.
+        let index = (u64::from_le_bytes(*low)).checked_rem(self.sets.len() as u64)?;
+        self.sets.get(usize::try_from(index).ok()?)
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenCache({} tokens)", self.sets.len() * self.ways)
+    }
+}
+
+const WAYS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn digest(token: u64) -> Digest {
+        use sha2::Digest as _;
+        sha2::Sha256::digest(token.to_le_bytes()).into()
+    }
+
+    fn times(expires_at: u64) -> Times {
+        Times::read(json!({ "exp": expires_at }).as_object().unwrap()).unwrap()
+    }
+
+    fn user(name: u64) -> Arc<UserIdentity> {
+        Arc::new(UserIdentity::asserted("issuer", name.to_string()))
+    }
+
+    fn stored(cache: &TokenCache) -> usize {
+        cache.sets.iter().map(|set| set.lock().unwrap().entries.len()).sum()
+    }
+
+    #[test]
+    fn a_flood_of_tokens_adds_no_memory() {
+        let cache = TokenCache::new(100);
+        for token in 0..10_000 {
+            cache.insert(digest(token), user(token), times(1000), Duration::ZERO);
+        }
+        assert!(stored(&cache) <= 100);
+        // What was kept last is there.
+        let (kept, _) = cache.get(&digest(9_999)).unwrap();
+        assert_eq!(kept.subject(), "9999");
+    }
+
+    #[test]
+    fn each_token_gets_its_own_user() {
+        let cache = TokenCache::new(10_000);
+        for token in 0..1_000 {
+            cache.insert(digest(token), user(token), times(1000), Duration::ZERO);
+        }
+        for token in 0..1_000 {
+            let (found, _) = cache.get(&digest(token)).unwrap();
+            assert_eq!(found.subject(), token.to_string());
+        }
+        assert!(cache.get(&digest(1_000)).is_none());
+    }
+
+    #[test]
+    fn expired_tokens_make_room_first() {
+        let cache = TokenCache::new(8);
+        for token in 0..8 {
+            let end = if token == 5 { 10 } else { 1000 };
+            cache.insert(digest(token), user(token), times(end), Duration::ZERO);
+        }
+        cache.insert(digest(8), user(8), times(1000), Duration::from_secs(10));
+        assert!(cache.get(&digest(5)).is_none());
+        assert_eq!((0..9).filter(|token| cache.get(&digest(*token)).is_some()).count(), 8);
+    }
+
+    #[test]
+    fn no_capacity_is_no_cache() {
+        let cache = TokenCache::new(0);
+        cache.insert(digest(1), user(1), times(1000), Duration::ZERO);
+        assert!(cache.get(&digest(1)).is_none());
+    }
+}

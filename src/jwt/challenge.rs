@@ -1,0 +1,139 @@
+//! Refusals with their challenge: RFC 6750, section 3.
+
+use http::{HeaderValue, header};
+
+use super::{AuthError, AuthErrorKind, credentials::Unreadable};
+use crate::{BuildError, Rejection, RejectionKind};
+
+/// Who challenges.
+#[derive(Clone, Debug)]
+pub(crate) struct Challenger {
+    realm: String,
+}
+
+impl Default for Challenger {
+    fn default() -> Self {
+        Self { realm: "inference".into() }
+    }
+}
+
+impl Challenger {
+    pub(crate) fn new(realm: String) -> Result<Self, BuildError> {
+        if realm.is_empty() || !realm.bytes().all(is_quotable) {
+            return Err(BuildError::invalid("realm", "it must be of printable ASCII"));
+        }
+        Ok(Self { realm })
+    }
+
+    /// No credential was sent, or one of another scheme: no error code then.
+    pub(crate) fn missing(&self, scope: &str) -> Rejection {
+        let kind = RejectionKind::Unauthenticated;
+        let rejection = Rejection::new(kind, "missing_credentials", "An access token is required.");
+        self.challenged(rejection, &[("scope", scope)])
+    }
+
+    /// The credential can't be read.
+    pub(crate) fn unreadable(&self, why: Unreadable) -> Rejection {
+        let description = match why {
+            Unreadable::Several => "The request carries more than one credential.",
+            Unreadable::Malformed => "The credential of the request is malformed.",
+        };
+        self.refused(&AuthError::new(AuthErrorKind::InvalidRequest, description), "")
+    }
+
+    /// The token grants too little.
+    pub(crate) fn insufficient(&self, scope: &str) -> Rejection {
+        const DESCRIPTION: &str = "The access token does not grant a scope that is needed here.";
+        self.refused(&AuthError::new(AuthErrorKind::InsufficientScope, DESCRIPTION), scope)
+    }
+
+    /// The verifier did not accept the token. `scope` is what the request needs.
+    pub(crate) fn refused(&self, error: &AuthError, scope: &str) -> Rejection {
+        let (kind, code) = match error.kind() {
+            AuthErrorKind::InvalidRequest => (RejectionKind::BadRequest, "invalid_request"),
+            AuthErrorKind::InvalidToken => (RejectionKind::Unauthenticated, "invalid_token"),
+            AuthErrorKind::InsufficientScope => (RejectionKind::Forbidden, "insufficient_scope"),
+            AuthErrorKind::Unavailable => {
+                let kind = RejectionKind::Unavailable;
+                return Rejection::new(kind, "auth_unavailable", error.description());
+            }
+        };
+        let rejection = Rejection::new(kind, code, error.description());
+        let description = error.description();
+        let parameters = [("error", code), ("error_description", description), ("scope", scope)];
+        self.challenged(rejection, &parameters)
+    }
+
+    /// Parameters that are empty are left out.
+    fn challenged(&self, rejection: Rejection, parameters: &[(&str, &str)]) -> Rejection {
+        let mut challenge = String::from("Bearer realm=");
+        push_quoted(&mut challenge, &self.realm);
+        for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
+            challenge.push_str(", ");
+            challenge.push_str(name);
+            challenge.push('=');
+            push_quoted(&mut challenge, value);
+        }
+        match HeaderValue::try_from(challenge) {
+            Ok(value) => rejection.with_header(header::WWW_AUTHENTICATE, value),
+            Err(_) => rejection,
+        }
+    }
+}
+
+/// A quoted-string of RFC 9110, section 5.6.4. What can't stand in one becomes a question mark.
+fn push_quoted(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            ' '..='~' => out.push(character),
+            _ => out.push('?'),
+        }
+    }
+    out.push('"');
+}
+
+fn is_quotable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn challenge(rejection: Rejection) -> String {
+        let response = rejection.into_response::<http_body_util::Empty<bytes::Bytes>>(
+            "jwt",
+            crate::reject::ErrorFormat::Problem,
+            &crate::Routes::guard_all(),
+        );
+        let value = response.headers().get(header::WWW_AUTHENTICATE);
+        value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn challenges_are_those_of_rfc_6750() {
+        let challenger = Challenger::new("llm".into()).unwrap();
+        assert_eq!(challenge(challenger.missing("")), r#"Bearer realm="llm""#);
+        assert_eq!(challenge(challenger.missing("a b")), r#"Bearer realm="llm", scope="a b""#);
+        assert_eq!(
+            challenge(challenger.refused(&AuthError::invalid_token(), "")),
+            "Bearer realm=\"llm\", error=\"invalid_token\", \
+             error_description=\"The access token cannot be verified.\"",
+        );
+        assert!(challenge(challenger.insufficient("a b")).ends_with(r#", scope="a b""#));
+        assert_eq!(challenge(challenger.refused(&AuthError::unavailable(), "")), "");
+    }
+
+    #[test]
+    fn quoted_strings_are_escaped() {
+        let challenger = Challenger::new(r#"a "b" \c"#.into()).unwrap();
+        assert_eq!(challenge(challenger.missing("")), r#"Bearer realm="a \"b\" \\c""#);
+        let odd = AuthError::new(AuthErrorKind::InvalidToken, "é\"\r\n");
+        assert!(challenge(challenger.refused(&odd, "")).ends_with(r#"error_description="?\"??""#));
+        for bad in ["", "a\r\nb", "é"] {
+            assert!(Challenger::new(bad.into()).is_err(), "{bad:?}");
+        }
+    }
+}

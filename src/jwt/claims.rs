@@ -1,0 +1,239 @@
+//! Whether claims hold: RFC 7519, RFC 9068, RFC 8725, as plain functions on plain data.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::Reason;
+use crate::identity::UserIdentity;
+
+/// Which tokens an issuer's access tokens are, so that its other tokens don't pass for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessTokenProfile {
+    /// RFC 9068: `typ` is `at+jwt`, and `client_id`, `iat` and `jti` are there.
+    #[default]
+    Rfc9068,
+    /// A plain JWT: `typ` is `JWT` or absent. What Keycloak, Auth0 and Entra ID issue unless told
+    /// otherwise. Only the audience then tells an access token from an ID token, so give the API
+    /// an audience that no client has for its `client_id`.
+    Jwt,
+}
+
+/// What an issuer's tokens must say.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) issuer: String,
+    pub(crate) profile: AccessTokenProfile,
+    pub(crate) audience: Audience,
+    pub(crate) max_lifetime: Duration,
+}
+
+/// How a token says whom it is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Audience {
+    /// `aud` is or contains one of these.
+    Aud(Vec<String>),
+    /// This other claim is exactly this string.
+    Claim(String, String),
+}
+
+/// When a token holds, in seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    expires_at: u64,
+    not_before: Option<u64>,
+    issued_at: Option<u64>,
+}
+
+impl Rules {
+    /// Holds the claims against the rules at the time `now`. `claims` are not verified yet:
+    /// nothing is kept unless the signature holds too.
+    pub(crate) fn check(
+        &self,
+        claims: &Map<String, Value>,
+        token_type: Option<&str>,
+        now: Duration,
+        leeway: Duration,
+    ) -> Result<Times, Reason> {
+        if string(claims, "iss")? != Some(&self.issuer) {
+            return Err(Reason::Unverifiable);
+        }
+        self.check_type(claims, token_type)?;
+        self.audience.check(claims)?;
+        let times = Times::read(claims)?;
+        times.check(now, leeway)?;
+        self.check_lifetime(times, now, leeway)?;
+        // Not enforced here, so not believed: RFC 8705 and RFC 9449 tokens are worth nothing
+        // without their key, and taken as bearer tokens they would be worth it to any thief.
+        if claims.contains_key("cnf") {
+            return Err(Reason::Bound);
+        }
+        Ok(times)
+    }
+
+    fn check_type(
+        &self,
+        claims: &Map<String, Value>,
+        token_type: Option<&str>,
+    ) -> Result<(), Reason> {
+        let is = |name: &str| token_type.is_some_and(|typ| is_media_type(typ, name));
+        match self.profile {
+            AccessTokenProfile::Rfc9068 => {
+                if !is("at+jwt") {
+                    return Err(Reason::WrongType);
+                }
+                for required in ["client_id", "jti"] {
+                    string(claims, required)?.ok_or(Reason::Malformed)?;
+                }
+                date(claims, "iat", f64::ceil)?.ok_or(Reason::Malformed)?;
+            }
+            AccessTokenProfile::Jwt => {
+                if token_type.is_some() && !is("jwt") {
+                    return Err(Reason::WrongType);
+                }
+                // Only ID tokens, and security events such as logout tokens, have these.
+                if ["at_hash", "c_hash", "events"].iter().any(|name| claims.contains_key(*name)) {
+                    return Err(Reason::WrongType);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_lifetime(&self, times: Times, now: Duration, leeway: Duration) -> Result<(), Reason> {
+        let from = times.issued_at.unwrap_or_else(|| now.saturating_add(leeway).as_secs());
+        if times.expires_at.saturating_sub(from) > self.max_lifetime.as_secs() {
+            return Err(Reason::TooLongLived);
+        }
+        Ok(())
+    }
+}
+
+impl Audience {
+    fn check(&self, claims: &Map<String, Value>) -> Result<(), Reason> {
+        let holds = match self {
+            Self::Aud(accepted) => match claims.get("aud").ok_or(Reason::Malformed)? {
+                Value::String(one) => accepted.contains(one),
+                Value::Array(list) => {
+                    let strings: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+                    let strings = strings.ok_or(Reason::Malformed)?;
+                    accepted.iter().any(|audience| strings.contains(&audience.as_str()))
+                }
+                _ => return Err(Reason::Malformed),
+            },
+            Self::Claim(name, value) => {
+                string(claims, name)?.ok_or(Reason::Malformed)? == value.as_str()
+            }
+        };
+        if holds { Ok(()) } else { Err(Reason::WrongAudience) }
+    }
+}
+
+impl Times {
+    pub(crate) fn read(claims: &Map<String, Value>) -> Result<Self, Reason> {
+        // Parts of a second count against the token.
+        Ok(Self {
+            expires_at: date(claims, "exp", f64::floor)?.ok_or(Reason::Malformed)?,
+            not_before: date(claims, "nbf", f64::ceil)?,
+            issued_at: date(claims, "iat", f64::ceil)?,
+        })
+    }
+
+    /// Whether the token holds at `now`. Cached tokens are asked again on every use.
+    pub(crate) fn check(&self, now: Duration, leeway: Duration) -> Result<(), Reason> {
+        if now.saturating_sub(leeway).as_secs() >= self.expires_at {
+            return Err(Reason::Expired);
+        }
+        let latest = now.saturating_add(leeway).as_secs();
+        if self.not_before.is_some_and(|from| from > latest)
+            || self.issued_at.is_some_and(|at| at > latest)
+        {
+            return Err(Reason::NotYetValid);
+        }
+        Ok(())
+    }
+
+    /// Whether `exp` has passed.
+    pub(crate) fn have_passed(&self, now: Duration) -> bool {
+        self.expires_at <= now.as_secs()
+    }
+}
+
+/// The caller, of claims that hold and were signed.
+pub(crate) fn identity(
+    issuer: &str,
+    times: Times,
+    claims: Map<String, Value>,
+) -> Result<UserIdentity, Reason> {
+    let subject = string(&claims, "sub")?.filter(|subject| !subject.is_empty());
+    let mut user = UserIdentity::asserted(issuer, subject.ok_or(Reason::Malformed)?)
+        .with_scopes(scopes(&claims)?)
+        .with_expiry(times.expires_at);
+    let client_id = string(&claims, "client_id")?;
+    if let Some(client_id) = client_id.or(string(&claims, "azp")?) {
+        user = user.with_client_id(client_id);
+    }
+    if let Some(token_id) = string(&claims, "jti")? {
+        user = user.with_token_id(token_id);
+    }
+    Ok(user.with_claims_value(Value::Object(claims)))
+}
+
+/// `scope` (RFC 8693, section 4.2), or `scp`, as Entra ID and Okta name it.
+fn scopes(claims: &Map<String, Value>) -> Result<Vec<&str>, Reason> {
+    match claims.get("scope").or_else(|| claims.get("scp")) {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) => {
+            Ok(text.split(' ').filter(|scope| !scope.is_empty()).collect())
+        }
+        Some(Value::Array(list)) if !claims.contains_key("scope") => {
+            list.iter().map(|scope| scope.as_str().ok_or(Reason::Malformed)).collect()
+        }
+        Some(_) => Err(Reason::Malformed),
+    }
+}
+
+/// A claim that must be a string if it is there.
+pub(crate) fn string<'a>(
+    claims: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'a str>, Reason> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Reason::Malformed),
+    }
+}
+
+/// A NumericDate (RFC 7519, section 2): a number of seconds, not negative, perhaps with a fraction,
+/// which goes where `round` says.
+fn date(
+    claims: &Map<String, Value>,
+    name: &str,
+    round: fn(f64) -> f64,
+) -> Result<Option<u64>, Reason> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    if let Some(whole) = value.as_u64() {
+        return Ok(Some(whole));
+    }
+    match value.as_f64() {
+        // `as` saturates.
+        Some(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(Some(round(seconds) as u64)),
+        _ => Err(Reason::Malformed),
+    }
+}
+
+/// Media types are compared in any case, `application/` left out or not: RFC 7515, section 4.1.9.
+fn is_media_type(given: &str, name: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let short = match given.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        _ => given,
+    };
+    short.eq_ignore_ascii_case(name)
+}
+
+#[cfg(test)]
+#[path = "claims_tests.rs"]
+mod tests;

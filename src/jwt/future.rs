@@ -1,0 +1,131 @@
+//! The future of a request.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{layer::Config, service::Verdict};
+use crate::{
+    Rejection,
+    body::ResponseBody,
+    future::{Oneshot, ReadyOr},
+    route::Endpoint,
+};
+
+pin_project! {
+    /// The answer of [`JwtAuth`](super::JwtAuth). Dropping it while the verifier is waited for gives
+    /// up the request and nothing else: nothing was taken for it yet.
+    pub struct JwtAuthFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        Waiting { pending: Option<Pending<S, B>> },
+        Refused { rejection: Option<Rejection>, config: Arc<Config>, endpoint: Endpoint },
+        Inner { #[pin] oneshot: Oneshot<S, Request<B>> },
+    }
+}
+
+/// A request whose token is being verified elsewhere.
+pub(crate) struct Pending<S, B> {
+    answer: ReadyOr<Verdict>,
+    inner: S,
+    request: Request<B>,
+    config: Arc<Config>,
+    endpoint: Endpoint,
+}
+
+impl<S, B> Pending<S, B> {
+    pub(crate) fn new(
+        answer: ReadyOr<Verdict>,
+        inner: S,
+        request: Request<B>,
+        config: Arc<Config>,
+        endpoint: Endpoint,
+    ) -> Self {
+        Self { answer, inner, request, config, endpoint }
+    }
+}
+
+impl<S: Service<Request<B>>, B> JwtAuthFuture<S, B> {
+    pub(crate) fn inner(inner: S, request: Request<B>) -> Self {
+        Self { state: State::Inner { oneshot: Oneshot::new(inner, request) } }
+    }
+
+    pub(crate) fn refused(rejection: Rejection, config: &Arc<Config>, endpoint: Endpoint) -> Self {
+        let (rejection, config) = (Some(rejection), Arc::clone(config));
+        Self { state: State::Refused { rejection, config, endpoint } }
+    }
+
+    pub(crate) fn waiting(pending: Pending<S, B>) -> Self {
+        Self { state: State::Waiting { pending: Some(pending) } }
+    }
+}
+
+impl<S, B, R> Future for JwtAuthFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Output = Result<Response<ResponseBody<R>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let verified = match state.as_mut().project() {
+                StateProj::Inner { oneshot } => {
+                    return oneshot.poll(cx).map_ok(|response| response.map(ResponseBody::inner));
+                }
+                StateProj::Refused { rejection, config, endpoint } => {
+                    let Some(rejection) = rejection.take() else { return Poll::Pending };
+                    let format = endpoint.error_format();
+                    let response = rejection.into_response("jwt", format, &config.routes);
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Waiting { pending: slot } => {
+                    let Some(pending) = slot.as_mut() else { return Poll::Pending };
+                    let verdict = ready!(Pin::new(&mut pending.answer).poll(cx));
+                    let Some(pending) = slot.take() else { return Poll::Pending };
+                    pending.resume(verdict)
+                }
+            };
+            state.set(verified);
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, B> Pending<S, B> {
+    fn resume(mut self, verdict: Verdict) -> State<S, B> {
+        match self.config.admit(&mut self.request, Some(verdict)) {
+            Ok(()) => State::Inner { oneshot: Oneshot::new(self.inner, self.request) },
+            Err(rejection) => State::Refused {
+                rejection: Some(rejection),
+                config: self.config,
+                endpoint: self.endpoint,
+            },
+        }
+    }
+}
+
+impl<S: Service<Request<B>>, B> fmt::Debug for JwtAuthFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JwtAuthFuture(..)")
+    }
+}

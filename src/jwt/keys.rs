@@ -1,0 +1,348 @@
+//! An issuer's keys.
+
+use std::{fmt, fs, path::Path, sync::Arc};
+
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value};
+
+use super::{
+    Algorithm, json,
+    jwk::{self, Key},
+    pem,
+};
+use crate::{BuildError, Secret};
+
+/// The keys that one issuer signs with. Cheap to clone.
+///
+/// A key that can't be used, for its type, its weakness or its purpose, is set aside, and
+/// [`skipped`](Self::skipped) says why; the others still serve. A set that is dangerous as a whole is
+/// refused.
+#[derive(Clone)]
+pub struct KeySet(Arc<Inner>);
+
+struct Inner {
+    keys: Vec<Key>,
+    skipped: Vec<SkippedKey>,
+}
+
+impl KeySet {
+    /// A JSON Web Key Set (RFC 7517) as text.
+    ///
+    /// Secrets (`kty` `oct`) are read too, for sets from a file that nobody else reads; no issuer
+    /// uses them unless its [`algorithms`](super::Issuer::algorithms) name an `HS` one.
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] for text that is no key set, and for a set that holds a private
+    /// key, secrets and public keys at once, or two keys of one `kid` that fit the same algorithm.
+    pub fn from_json(text: &str) -> Result<Self, BuildError> {
+        let set =
+            json::parse_object(text.as_bytes()).ok_or_else(|| invalid("not a JSON object"))?;
+        let Some(Value::Array(members)) = set.get("keys") else {
+            return Err(invalid("it has no list of keys"));
+        };
+        refuse_dangerous(members)?;
+        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+        for (index, member) in members.iter().enumerate() {
+            let read = member.as_object().ok_or("it is no object").and_then(Key::read);
+            match read {
+                Ok(key) => keys.push(key),
+                Err(reason) => {
+                    let id = member.get("kid").and_then(Value::as_str).map(str::to_owned);
+                    skipped.push(SkippedKey { index, id, reason });
+                }
+            }
+        }
+        Self::new(keys, skipped)
+    }
+
+    /// A JSON Web Key Set in a file.
+    ///
+    /// # Errors
+    /// [`BuildError::File`] when the file can't be read, or its text is refused by
+    /// [`from_json`](Self::from_json).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, BuildError> {
+        let path = path.as_ref();
+        let file = |source| BuildError::File { path: path.to_owned(), source };
+        let text = fs::read_to_string(path).map_err(|error| file(error.into()))?;
+        Self::from_json(&text).map_err(|error| file(error.into()))
+    }
+
+    /// One public key in PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`), for tokens signed with `algorithm`.
+    /// With a `key_id`, not for tokens that name another.
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] for anything else than a public key, and for one that is weak or of
+    /// another kind than `algorithm` needs.
+    pub fn pem(key_id: Option<&str>, algorithm: Algorithm, text: &str) -> Result<Self, BuildError> {
+        let wrong = |reason| BuildError::invalid("public key", reason);
+        let (algorithms, material) = pem::read(algorithm, text).map_err(wrong)?;
+        Self::single(key_id, algorithm, &algorithms, material).map_err(wrong)
+    }
+
+    /// One shared secret of at least the algorithm's hash length: 32, 48 or 64 bytes, random. Who can
+    /// verify with it can also sign.
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] for a shorter secret, and for an algorithm that has none.
+    pub fn secret(
+        key_id: Option<&str>,
+        algorithm: Algorithm,
+        secret: &Secret<Vec<u8>>,
+    ) -> Result<Self, BuildError> {
+        let wrong = |reason| BuildError::invalid("shared secret", reason);
+        let (algorithms, material) = jwk::secret(secret.expose()).map_err(wrong)?;
+        Self::single(key_id, algorithm, &algorithms, material).map_err(wrong)
+    }
+
+    /// The keys of both.
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] when both have a key of the same `kid` for the same algorithm, or
+    /// one holds secrets and the other public keys.
+    pub fn and(self, other: &Self) -> Result<Self, BuildError> {
+        let join = |of: fn(&Inner) -> &[Key]| [of(&self.0), of(&other.0)].concat();
+        let skipped = [self.0.skipped.as_slice(), &other.0.skipped].concat();
+        Self::new(join(|inner| &inner.keys), skipped)
+    }
+
+    /// How many keys can be used.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.keys.len()
+    }
+
+    /// Whether no key can be used.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.keys.is_empty()
+    }
+
+    /// The keys that were set aside, and why.
+    #[must_use]
+    pub fn skipped(&self) -> &[SkippedKey] {
+        &self.0.skipped
+    }
+
+    /// The one key that a token may be verified with, or none where a choice is to be made. A token
+    /// that names a key gets the one of that name, or else the one that has no name; a token that
+    /// names none gets any.
+    pub(crate) fn choose(&self, key_id: Option<&str>, algorithm: Algorithm) -> Option<&Key> {
+        let fitting = || self.0.keys.iter().filter(|key| key.algorithms.contains(&algorithm));
+        if key_id.is_none() {
+            return only(fitting());
+        }
+        let named = fitting().find(|key| key.id.as_deref() == key_id);
+        named.or_else(|| only(fitting().filter(|key| key.id.is_none())))
+    }
+
+    /// Whether a token of one of these algorithms could ever be verified.
+    pub(crate) fn serves(&self, algorithms: &[Algorithm]) -> bool {
+        let mut all = self.0.keys.iter().flat_map(|key| &key.algorithms);
+        all.any(|algorithm| algorithms.contains(algorithm))
+    }
+
+    fn single(
+        key_id: Option<&str>,
+        algorithm: Algorithm,
+        fitting: &[Algorithm],
+        material: DecodingKey,
+    ) -> Result<Self, jwk::Unusable> {
+        if !fitting.contains(&algorithm) {
+            return Err("it does not fit the algorithm");
+        }
+        let key = Key { id: key_id.map(str::to_owned), algorithms: vec![algorithm], material };
+        Ok(Self(Arc::new(Inner { keys: vec![key], skipped: Vec::new() })))
+    }
+
+    fn new(keys: Vec<Key>, skipped: Vec<SkippedKey>) -> Result<Self, BuildError> {
+        let symmetric = |key: &Key| key.algorithms.iter().any(|algorithm| algorithm.is_symmetric());
+        if keys.iter().any(symmetric) && !keys.iter().all(symmetric) {
+            return Err(invalid(MIXED));
+        }
+        for (index, key) in keys.iter().enumerate() {
+            let clash = keys.iter().skip(index + 1).any(|other| {
+                key.id.is_some()
+                    && key.id == other.id
+                    && key.algorithms.iter().any(|algorithm| other.algorithms.contains(algorithm))
+            });
+            if clash {
+                return Err(invalid(AMBIGUOUS));
+            }
+        }
+        Ok(Self(Arc::new(Inner { keys, skipped })))
+    }
+}
+
+/// Counts keys, never shows them.
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeySet")
+            .field("keys", &self.0.keys.len())
+            .field("skipped", &self.0.skipped)
+            .finish()
+    }
+}
+
+/// A key of a set that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkippedKey {
+    index: usize,
+    id: Option<String>,
+    reason: &'static str,
+}
+
+impl SkippedKey {
+    /// Its place in the set, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Its `kid`.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Why it can't be used.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+/// The next one, if it is also the last.
+fn only<'a>(mut keys: impl Iterator<Item = &'a Key>) -> Option<&'a Key> {
+    let first = keys.next()?;
+    keys.next().is_none().then_some(first)
+}
+
+/// A published private key signs for everybody, and secrets beside public keys invite a public key
+/// to be taken for a secret (RFC 8725, section 2.1). Both are the set's fault, not one key's.
+fn refuse_dangerous(members: &[Value]) -> Result<(), BuildError> {
+    let objects = || members.iter().filter_map(Value::as_object);
+    let is_secret = |jwk: &Map<String, Value>| jwk.get("kty").is_some_and(|kty| kty == "oct");
+    let is_private =
+        |jwk: &Map<String, Value>| PRIVATE_MEMBERS.iter().any(|name| jwk.contains_key(*name));
+    if objects().any(is_private) {
+        return Err(invalid("it holds a private key"));
+    }
+    if objects().any(is_secret) && !objects().all(is_secret) {
+        return Err(invalid(MIXED));
+    }
+    let clash = |(index, jwk)| objects().skip(index + 1).any(|other| is_ambiguous(jwk, other));
+    if objects().enumerate().any(clash) {
+        return Err(invalid(AMBIGUOUS));
+    }
+    Ok(())
+}
+
+/// Whether a token could mean either key, going by what the keys say of themselves: one that turns
+/// out to be unusable still leaves open which of them the issuer meant.
+fn is_ambiguous(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
+    let same = |name| one.get(name) == other.get(name);
+    let signs = |jwk: &Map<String, Value>| jwk.get("use").is_none_or(|usage| usage == "sig");
+    let may_share_algorithm = match (one.get("alg"), other.get("alg")) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    };
+    one.contains_key("kid")
+        && ["kid", "kty", "crv"].into_iter().all(same)
+        && signs(one)
+        && signs(other)
+        && may_share_algorithm
+}
+
+fn invalid(reason: &'static str) -> BuildError {
+    BuildError::invalid("key set", reason)
+}
+
+const AMBIGUOUS: &str = "two keys have the same kid and fit the same algorithm";
+const MIXED: &str = "it holds secrets beside public keys";
+
+/// Of RSA, EC, OKP and AKP keys: RFC 7518, section 6; RFC 8037; the ML-DSA draft.
+const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "priv"];
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+
+    use super::*;
+
+    fn ed(kid: &str, more: &str) -> String {
+        let x = BASE64_URL_SAFE_NO_PAD.encode([0x5a; 32]);
+        format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","kid":"{kid}"{more}}}"#)
+    }
+
+    fn oct(kid: &str) -> String {
+        let k = BASE64_URL_SAFE_NO_PAD.encode([0x5a; 32]);
+        format!(r#"{{"kty":"oct","k":"{k}","kid":"{kid}"}}"#)
+    }
+
+    fn set(keys: &[&str]) -> Result<KeySet, BuildError> {
+        KeySet::from_json(&format!(r#"{{"keys":[{}]}}"#, keys.join(",")))
+    }
+
+    #[test]
+    fn one_unusable_key_does_not_spoil_the_set() {
+        let set = set(&["7", r#"{"kty":"EC","kid":4}"#, &ed("a", ""), &ed("b", r#","use":"enc""#)]);
+        let set = set.unwrap();
+        assert_eq!(set.len(), 1);
+        let skipped: Vec<_> = set.skipped().iter().map(|key| (key.index(), key.key_id())).collect();
+        assert_eq!(skipped, [(0, None), (1, None), (3, Some("b"))]);
+    }
+
+    #[test]
+    fn dangerous_sets_are_refused_whole() {
+        let private = ed("b", r#","d":"AA""#);
+        let refused = |keys: &[&str]| set(keys).is_err();
+        assert!(refused(&[&ed("a", ""), &private]));
+        assert!(refused(&[&ed("a", ""), &oct("b")]));
+        assert!(refused(&[&ed("a", ""), &ed("a", "")]));
+        assert!(refused(&[&oct("a"), &oct("a")]));
+        assert!(refused(&[&oct("a"), r#"{"kty":"oct","kid":"a","k":"!"}"#]));
+        assert!(!refused(&[&oct("a"), &oct("b")]));
+        assert!(!refused(&[&ed("a", ""), &ed("a", r#","use":"enc""#)]));
+        for text in ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
+            assert!(KeySet::from_json(text).is_err(), "{text}");
+        }
+        let (a, b) = (set(&[&ed("a", "")]).unwrap(), set(&[&oct("b")]).unwrap());
+        assert!(a.clone().and(&b).is_err());
+        assert!(a.clone().and(&a).is_err());
+    }
+
+    #[test]
+    fn a_key_is_chosen_only_where_there_is_no_choice() {
+        let keys = set(&[&ed("a", ""), &ed("b", "")]).unwrap();
+        let chosen = |kid, algorithm| keys.choose(kid, algorithm).and_then(|key| key.id.as_deref());
+        assert_eq!(chosen(Some("b"), Algorithm::EdDSA), Some("b"));
+        assert_eq!(chosen(Some("c"), Algorithm::EdDSA), None);
+        assert_eq!(chosen(Some("a"), Algorithm::ES256), None);
+        assert_eq!(chosen(None, Algorithm::EdDSA), None);
+        let keys = set(&[&ed("a", "")]).unwrap();
+        assert!(keys.choose(None, Algorithm::EdDSA).is_some());
+        assert!(keys.choose(Some("b"), Algorithm::EdDSA).is_none());
+        let nameless = ed("x", "").replace(r#","kid":"x""#, "");
+        let keys = set(&[&ed("a", ""), &nameless]).unwrap();
+        let id = |kid| keys.choose(Some(kid), Algorithm::EdDSA).map(|key| key.id.as_deref());
+        assert_eq!((id("a"), id("b")), (Some(Some("a")), Some(None)));
+        assert!(keys.choose(None, Algorithm::EdDSA).is_none());
+        let keys = set(&[&nameless, &nameless]).unwrap();
+        assert!(keys.choose(Some("a"), Algorithm::EdDSA).is_none());
+    }
+
+    #[test]
+    fn secrets_have_a_floor() {
+        let secret = |len| Secret::new(vec![7; len]);
+        assert!(KeySet::secret(None, Algorithm::HS256, &secret(32)).is_ok());
+        assert!(KeySet::secret(None, Algorithm::HS256, &secret(31)).is_err());
+        assert!(KeySet::secret(None, Algorithm::HS512, &secret(63)).is_err());
+        assert!(KeySet::secret(None, Algorithm::RS256, &secret(64)).is_err());
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_shown() {
+        let shown = format!("{:?}", set(&[&oct("a")]).unwrap());
+        assert_eq!(shown, "KeySet { keys: 1, skipped: [] }");
+    }
+}

@@ -1,0 +1,127 @@
+//! Who is calling: an OAuth 2.0 resource server in a layer.
+//!
+//! [`JwtAuthLayer`] asks of every guarded request one access token that holds, and leaves the caller in
+//! the request's [`Identity`](crate::Identity). [`ResourceServer`] tells which tokens hold: JWTs of the
+//! issuers it was given, signed by their keys, for this audience, of the right kind, now. An application
+//! that knows its tokens otherwise writes its own [`TokenVerifier`].
+//!
+//! # Example
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use palisade::{
+//!     Identity, Secret,
+//!     jwt::{Algorithm, Issuer, JwtAuthLayer, ResourceServer},
+//! };
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let random_bytes = vec![7; 32];
+//! // Or `Issuer::jwks`, with a key set of the issuer's public keys.
+//! let secret = Secret::new(random_bytes);
+//! let issuer = Issuer::secret("https://login.example", Algorithm::HS256, &secret)
+//!     .audience("https://llm.example");
+//! let server = ResourceServer::builder().issuer(issuer).build()?;
+//! let service = ServiceBuilder::new()
+//!     .layer(JwtAuthLayer::builder(server).require_scopes(["llm:infer"]).build()?)
+//!     .service(service_fn(|request: Request<String>| async move {
+//!         let user = Identity::of(request.extensions()).and_then(Identity::user);
+//!         let name = user.map(|user| user.subject().to_owned()).unwrap_or_default();
+//!         Ok::<_, std::convert::Infallible>(Response::new(name))
+//!     }));
+//!
+//! let refused = service.clone().oneshot(Request::post("/generate").body(String::new())?).await?;
+//! assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+//! # let token = {
+//! #     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+//! #     use jsonwebtoken::{Algorithm, EncodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
+//! #     let now = std::time::UNIX_EPOCH.elapsed()?.as_secs();
+//! #     let claims = format!(
+//! #         r#"{{"iss":"https://login.example","aud":"https://llm.example","sub":"alice",
+//! #         "client_id":"app","jti":"1","iat":{now},"exp":{},"scope":"llm:infer"}}"#, now + 60);
+//! #     let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"at+jwt"}"#);
+//! #     let signed = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims));
+//! #     let key = EncodingKey::from_secret(&[7; 32]);
+//! #     let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::HS256, &key)?;
+//! #     let signature = jsonwebtoken::signature::Signer::try_sign(&*signer, signed.as_bytes())?;
+//! #     format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+//! # };
+//! let request = Request::post("/generate")
+//!     .header("authorization", format!("Bearer {token}"))
+//!     .body(String::new())?;
+//! assert_eq!(service.oneshot(request).await?.status(), StatusCode::OK);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is answered
+//! | the request | answer | `WWW-Authenticate` |
+//! |---|---|---|
+//! | carries no credential, or one of another scheme | 401 | `Bearer realm`, and `scope` where one is needed |
+//! | carries several credentials, or none that can be read | 400 | `error="invalid_request"` |
+//! | carries a token that does not hold | 401 | `error="invalid_token"` |
+//! | carries a token that grants too little | 403 | `error="insufficient_scope"`, `scope` |
+//! | can't be judged at the moment | 503 | |
+//!
+//! Over gRPC these are the statuses 16, 3, 16, 7 and 14, in an answer of headers alone.
+//!
+//! # Where the token comes from
+//! The one `Authorization: Bearer` header, or the one `x-api-key`, which Anthropic's clients send: both at
+//! once are refused, since two servers might each believe the other one. Never the query, a cookie or the
+//! body. By default the token goes no further than this layer.
+//!
+//! # What is held against a token
+//! At most 16 KiB; three parts of strict base64url; JSON in which no name stands twice; no `crit`,
+//! `b64`, `zip` or `enc`; an allowed algorithm; `iss`, `aud`, `exp`, `sub`, `nbf`, `iat` and their types; at
+//! most a day of life; `typ` and claims of its issuer's [`AccessTokenProfile`]; the one key that fits by
+//! `kid`, `alg`, `kty`, `crv`, `use` and `key_ops`; the signature. Keys or links to keys in the token are
+//! ignored. A token bound to a key (`cnf`: mutual TLS or DPoP) is refused, because the binding is not checked
+//! here, and without it the token would be worth as much to a thief.
+//!
+//! Verified tokens are remembered by their SHA-256; a remembered one is still held against the clock.
+//! ES256 signatures are malleable, so two different token strings may say the same: whoever keeps a list of
+//! used or revoked tokens goes by issuer and `jti`, not by the string.
+//!
+//! # What a proxy in front can break
+//! A proxy that sets its own `Authorization`, or adds one to a request that has one, causes 401 and 400.
+//! A proxy that normalises paths is fine; scope rules read a path in every way it may be meant, but a server
+//! behind that ignores case needs a rule for each spelling, or [`require_scopes`] for all paths.
+//!
+//! [`require_scopes`]: JwtAuthLayerBuilder::require_scopes
+
+mod algorithm;
+mod cache;
+mod challenge;
+mod claims;
+mod compact;
+mod credentials;
+mod crypto;
+mod future;
+mod issuer;
+mod json;
+mod jwk;
+mod keys;
+mod layer;
+mod pem;
+mod resource_server;
+mod scopes;
+mod service;
+mod strength;
+mod verifier;
+
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub use self::resource_server::verify_signature;
+use self::verifier::Reason;
+pub use self::{
+    algorithm::Algorithm,
+    claims::AccessTokenProfile,
+    crypto::CryptoBackend,
+    future::JwtAuthFuture,
+    issuer::Issuer,
+    keys::{KeySet, SkippedKey},
+    layer::{JwtAuthLayer, JwtAuthLayerBuilder},
+    resource_server::{ResourceServer, ResourceServerBuilder},
+    service::JwtAuth,
+    verifier::{AuthError, AuthErrorKind, Presented, TokenVerifier},
+};

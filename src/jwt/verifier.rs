@@ -1,0 +1,192 @@
+//! What tells whether a token holds: [`ResourceServer`](super::ResourceServer), or the application's own.
+
+use std::{
+    fmt::{self, Debug},
+    sync::{Arc, LazyLock},
+};
+
+use http::{Extensions, HeaderMap, Method, Request, Uri};
+
+use crate::{future::ReadyOr, identity::UserIdentity};
+
+/// Tells whose an access token is. [`ResourceServer`](super::ResourceServer) is one; an application
+/// that knows its tokens otherwise writes its own.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use palisade::{future::ReadyOr, identity::UserIdentity, jwt::{AuthError, Presented, TokenVerifier}, secret};
+///
+/// #[derive(Debug)]
+/// struct OneKey;
+///
+/// impl TokenVerifier for OneKey {
+///     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
+///         let known = secret::constant_time_eq(presented.token.as_bytes(), b"a-long-random-key");
+///         let user = || Arc::new(UserIdentity::asserted("https://llm.example", "ci"));
+///         ReadyOr::ready(known.then(user).ok_or_else(AuthError::invalid_token))
+///     }
+/// }
+/// ```
+pub trait TokenVerifier: Debug + Send + Sync + 'static {
+    /// Whose the token is. It is read during the call: what a pending answer needs of it, it owns.
+    /// Dropping a pending answer must do no harm.
+    fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>>;
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
+    fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
+        (**self).verify(presented)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl<T: TokenVerifier + ?Sized> TokenVerifier for Box<T> {
+    fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
+        (**self).verify(presented)
+    }
+}
+
+/// An access token, and the request that presents it: what a token may be bound to.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Presented<'a> {
+    /// The token, as it stands in the request.
+    pub token: &'a str,
+    /// The request's method.
+    pub method: &'a Method,
+    /// The request's target, as this server sees it.
+    pub uri: &'a Uri,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// What the server and the layers outside left: the connection, the peer's identity.
+    pub extensions: &'a Extensions,
+}
+
+impl<'a> Presented<'a> {
+    /// The token of a request.
+    #[must_use]
+    pub fn by<B>(request: &'a Request<B>, token: &'a str) -> Self {
+        Self {
+            token,
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+
+    /// A token without a request, which can be bound to nothing.
+    #[must_use]
+    pub fn alone(token: &'a str) -> Self {
+        static NOTHING: LazyLock<Request<()>> = LazyLock::new(Request::default);
+        Self::by(&NOTHING, token)
+    }
+}
+
+/// Hides the token.
+impl Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presented").field("method", self.method).finish_non_exhaustive()
+    }
+}
+
+/// Why a token was not accepted. Says nothing that the token's sender must not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{description}")]
+pub struct AuthError {
+    kind: AuthErrorKind,
+    description: &'static str,
+}
+
+/// The kinds of [`AuthError`]: the error codes of RFC 6750, section 3.1, and an outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AuthErrorKind {
+    /// The request is malformed: 400. The caller's fault.
+    InvalidRequest,
+    /// The token is expired, forged, revoked, or not for this server: 401. The caller's fault.
+    InvalidToken,
+    /// The token holds, but does not grant this: 403. The caller's fault.
+    InsufficientScope,
+    /// Whether the token holds can't be told now: 503. Our fault.
+    Unavailable,
+}
+
+impl AuthError {
+    /// An error with a description for people, which the caller gets to see: one of a fixed list,
+    /// never a part of the token.
+    #[must_use]
+    pub const fn new(kind: AuthErrorKind, description: &'static str) -> Self {
+        Self { kind, description }
+    }
+
+    /// The token does not hold. This one answer for all reasons that an attacker could learn from.
+    #[must_use]
+    pub const fn invalid_token() -> Self {
+        Reason::Unverifiable.error()
+    }
+
+    /// Whether the token holds can't be told now.
+    #[must_use]
+    pub const fn unavailable() -> Self {
+        Self::new(AuthErrorKind::Unavailable, "Access tokens cannot be verified at the moment.")
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn kind(&self) -> AuthErrorKind {
+        self.kind
+    }
+
+    /// Why, for people.
+    #[must_use]
+    pub fn description(&self) -> &'static str {
+        self.description
+    }
+}
+
+/// Why a token was refused. All but `Unverifiable` can be read off the token itself, so that telling
+/// them apart gives nothing away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Longer than the cap.
+    TooLong,
+    /// Not a JWS in compact form, or a member or claim is missing or of the wrong type.
+    Malformed,
+    /// The issuer, algorithm, key or signature: not told apart.
+    Unverifiable,
+    /// The `typ` or the claims are those of another kind of token.
+    WrongType,
+    /// For another audience.
+    WrongAudience,
+    /// Past `exp`.
+    Expired,
+    /// Before `nbf`, or issued in the future.
+    NotYetValid,
+    /// Valid for longer than allowed.
+    TooLongLived,
+    /// Bound to a key that is not checked.
+    Bound,
+}
+
+impl Reason {
+    pub(crate) const fn error(self) -> AuthError {
+        AuthError::new(AuthErrorKind::InvalidToken, self.description())
+    }
+
+    const fn description(self) -> &'static str {
+        match self {
+            Self::TooLong => "The access token is too long.",
+            Self::Malformed => "The access token is malformed or lacks a required claim.",
+            Self::Unverifiable => "The access token cannot be verified.",
+            Self::WrongType => "The token is not an access token.",
+            Self::WrongAudience => "The access token is for another audience.",
+            Self::Expired => "The access token has expired.",
+            Self::NotYetValid => "The access token is not valid yet.",
+            Self::TooLongLived => "The access token is valid for too long.",
+            Self::Bound => "The access token is bound to a key, which this server does not check.",
+        }
+    }
+}
