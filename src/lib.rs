@@ -55,6 +55,8 @@ pub mod inference;
 pub mod jwt;
 #[cfg(feature = "peer-cert")]
 pub mod peer_cert;
+#[cfg(feature = "prompt-guard")]
+pub mod prompt_guard;
 #[cfg(feature = "rate-limit")]
 pub mod rate_limit;
 pub mod reject;

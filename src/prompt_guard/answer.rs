@@ -1,0 +1,210 @@
+//! What is done with an answer: which kind it is, and what refuses it.
+
+use std::{fmt, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{StatusCode, header, response};
+use http_body::Body;
+
+use super::{
+    Outcome,
+    layer::Config,
+    policy::{Gathered, Subject, decide},
+    read::Unreadable,
+    scan::scan_segment,
+    service::plain_encoding,
+    stream::EventScan,
+};
+use crate::{
+    inference::answer::Answer,
+    observe,
+    reject::{Rejection, RejectionKind},
+    reservation::UsageMeter,
+    route::Endpoint,
+};
+
+/// How an answer is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An event stream, as it passes.
+    Events,
+    /// JSON, whole.
+    Json,
+    /// One text, whole.
+    Text,
+}
+
+/// How to read the answer to a request of this endpoint. `None`: there is nothing to read.
+pub(crate) fn kind<R: Body>(
+    endpoint: Endpoint,
+    head: &response::Parts,
+    body: &R,
+) -> Result<Option<Kind>, Rejection> {
+    // Vectors are no text, and gRPC only gets here when it may pass unseen.
+    let no_body = head.status.is_informational()
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if no_body
+        || body.is_end_stream()
+        || matches!(endpoint, Endpoint::OpenAiEmbeddings | Endpoint::Grpc)
+    {
+        return Ok(None);
+    }
+    let media_type = head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
+    let essence = media_type.and_then(|value| value.split(|byte| *byte == b';').next());
+    let essence = essence.unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let kind = match &*essence {
+        b"text/event-stream" => Kind::Events,
+        b"application/json" => Kind::Json,
+        other if other.ends_with(b"+json") => Kind::Json,
+        b"application/x-ndjson" | b"application/jsonl" => return Err(unreadable()),
+        // A page or a file that the server offers besides, not a model's answer.
+        _ if endpoint == Endpoint::Other => return Ok(None),
+        other if other.starts_with(b"text/") => Kind::Text,
+        _ => return Err(unreadable()),
+    };
+    plain_encoding(&head.headers).map_err(|_| unreadable())?;
+    Ok(Some(kind))
+}
+
+/// Reads a whole answer.
+pub(crate) fn read(endpoint: Endpoint, kind: Kind, data: Bytes) -> Result<Answer, Rejection> {
+    match kind {
+        Kind::Json if !data.is_empty() => Answer::json(endpoint, data),
+        _ => Answer::plain(data),
+    }
+    .map_err(|_| unreadable())
+}
+
+/// The refusal in the place of an answer that did not come whole.
+pub(crate) fn lost(unreadable: &Unreadable) -> Rejection {
+    match unreadable {
+        Unreadable::TooLarge => too_large(),
+        Unreadable::TimedOut | Unreadable::Failed => Rejection::new(
+            RejectionKind::Unavailable,
+            "answer_failed",
+            "The answer broke off before its end. Try again.",
+        ),
+    }
+}
+
+pub(crate) fn too_large() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unavailable,
+        "answer_too_large",
+        "The answer is too large to be checked. Ask for a shorter one, or for a stream.",
+    )
+}
+
+pub(crate) fn unreadable() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unavailable,
+        "unreadable_answer",
+        "The answer has a form or an encoding that can't be checked here.",
+    )
+}
+
+/// A scan of an answer while it passes.
+#[derive(Debug)]
+pub(crate) enum Scan {
+    Events(EventScan),
+    Copy(CopyScan),
+}
+
+/// What is passed on, and the last words of a stream that is cut short after it.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) forward: Bytes,
+    pub(crate) cut: Option<Bytes>,
+}
+
+impl Scan {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        endpoint: Endpoint,
+        kind: Kind,
+        meter: Option<UsageMeter>,
+    ) -> Self {
+        match kind {
+            Kind::Events => Self::Events(EventScan::new(config, endpoint, meter)),
+            kind => Self::Copy(CopyScan { config, endpoint, kind, copy: Some(BytesMut::new()) }),
+        }
+    }
+
+    pub(crate) fn push(&mut self, data: Bytes) -> Step {
+        match self {
+            Self::Events(events) => events.push(data),
+            Self::Copy(copy) => {
+                copy.push(&data);
+                Step { forward: data, cut: None }
+            }
+        }
+    }
+
+    pub(crate) fn finish(&mut self) -> Step {
+        match self {
+            Self::Events(events) => events.finish(),
+            Self::Copy(copy) => {
+                copy.finish();
+                Step { forward: Bytes::new(), cut: None }
+            }
+        }
+    }
+
+    /// Whether every byte goes on as it comes.
+    pub(crate) fn forwards_all(&self) -> bool {
+        matches!(self, Self::Copy(_))
+    }
+}
+
+/// Looks at a copy of a whole answer, after the fact: for a guard that only reports.
+pub(crate) struct CopyScan {
+    config: Arc<Config>,
+    endpoint: Endpoint,
+    kind: Kind,
+    /// `None` once it is too large.
+    copy: Option<BytesMut>,
+}
+
+impl CopyScan {
+    fn push(&mut self, data: &[u8]) {
+        match &mut self.copy {
+            Some(copy) if copy.len() + data.len() <= self.config.max_answer => {
+                copy.extend_from_slice(data);
+            }
+            _ => self.copy = None,
+        }
+    }
+
+    fn finish(&mut self) {
+        let copy = self.copy.take().ok_or_else(too_large);
+        match copy.and_then(|copy| read(self.endpoint, self.kind, copy.freeze())) {
+            Ok(answer) => {
+                let gathered = scan(&self.config, &answer);
+                count(decide(gathered, Subject::Answer, false).verdict.action);
+            }
+            Err(rejection) => {
+                observe::count("palisade_guard_excused_total", &[("code", rejection.code())]);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for CopyScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CopyScan").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Runs the output detectors over a whole answer.
+pub(crate) fn scan(config: &Config, answer: &Answer) -> Gathered {
+    let mut gathered = Gathered::default();
+    for segment in answer.segments() {
+        scan_segment(&config.output, &segment, &mut gathered);
+    }
+    gathered
+}
+
+pub(crate) fn count(action: Outcome) {
+    let labels = [("subject", Subject::Answer.as_str()), ("action", action.as_str())];
+    observe::count("palisade_guard_verdicts_total", &labels);
+}

@@ -1,0 +1,127 @@
+//! What looks for something in a prompt or an answer.
+
+use std::{borrow::Cow, fmt::Debug, ops::Range, sync::Arc};
+
+use crate::{BoxError, future::ReadyOr, inference::Segment};
+
+/// What kind of thing a rule finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Category {
+    /// An attempt to override the instructions.
+    Injection,
+    /// A credential.
+    Secret,
+    /// Personal data.
+    PersonalData,
+    /// Malicious code, or a wish for it.
+    MaliciousCode,
+    /// A rule of the application's own.
+    Custom,
+}
+
+impl Category {
+    /// As it stands in metrics and verdicts.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Injection => "injection",
+            Self::Secret => "secret",
+            Self::PersonalData => "personal_data",
+            Self::MaliciousCode => "malicious_code",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+/// Something that was found: which rule, how sure, where. Never the text itself.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The rule, `injection.override`: from the detector's closed set.
+    pub rule: Cow<'static, str>,
+    /// What kind of thing it is.
+    pub category: Category,
+    /// How sure the detector is, from 0 to 1.
+    pub score: f32,
+    /// Which segment of the prompt.
+    pub segment: usize,
+    /// Where in the segment's text, in bytes, on character borders. `None`: everywhere, or the
+    /// detector can't say.
+    pub span: Option<Range<usize>>,
+}
+
+impl Finding {
+    /// A finding in the segment with this index.
+    #[must_use]
+    pub fn new(
+        rule: impl Into<Cow<'static, str>>,
+        category: Category,
+        score: f32,
+        segment: usize,
+        span: Option<Range<usize>>,
+    ) -> Self {
+        Self { rule: rule.into(), category, score, segment, span }
+    }
+}
+
+/// A detector that runs in process: bounded in time by the length of the text. One that is dear to build
+/// is shared as an `Arc`.
+pub trait Detector: Debug + Send + Sync + 'static {
+    /// Its name, in policies, verdicts and metrics: from a closed set.
+    fn name(&self) -> &'static str;
+
+    /// Looks at one segment and adds what it finds.
+    fn scan(&self, segment: &Segment<'_>, views: &super::Views<'_>, findings: &mut Vec<Finding>);
+}
+
+/// A detector that has to wait: a model, a remote service. It runs under a time limit.
+pub trait AsyncDetector: Debug + Send + Sync + 'static {
+    /// Its name, in policies, verdicts and metrics: from a closed set.
+    fn name(&self) -> &'static str;
+
+    /// Looks at a whole prompt. What the future needs of it, it keeps by cloning the `Arc`.
+    ///
+    /// # Errors
+    /// When it can't tell. The policy says what then.
+    fn scan(
+        &self,
+        prompt: &Arc<crate::inference::Prompt>,
+    ) -> ReadyOr<Result<Vec<Finding>, BoxError>>;
+}
+
+macro_rules! forward {
+    ($($pointer:ident),+) => {$(
+        #[deny(clippy::missing_trait_methods)]
+        impl<D: Detector + ?Sized> Detector for $pointer<D> {
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
+
+            fn scan(
+                &self,
+                segment: &Segment<'_>,
+                views: &super::Views<'_>,
+                findings: &mut Vec<Finding>,
+            ) {
+                (**self).scan(segment, views, findings);
+            }
+        }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl<D: AsyncDetector + ?Sized> AsyncDetector for $pointer<D> {
+            fn name(&self) -> &'static str {
+                (**self).name()
+            }
+
+            fn scan(
+                &self,
+                prompt: &Arc<crate::inference::Prompt>,
+            ) -> ReadyOr<Result<Vec<Finding>, BoxError>> {
+                (**self).scan(prompt)
+            }
+        }
+    )+};
+}
+
+forward!(Arc, Box);

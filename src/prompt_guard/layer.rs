@@ -1,0 +1,252 @@
+//! The layer and its builder.
+
+use std::{sync::Arc, time::Duration};
+
+use tower_layer::Layer;
+
+use super::{
+    AsyncDetector, Detector, PromptGuard,
+    policy::Rule,
+    scan::{Local, Remote},
+};
+use crate::{
+    BuildError,
+    inference::{ByteClasses, ReadLimits, TokenEstimator},
+    route::Routes,
+};
+
+/// Reads prompts and answers, and blocks, masks or reports what its detectors find.
+///
+/// See the [module docs](crate::prompt_guard) for an example.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PromptGuardLayer {
+    config: Arc<Config>,
+}
+
+/// What the builder was told.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) routes: Routes,
+    pub(crate) max_body: usize,
+    pub(crate) read_timeout: Duration,
+    pub(crate) limits: ReadLimits,
+    pub(crate) unread: Unseen,
+    pub(crate) unknown_endpoint: Unseen,
+    pub(crate) grpc: Unseen,
+    pub(crate) estimator: Box<dyn TokenEstimator>,
+    pub(crate) default_output_tokens: u64,
+    pub(crate) local: Vec<Local>,
+    pub(crate) remote: Vec<Remote>,
+    pub(crate) output: Vec<Local>,
+    pub(crate) max_answer: usize,
+    pub(crate) stream_window: usize,
+    pub(crate) enforced: bool,
+}
+
+impl PromptGuardLayer {
+    /// A guard without detectors yet: it reads prompts, refuses those it can't, and refines the
+    /// limiter's reservation.
+    pub fn builder() -> PromptGuardLayerBuilder {
+        PromptGuardLayerBuilder {
+            config: Config {
+                routes: Routes::guard_all(),
+                max_body: 2 << 20,
+                read_timeout: Duration::from_secs(30),
+                limits: ReadLimits::default(),
+                unread: Unseen::Refuse,
+                unknown_endpoint: Unseen::Refuse,
+                grpc: Unseen::Refuse,
+                estimator: Box::new(ByteClasses),
+                default_output_tokens: 1024,
+                local: Vec::new(),
+                remote: Vec::new(),
+                output: Vec::new(),
+                max_answer: 1 << 20,
+                stream_window: 1024,
+                enforced: true,
+            },
+        }
+    }
+}
+
+impl<S> Layer<S> for PromptGuardLayer {
+    type Service = PromptGuard<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        PromptGuard::new(inner, Arc::clone(&self.config))
+    }
+}
+
+/// Builds a [`PromptGuardLayer`].
+#[derive(Debug)]
+#[must_use]
+pub struct PromptGuardLayerBuilder {
+    config: Config,
+}
+
+impl PromptGuardLayerBuilder {
+    /// Which requests are guarded. By default all but CORS preflights. Give all layers the same.
+    pub fn routes(mut self, routes: Routes) -> Self {
+        self.config.routes = routes;
+        self
+    }
+
+    /// The largest request body, in bytes: 2 MiB by default. Larger ones are refused with 413, unread
+    /// when they state their length. It is all that a request makes the guard hold.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.config.max_body = bytes;
+        self
+    }
+
+    /// How long a request body may take to arrive, from the first wait for it: 30 seconds by default.
+    /// Then it is refused with 408.
+    pub fn read_timeout(mut self, limit: Duration) -> Self {
+        self.config.read_timeout = limit;
+        self
+    }
+
+    /// How deep and how large the JSON of a request may be.
+    pub fn limits(mut self, limits: ReadLimits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// Runs a detector over every text of a prompt. One that panics could not tell: the request is
+    /// refused with 503.
+    pub fn detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
+        self.config.local.push(Local { detector: Box::new(detector), rule: rule.into() });
+        self
+    }
+
+    /// Asks a detector that has to wait, for at most `limit`, about every prompt that the others let
+    /// pass; all of them at once. `on_unavailable` says what happens when it fails, panics, or takes
+    /// longer. Dropping the request drops the question.
+    pub fn async_detector(
+        mut self,
+        detector: impl AsyncDetector,
+        rule: impl Into<Rule>,
+        limit: Duration,
+        on_unavailable: OnUnavailable,
+    ) -> Self {
+        let (detector, rule) = (Box::new(detector), rule.into());
+        self.config.remote.push(Remote { detector, rule, limit, on_unavailable });
+        self
+    }
+
+    /// Runs a detector over every text of an answer. Without one, answers pass frame by frame.
+    ///
+    /// With one, a JSON or plain text answer is held until it is whole, and an event stream is
+    /// forwarded event by event. In a stream, which can't be taken back, [`Redact`] blocks.
+    ///
+    /// [`Redact`]: super::Action::Redact
+    pub fn output_detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
+        self.config.output.push(Local { detector: Box::new(detector), rule: rule.into() });
+        self
+    }
+
+    /// The largest answer, and the largest single event of a stream, that is held to be scanned, in
+    /// bytes: 1 MiB by default. Larger ones are withheld. Without output detectors, nothing is held.
+    pub fn max_answer(mut self, bytes: usize) -> Self {
+        self.config.max_answer = bytes;
+        self
+    }
+
+    /// How much of each text of a stream is kept to find what is spread over many events, in bytes:
+    /// 1 KiB by default.
+    pub fn stream_window(mut self, bytes: usize) -> Self {
+        self.config.stream_window = bytes;
+        self
+    }
+
+    /// What happens to a prompt of which a part can't be read as text: images, sounds, files, token
+    /// ids. Refused with 415 by default.
+    pub fn unread(mut self, unseen: Unseen) -> Self {
+        self.config.unread = unseen;
+        self
+    }
+
+    /// What happens to a request with a body, or that asks for another protocol (a WebSocket), on a
+    /// route that is no known endpoint. Refused with 415 by default.
+    pub fn unknown_endpoint(mut self, unseen: Unseen) -> Self {
+        self.config.unknown_endpoint = unseen;
+        self
+    }
+
+    /// What happens to gRPC calls, which the guard can't read. Refused by default. A caller can state
+    /// gRPC's content type on any route: those that are known endpoints by their path are read as
+    /// such whatever it says, the others pass.
+    pub fn grpc(mut self, unseen: Unseen) -> Self {
+        self.config.grpc = unseen;
+        self
+    }
+
+    /// How the tokens of a prompt are estimated. By byte classes by default.
+    pub fn estimator(mut self, estimator: impl TokenEstimator) -> Self {
+        self.config.estimator = Box::new(estimator);
+        self
+    }
+
+    /// The tokens that are reserved for the answer to a prompt that states no maximum: 1024 by
+    /// default.
+    pub fn default_output_tokens(mut self, tokens: u64) -> Self {
+        self.config.default_output_tokens = tokens;
+        self
+    }
+
+    /// Enforces nothing that depends on content: what would be refused or masked passes as it came, and
+    /// is counted and noted in the [`Verdict`](super::Verdict). The cap, the time limit and the token
+    /// quota still hold.
+    pub fn report_only(mut self) -> Self {
+        self.config.enforced = false;
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] for a cap or a time limit of zero, or a score that is not from 0 to 1.
+    pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
+        let config = self.config;
+        for (what, size) in [("max_body", config.max_body), ("max_answer", config.max_answer)] {
+            if size == 0 {
+                return Err(BuildError::invalid(what, "it is zero, so nothing could pass"));
+            }
+        }
+        let limits = config.remote.iter().map(|remote| ("async_detector", remote.limit));
+        for (what, limit) in limits.chain([("read_timeout", config.read_timeout)]) {
+            if limit.is_zero() {
+                return Err(BuildError::invalid(what, "its time limit is zero"));
+            }
+        }
+        let rules = config.local.iter().chain(&config.output).map(|local| local.rule);
+        if rules.chain(config.remote.iter().map(|remote| remote.rule)).any(|rule| !rule.is_valid())
+        {
+            return Err(BuildError::invalid("score", "it is not from 0 to 1"));
+        }
+        Ok(PromptGuardLayer { config: Arc::new(config) })
+    }
+}
+
+/// What happens to what the guard can't see into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unseen {
+    /// It is refused: the default.
+    #[default]
+    Refuse,
+    /// It passes. Whatever it holds reaches the model unseen.
+    InsecurePass,
+}
+
+/// What happens when a detector that has to wait can't tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUnavailable {
+    /// The request is refused with 503: the default.
+    #[default]
+    Refuse,
+    /// The request passes as if the detector had found nothing. The verdict says so, and
+    /// `palisade_guard_unavailable_total` counts it.
+    InsecurePass,
+}

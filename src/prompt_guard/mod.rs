@@ -1,0 +1,144 @@
+//! What may be asked, and what may be answered.
+//!
+//! [`PromptGuardLayer`] reads the prompt out of a request, in the wire format of its endpoint, runs
+//! detectors over every text in it, and then blocks the request, masks what was found, or reports it. It
+//! is the innermost layer: a body is only read once its sender is known and admitted. With what it read
+//! it also corrects the limiter's reservation ([`UsageMeter::refine`](crate::UsageMeter::refine)).
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use palisade::{
+//!     inference::Segment,
+//!     prompt_guard::{Action, Category, Detector, Finding, PromptGuardLayer, Views},
+//! };
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! /// Finds the name of a project that must not leave the house.
+//! #[derive(Debug)]
+//! struct Projects;
+//!
+//! impl Detector for Projects {
+//!     fn name(&self) -> &'static str {
+//!         "projects"
+//!     }
+//!
+//!     fn scan(&self, segment: &Segment<'_>, _: &Views<'_>, findings: &mut Vec<Finding>) {
+//!         for (at, name) in segment.text.match_indices("Bluebird") {
+//!             let span = Some(at..at + name.len());
+//!             findings.push(Finding::new(
+//!                 "project.name", Category::Custom, 1.0, segment.index, span,
+//!             ));
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let guard = PromptGuardLayer::builder().detector(Projects, Action::Block).build()?;
+//! let service = ServiceBuilder::new().layer(guard).service(service_fn(
+//!     // An inner service that answers with what it was asked.
+//!     async |request: Request<_>| Ok::<_, std::convert::Infallible>(Response::new(request.into_body())),
+//! ));
+//! let ask = |body: &'static str| Request::post("/v1/chat/completions").body(Full::from(body)).unwrap();
+//!
+//! let asked = r#"{"messages": [{"role": "user", "content": "How are you?"}]}"#;
+//! let passed = service.clone().oneshot(ask(asked)).await?;
+//! assert_eq!(passed.into_body().collect().await?.to_bytes(), asked);
+//!
+//! let asked = r#"{"messages": [{"role": "user", "content": "When does Bluebird ship?"}]}"#;
+//! let refused = service.oneshot(ask(asked)).await?;
+//! assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What passes
+//! What was not masked reaches the handler byte for byte, in one frame, with its trailers. A request
+//! without a body passes. What can't be inspected is refused, unless a builder's method with
+//! [`Unseen::InsecurePass`] says otherwise:
+//!
+//! | what | answer |
+//! |---|---|
+//! | a body larger than the cap, by its `Content-Length` or when it is read | 413 `request_too_large` |
+//! | a `Content-Encoding` | 415 `unsupported_encoding` |
+//! | a body on a route that is no known endpoint, a change of protocol, gRPC | 415 `unreadable_endpoint` |
+//! | an image, a sound, a file, token ids | 415 `unreadable_content` |
+//! | a body that is not strict JSON of its endpoint's shape, or not as long as stated | 400 `invalid_request` |
+//! | a body that does not arrive in time | 408 `request_timeout` |
+//! | something that a detector found | 403 `content_blocked` |
+//! | a detector that can't tell | 503 `guard_unavailable` |
+//!
+//! Put a decompressing layer outside of this one if clients compress. Handlers and layers find what
+//! was found in the [`Verdict`], in the extensions of the request and of its answer.
+//!
+//! # Answers
+//! Without an output detector an answer passes frame by frame, and nothing of it is held. With one:
+//!
+//! - **JSON and plain text** are held until they are whole, so that the status can still say 403
+//!   (`answer_blocked`). Too large, of an unknown form, compressed or broken off, they become a 503:
+//!   the head is not on its way yet, and half an answer is not passed on unread. Put a compressing layer
+//!   outside of this one.
+//! - **Event streams** go on event by event, byte for byte. Each text in them (by choice, content block,
+//!   tool call) is scanned together with the end of what went before it. What blocks ends the stream
+//!   with an error event in the API's own shape, drops the inner body at once, which stops the
+//!   engine, and tells the limiter how much was let through. What was on the wire before can't be taken back, so
+//!   a secret that is spread over many events may be cut in the middle. For the same reason
+//!   [`Action::Redact`] blocks in a stream.
+//!
+//! Every string of an answer is scanned but identifiers and what the server repeats of the request.
+//! Lines of JSON (`application/x-ndjson`) can't be scanned yet and are withheld. On routes that are no
+//! known endpoint JSON and event streams are scanned, and pages and files pass.
+//! Embeddings are vectors and pass.
+//!
+//! # Threats and limits
+//! Detectors find known patterns. A caller who tries long enough gets past them: what a model may do
+//! must not hang on them alone. What they are sure to do is to see the same text as the model: members
+//! of the same name, odd encodings and unknown shapes are refused, not guessed at.
+//!
+//! Detectors that don't wait take time in proportion to the text: on the executor up to 32 KiB, on a
+//! thread of the runtime's blocking pool beyond that. Keep the cap as low as your prompts allow.
+//! Roll a policy out with [`report_only`], read the counters, then enforce it.
+//!
+//! # What a proxy in front can break
+//! A proxy that rewrites paths makes endpoints unknown: name them with
+//! [`Routes::endpoint`](crate::Routes::endpoint). One that buffers answers delays streams, not the guard.
+//!
+//! # The request body's type
+//! The inner service gets a [`RequestBody`](crate::body::RequestBody). axum and tonic take any body. A stack that takes
+//! one type needs a `map_request` after this layer: `.map_request(|r: Request<_>| r.map(Body::new))`.
+//!
+//! [`report_only`]: PromptGuardLayerBuilder::report_only
+
+mod answer;
+mod body;
+mod detector;
+mod future;
+mod injection;
+mod layer;
+mod personal_data;
+mod policy;
+mod read;
+mod reply;
+mod scan;
+mod secrets;
+mod service;
+mod spans;
+mod stream;
+mod turn;
+mod verdict;
+mod views;
+
+pub use self::{
+    body::ScannedBody,
+    detector::{AsyncDetector, Category, Detector, Finding},
+    future::PromptGuardFuture,
+    injection::InjectionRules,
+    layer::{OnUnavailable, PromptGuardLayer, PromptGuardLayerBuilder, Unseen},
+    personal_data::{PersonalData, PersonalDataBuilder, PersonalDataKind},
+    policy::{Action, Rule},
+    secrets::Secrets,
+    service::PromptGuard,
+    verdict::{AnswerVerdict, Outcome, Verdict},
+    views::{View, ViewKind, Views},
+};

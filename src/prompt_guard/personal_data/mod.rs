@@ -1,0 +1,304 @@
+//! Personal data that can be told by its form: addresses of e-mail and network, telephone numbers,
+//! payment cards, bank accounts, social security numbers.
+//!
+//! What has check digits is checked; what has a register of prefixes is held against it. Names and
+//! postal addresses have no form: finding them takes a model (`AsyncDetector`).
+
+mod card;
+mod email;
+mod iban;
+mod network;
+mod phone;
+mod social_security;
+
+use std::ops::Range;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::{Category, Detector, Finding, ViewKind, Views, spans::Spans};
+use crate::{BuildError, inference::Segment};
+
+/// A kind of personal data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum PersonalDataKind {
+    /// An e-mail address (RFC 5321, in ASCII).
+    Email,
+    /// A telephone number: international (E.164), North American, or national by its grouping or the
+    /// words before it.
+    Phone,
+    /// A payment card's number: issuer's prefix, length and check digit (ISO/IEC 7812).
+    Card,
+    /// A bank account's number: country, length and check digits (ISO 13616).
+    Iban,
+    /// A United States social security number, by the rules for its three parts.
+    UsSocialSecurity,
+    /// An address of IPv4 or IPv6, other than loopback and unspecified ones.
+    IpAddress,
+}
+
+impl PersonalDataKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Email, Self::Phone, Self::Card, Self::Iban, Self::UsSocialSecurity, Self::IpAddress];
+
+    /// The rule that its findings name, `personal_data.email`.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Email => "personal_data.email",
+            Self::Phone => "personal_data.phone",
+            Self::Card => "personal_data.card",
+            Self::Iban => "personal_data.iban",
+            Self::UsSocialSecurity => "personal_data.us_social_security",
+            Self::IpAddress => "personal_data.ip_address",
+        }
+    }
+}
+
+/// Finds personal data by its form.
+///
+/// A finding's span covers the value alone. Scores: 0.9 and more where check digits or an
+/// unmistakable form tell, 0.75 to 0.85 for a usual form, less for a form that other things have too.
+#[derive(Debug)]
+pub struct PersonalData {
+    patterns: Vec<(PersonalDataKind, Regex)>,
+}
+
+impl PersonalData {
+    /// Options, all kinds enabled.
+    pub fn builder() -> PersonalDataBuilder {
+        PersonalDataBuilder { kinds: PersonalDataKind::ALL.to_vec() }
+    }
+
+    /// All values in a text: the kind, how sure, where. No two overlap.
+    fn find(&self, text: &str) -> Vec<Value> {
+        let mut values: Vec<Value> = Vec::new();
+        let mut taken = Spans::default();
+        let digits = text.bytes().any(|byte| byte.is_ascii_digit() || byte == b':');
+        for (kind, regex) in &self.patterns {
+            match kind {
+                PersonalDataKind::Email if !text.contains('@') => continue,
+                PersonalDataKind::Email => {}
+                _ if !digits => continue,
+                _ => {}
+            }
+            let mut at = 0;
+            while let Some(candidate) = regex.find_at(text.as_bytes(), at) {
+                let around = Candidate { text, range: candidate.range() };
+                let found = match kind {
+                    PersonalDataKind::Email => email::check(&around),
+                    PersonalDataKind::Phone => phone::check(&around),
+                    PersonalDataKind::Card => card::check(&around),
+                    PersonalDataKind::Iban => iban::check(&around),
+                    PersonalDataKind::UsSocialSecurity => social_security::check(&around),
+                    PersonalDataKind::IpAddress => network::check(&around),
+                };
+                at = match found {
+                    Some((range, score)) => {
+                        at = range.end.max(candidate.start() + 1);
+                        if taken.take(&range) {
+                            values.push(Value { kind: *kind, score, range });
+                        }
+                        at
+                    }
+                    // What is no value as a whole may hold one further on, in its next group.
+                    None => candidate.start() + around.first_group(),
+                };
+            }
+        }
+        values
+    }
+}
+
+/// Something found in a text.
+#[derive(Debug)]
+struct Value {
+    kind: PersonalDataKind,
+    score: f32,
+    range: Range<usize>,
+}
+
+impl Detector for PersonalData {
+    fn name(&self) -> &'static str {
+        "personal_data"
+    }
+
+    fn scan(&self, segment: &Segment<'_>, views: &Views<'_>, findings: &mut Vec<Finding>) {
+        let mut taken = PersonalDataKind::ALL.map(|kind| (kind, Spans::default()));
+        let mut add = |kind: PersonalDataKind, score, span: Range<usize>| {
+            let taken = taken.iter_mut().find(|(other, _)| *other == kind);
+            if taken.is_some_and(|(_, taken)| taken.take(&span)) {
+                findings.push(Finding::new(
+                    kind.rule(),
+                    Category::PersonalData,
+                    score,
+                    segment.index,
+                    Some(span),
+                ));
+            }
+        };
+        for value in self.find(views.original()) {
+            add(value.kind, value.score, value.range);
+        }
+        for view in views.iter() {
+            let look = match view.kind() {
+                // Plain ASCII reads the same in the canonical view.
+                ViewKind::Canonical => !views.original().is_ascii(),
+                ViewKind::Decoded => true,
+                ViewKind::Folded => false,
+            };
+            if look {
+                for value in self.find(view.cased()) {
+                    add(value.kind, value.score, view.origin_span(value.range));
+                }
+            }
+        }
+    }
+}
+
+/// Options of [`PersonalData`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PersonalDataBuilder {
+    kinds: Vec<PersonalDataKind>,
+}
+
+impl PersonalDataBuilder {
+    /// Looks for these kinds only. Default: [`PersonalDataKind::ALL`].
+    pub fn only(mut self, kinds: impl IntoIterator<Item = PersonalDataKind>) -> Self {
+        self.kinds = kinds.into_iter().collect();
+        self
+    }
+
+    /// Does not look for this kind.
+    pub fn without(mut self, kind: PersonalDataKind) -> Self {
+        self.kinds.retain(|other| *other != kind);
+        self
+    }
+
+    /// Compiles the patterns: about a millisecond.
+    ///
+    /// # Errors
+    /// [`BuildError::Empty`] if no kind is left.
+    pub fn build(self) -> Result<PersonalData, BuildError> {
+        if self.kinds.is_empty() {
+            return Err(BuildError::Empty("kinds of personal data"));
+        }
+        // What is checked most strictly takes a stretch of text first.
+        let order = [
+            PersonalDataKind::Email,
+            PersonalDataKind::Iban,
+            PersonalDataKind::Card,
+            PersonalDataKind::UsSocialSecurity,
+            PersonalDataKind::IpAddress,
+            PersonalDataKind::Phone,
+        ];
+        let patterns = order
+            .into_iter()
+            .filter(|kind| self.kinds.contains(kind))
+            .map(|kind| {
+                let pattern = match kind {
+                    PersonalDataKind::Email => email::PATTERN,
+                    PersonalDataKind::Phone => phone::PATTERN,
+                    PersonalDataKind::Card => card::PATTERN,
+                    PersonalDataKind::Iban => iban::PATTERN,
+                    PersonalDataKind::UsSocialSecurity => social_security::PATTERN,
+                    PersonalDataKind::IpAddress => network::PATTERN,
+                };
+                let regex = RegexBuilder::new(pattern).unicode(false).build();
+                let regex =
+                    regex.map_err(|error| BuildError::invalid(kind.rule(), error.to_string()))?;
+                Ok((kind, regex))
+            })
+            .collect::<Result<_, BuildError>>()?;
+        Ok(PersonalData { patterns })
+    }
+}
+
+/// A stretch of text that may be a value, and what is around it.
+struct Candidate<'a> {
+    text: &'a str,
+    range: Range<usize>,
+}
+
+impl<'a> Candidate<'a> {
+    fn as_str(&self) -> &'a str {
+        self.text.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// The last character before the value.
+    fn before(&self) -> Option<char> {
+        self.text.get(..self.range.start)?.chars().next_back()
+    }
+
+    /// What follows byte `end` of the text.
+    fn after(&self, end: usize) -> &'a str {
+        self.text.get(end..).unwrap_or_default()
+    }
+
+    /// Whether the value is the middle of a longer word or number.
+    fn is_inside_word(&self, end: usize) -> bool {
+        let mut after = self.after(end).chars();
+        let next = after.next();
+        let joined = |mark: char| mark.is_ascii_alphanumeric() || mark == '_';
+        self.before().is_some_and(joined)
+            || next.is_some_and(joined)
+            || matches!((next, after.next()), (Some('.' | '-' | '/' | ','), Some(digit)) if digit.is_ascii_digit())
+    }
+
+    /// Whether one of these words stands in the forty bytes before, in any case.
+    fn follows(&self, words: &[&str]) -> bool {
+        let mut start = self.range.start.saturating_sub(40);
+        while !self.text.is_char_boundary(start) {
+            start += 1;
+        }
+        let context =
+            self.text.get(start..self.range.start).unwrap_or_default().to_ascii_lowercase();
+        words.iter().any(|word| context.contains(word))
+    }
+
+    /// The length of the first run of letters and digits, at least 1.
+    fn first_group(&self) -> usize {
+        self.as_str().bytes().take_while(u8::is_ascii_alphanumeric).count().max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inference::Origin;
+
+    /// What is found in a text, as `rule:value`.
+    pub(super) fn values(text: &str) -> Vec<String> {
+        scan(&PersonalData::builder().build().unwrap(), text)
+    }
+
+    fn scan(detector: &PersonalData, text: &str) -> Vec<String> {
+        let mut findings = Vec::new();
+        detector.scan(&Segment::new(0, text, Origin::User, 0), &Views::of(text), &mut findings);
+        findings
+            .into_iter()
+            .map(|finding| format!("{}:{}", finding.rule, &text[finding.span.unwrap()]))
+            .collect()
+    }
+
+    #[test]
+    fn kinds_are_chosen() {
+        let text = "ann@example.org, 203.0.113.9";
+        let only = PersonalData::builder().only([PersonalDataKind::Email]).build().unwrap();
+        assert_eq!(scan(&only, text), ["personal_data.email:ann@example.org"]);
+        let without = PersonalData::builder().without(PersonalDataKind::Email).build().unwrap();
+        assert_eq!(scan(&without, text), ["personal_data.ip_address:203.0.113.9"]);
+        assert!(matches!(PersonalData::builder().only([]).build(), Err(BuildError::Empty(_))));
+    }
+
+    #[test]
+    fn disguised_values_are_found_where_they_stand() {
+        assert_eq!(
+            values("mail ａnn＠example．org now"),
+            ["personal_data.email:ａnn＠example．org"]
+        );
+        assert_eq!(values("mail ann&#64;example.org now").len(), 1);
+    }
+}

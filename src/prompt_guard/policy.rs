@@ -1,0 +1,306 @@
+//! What is done about what was found: plain data and a pure decision.
+
+use std::{borrow::Cow, ops::Range};
+
+use super::{Category, Finding, Outcome, Verdict};
+use crate::{
+    inference::{Edit, Origin},
+    reject::{Rejection, RejectionKind},
+};
+
+/// What is done about what a detector finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Noted in the [`Verdict`] and counted. The request passes as it is.
+    Report,
+    /// What was found is masked (`[EMAIL]`) and the rest passes. A finding that doesn't say where it
+    /// is can't be masked, and blocks.
+    Redact,
+    /// The request is refused: 403, code `content_blocked`.
+    Block,
+}
+
+impl Action {
+    /// This action, on findings of at least this score, from 0 to 1. Those below are only reported.
+    #[must_use]
+    pub fn at(self, score: f32) -> Rule {
+        Rule { action: self, threshold: score, skipped: 0 }
+    }
+
+    /// This action, but not in texts of this origin. See [`Rule::insecure_skip`].
+    #[must_use]
+    pub fn insecure_skip(self, origin: Origin) -> Rule {
+        Rule::from(self).insecure_skip(origin)
+    }
+}
+
+/// An [`Action`] and the score from which on it is taken: 0.8 unless said otherwise with
+/// [`Action::at`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    action: Action,
+    threshold: f32,
+    /// One bit for each origin.
+    skipped: u16,
+}
+
+impl Rule {
+    /// Overlooks texts of this origin: where applications write system prompts or tool schemas that
+    /// look like attacks. A client may claim any origin for any text, so this is for servers whose
+    /// clients are trusted to tell them apart.
+    ///
+    /// ```
+    /// use palisade::{inference::Origin, prompt_guard::Action};
+    ///
+    /// let rule = Action::Block.at(0.9).insecure_skip(Origin::System).insecure_skip(Origin::ToolSchema);
+    /// ```
+    #[must_use]
+    pub fn insecure_skip(mut self, origin: Origin) -> Self {
+        self.skipped |= bit(origin);
+        self
+    }
+
+    pub(crate) fn skips(self, origin: Origin) -> bool {
+        self.skipped & bit(origin) != 0
+    }
+
+    pub(crate) fn is_valid(self) -> bool {
+        (0.0..=1.0).contains(&self.threshold)
+    }
+
+    fn outcome(self, finding: &Finding) -> Outcome {
+        // A score that is not a number counts as the highest.
+        if finding.score < self.threshold {
+            return Outcome::Report;
+        }
+        match self.action {
+            Action::Report => Outcome::Report,
+            Action::Redact if finding.span.is_some() => Outcome::Sanitize,
+            Action::Redact | Action::Block => Outcome::Block,
+        }
+    }
+}
+
+impl From<Action> for Rule {
+    fn from(action: Action) -> Self {
+        action.at(0.8)
+    }
+}
+
+fn bit(origin: Origin) -> u16 {
+    1 << origin as u16
+}
+
+/// What all detectors together have to say.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) found: Vec<(Rule, Finding)>,
+    pub(crate) unavailable: Vec<&'static str>,
+    /// One of those that are unavailable must be heard.
+    pub(crate) must_refuse: bool,
+    /// How much of the text was looked at before: what ends in it was found then.
+    pub(crate) seen: usize,
+}
+
+impl Gathered {
+    /// Leaves nothing that could be masked: what would be, then blocks.
+    pub(crate) fn forget_places(&mut self) {
+        for (_, finding) in &mut self.found {
+            finding.span = None;
+        }
+    }
+
+    /// Whether something was found that blocks, whatever else is found.
+    pub(crate) fn blocks(&self) -> bool {
+        self.found.iter().any(|(rule, finding)| rule.outcome(finding) == Outcome::Block)
+    }
+}
+
+/// A [`Verdict`], and what follows from it.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) verdict: Verdict,
+    /// The masks, when the verdict is to sanitize.
+    pub(crate) edits: Vec<Edit>,
+    /// The refusal, when the verdict is to block.
+    pub(crate) rejection: Option<Rejection>,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Prompt,
+    Answer,
+}
+
+impl Subject {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+/// What to do, by everything that was found. What blocks goes before what can't be told, and that
+/// before what is masked.
+pub(crate) fn decide(gathered: Gathered, subject: Subject, enforced: bool) -> Decision {
+    let Gathered { found, unavailable, must_refuse, .. } = gathered;
+    let outcomes = found.iter().map(|(rule, finding)| rule.outcome(finding));
+    let mut action = outcomes.max().unwrap_or(Outcome::Allow);
+    let mut rejection = None;
+    if action == Outcome::Block {
+        rejection = Some(match subject {
+            Subject::Prompt => prompt_blocked(&found),
+            Subject::Answer => answer_blocked(),
+        });
+    } else if must_refuse {
+        action = Outcome::Block;
+        rejection = Some(self::unavailable());
+    }
+    let edits = if action == Outcome::Sanitize { masks(&found) } else { Vec::new() };
+    let findings = found.into_iter().take(MAX_REPORTED).map(|(_, finding)| finding).collect();
+    let code = rejection.as_ref().map(Rejection::code);
+    Decision {
+        verdict: Verdict { action, enforced, code, findings, unavailable },
+        edits,
+        rejection,
+    }
+}
+
+/// Names the category and nothing else: not the rule, which would help to get around it.
+fn prompt_blocked(found: &[(Rule, Finding)]) -> Rejection {
+    let blocking = found.iter().filter(|(rule, finding)| rule.outcome(finding) == Outcome::Block);
+    let message = match blocking.map(|(_, finding)| finding.category).min() {
+        Some(Category::Injection) => {
+            "Refused by the content policy: it looks like an attempt to override instructions."
+        }
+        Some(Category::Secret) => {
+            "Refused by the content policy: it contains a credential. Remove it and try again."
+        }
+        Some(Category::PersonalData) => {
+            "Refused by the content policy: it contains personal data. Remove it and try again."
+        }
+        Some(Category::MaliciousCode) => "Refused by the content policy: malicious code.",
+        Some(Category::Custom) | None => "Refused by the content policy of this service.",
+    };
+    Rejection::new(RejectionKind::Blocked, "content_blocked", message)
+}
+
+pub(crate) fn unavailable() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unavailable,
+        "guard_unavailable",
+        "A content check is unavailable at the moment. Try again later.",
+    )
+}
+
+pub(crate) fn answer_blocked() -> Rejection {
+    Rejection::new(
+        RejectionKind::Blocked,
+        "answer_blocked",
+        "The answer was withheld by the content policy of this service.",
+    )
+}
+
+/// One mask for each stretch of text that is to go, in order, those that overlap taken together.
+fn masks(found: &[(Rule, Finding)]) -> Vec<Edit> {
+    let mut spans: Vec<(usize, Range<usize>, &Finding)> = found
+        .iter()
+        .filter(|(rule, finding)| rule.outcome(finding) == Outcome::Sanitize)
+        .filter_map(|(_, finding)| Some((finding.segment, finding.span.clone()?, finding)))
+        .collect();
+    spans.sort_by_key(|(segment, span, _)| (*segment, span.start, std::cmp::Reverse(span.end)));
+    let mut merged: Vec<(usize, Range<usize>, &Finding)> = Vec::with_capacity(spans.len());
+    for (segment, span, finding) in spans {
+        match merged.last_mut() {
+            // The first of those that overlap is the one that names the mask.
+            Some((last, before, _)) if *last == segment && span.start < before.end => {
+                before.end = before.end.max(span.end);
+            }
+            _ => merged.push((segment, span, finding)),
+        }
+    }
+    merged
+        .into_iter()
+        .map(|(segment, span, finding)| Edit::new(segment, span, mask(&finding.rule)))
+        .collect()
+}
+
+/// `[EMAIL]` for `personal_data.email`.
+fn mask(rule: &str) -> Cow<'static, str> {
+    let name = rule.rsplit('.').next().unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || !name.bytes().all(plain) {
+        return Cow::Borrowed("[REDACTED]");
+    }
+    Cow::Owned(format!("[{}]", name.to_ascii_uppercase()))
+}
+
+/// Findings that a verdict keeps: enough for a report, and a bound on what a hostile prompt costs.
+const MAX_REPORTED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(rule: &'static str, score: f32, span: Option<Range<usize>>) -> Finding {
+        Finding::new(rule, Category::PersonalData, score, 0, span)
+    }
+
+    fn decided(found: Vec<(Rule, Finding)>) -> Decision {
+        decide(Gathered { found, ..Gathered::default() }, Subject::Prompt, true)
+    }
+
+    #[test]
+    fn the_strictest_outcome_wins() {
+        let span = Some(0..3);
+        for (rule, score, span, expected) in [
+            (Action::Report.into(), 1.0, span.clone(), Outcome::Report),
+            (Action::Redact.into(), 0.8, span.clone(), Outcome::Sanitize),
+            (Action::Redact.into(), 0.79, span.clone(), Outcome::Report),
+            (Action::Redact.into(), 0.8, None, Outcome::Block),
+            (Action::Block.into(), 0.8, span.clone(), Outcome::Block),
+            (Action::Block.at(0.9), 0.8, span.clone(), Outcome::Report),
+            (Action::Block.into(), f32::NAN, span, Outcome::Block),
+        ] {
+            let decision = decided(vec![(rule, finding("pii.email", score, span))]);
+            assert_eq!(decision.verdict.action, expected, "{rule:?} {score}");
+            assert_eq!(decision.rejection.is_some(), expected == Outcome::Block);
+            assert_eq!(decision.edits.is_empty(), expected != Outcome::Sanitize);
+        }
+        assert_eq!(decided(Vec::new()).verdict.action, Outcome::Allow);
+    }
+
+    #[test]
+    fn masks_that_overlap_are_one() {
+        let rule = Rule::from(Action::Redact);
+        let decision = decided(vec![
+            (rule, finding("pii.phone", 1.0, Some(12..20))),
+            (rule, finding("pii.email", 1.0, Some(0..9))),
+            (rule, finding("pii.url", 1.0, Some(4..11))),
+            (rule, finding("odd rule", 1.0, Some(11..12))),
+        ]);
+        let edits: Vec<_> =
+            decision.edits.iter().map(|edit| (edit.span.clone(), &*edit.replacement)).collect();
+        assert_eq!(edits, [(0..11, "[EMAIL]"), (11..12, "[REDACTED]"), (12..20, "[PHONE]")]);
+    }
+
+    #[test]
+    fn what_must_be_heard_and_is_not_refuses() {
+        let gathered =
+            |found| Gathered { found, unavailable: vec!["model"], must_refuse: true, seen: 0 };
+        let code = |found, subject| decide(gathered(found), subject, true).verdict.code;
+        assert_eq!(code(Vec::new(), Subject::Prompt), Some("guard_unavailable"));
+        let block = (Action::Block.into(), finding("x", 1.0, None));
+        assert_eq!(code(vec![block.clone()], Subject::Prompt), Some("content_blocked"));
+        assert_eq!(code(vec![block], Subject::Answer), Some("answer_blocked"));
+    }
+
+    #[test]
+    fn a_verdict_is_bounded() {
+        let one = (Action::Report.into(), finding("x", 1.0, None));
+        assert_eq!(decided(vec![one; 1000]).verdict.findings.len(), MAX_REPORTED);
+    }
+}

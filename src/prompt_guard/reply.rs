@@ -1,0 +1,151 @@
+//! The steps of an answer, between the waits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, Response, header, response};
+use http_body::Body;
+
+use super::{
+    AnswerVerdict, Outcome, ScannedBody,
+    answer::{self, Kind},
+    policy::{Decision, Gathered, Subject, unavailable},
+    read::{Reader, Unreadable, Whole},
+    scan::run,
+    turn::{LAYER, Turn, fix_head},
+};
+use crate::{
+    body::ResponseBody,
+    future::ReadyOr,
+    inference::{UsageReader, answer::Answer},
+    reject::{ErrorFormat, Rejection, RejectionKind},
+    reservation::Observed,
+    route::Endpoint,
+};
+
+/// What an answer does next.
+pub(crate) enum Answered<R> {
+    Pass(Response<ResponseBody<ScannedBody<R>>>),
+    Refuse(Rejection),
+    Collect(response::Parts, Kind, R, Reader),
+}
+
+/// A whole answer, and what was found in it.
+pub(crate) type Judged = ReadyOr<Option<(Answer, Gathered)>>;
+
+impl Turn {
+    /// The inner service has answered.
+    pub(crate) fn answered<R: Body<Data = Bytes>>(&mut self, response: Response<R>) -> Answered<R> {
+        let (mut head, body) = response.into_parts();
+        let Some(endpoint) = self.endpoint.filter(|_| !self.config.output.is_empty()) else {
+            return Answered::Pass(self.pass(head, ScannedBody::passed(body)));
+        };
+        let kind = match answer::kind(endpoint, &head, &body) {
+            Ok(kind) => kind,
+            Err(rejection) => match self.config.excuse(rejection) {
+                Ok(_) => None,
+                Err(rejection) => return Answered::Refuse(rejection),
+            },
+        };
+        let Some(kind) = kind else {
+            return Answered::Pass(self.pass(head, ScannedBody::passed(body)));
+        };
+        if self.config.enforced {
+            if kind != Kind::Events {
+                let reader = Reader::new(self.config.max_answer, None);
+                return Answered::Collect(head, kind, body, reader);
+            }
+            // It may be cut short.
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        let scan = answer::Scan::new(Arc::clone(&self.config), endpoint, kind, self.meter.take());
+        Answered::Pass(self.pass(head, ScannedBody::scanned(body, scan)))
+    }
+
+    fn pass<R>(
+        &mut self,
+        mut head: response::Parts,
+        body: ScannedBody<R>,
+    ) -> Response<ResponseBody<ScannedBody<R>>> {
+        self.tell(&mut head.extensions);
+        Response::from_parts(head, ResponseBody::inner(body))
+    }
+
+    /// The answer was read whole, or could not be.
+    pub(crate) fn collected(
+        &mut self,
+        kind: Kind,
+        read: Result<Whole, Unreadable>,
+    ) -> Result<(Judged, Option<HeaderMap>), Rejection> {
+        let whole = read.map_err(|unreadable| answer::lost(&unreadable))?;
+        let answer = answer::read(self.endpoint.unwrap_or(Endpoint::Other), kind, whole.data)?;
+        let config = Arc::clone(&self.config);
+        let judged = run(answer.raw().len(), move |_| {
+            let gathered = answer::scan(&config, &answer);
+            (answer, gathered)
+        });
+        Ok((judged, whole.trailers))
+    }
+
+    /// The detectors have looked at the whole answer.
+    pub(crate) fn judged<R>(
+        &mut self,
+        mut head: response::Parts,
+        trailers: Option<HeaderMap>,
+        judged: Option<(Answer, Gathered)>,
+    ) -> Result<Response<ResponseBody<ScannedBody<R>>>, Rejection> {
+        let (answer, mut gathered) = judged.ok_or_else(unavailable)?;
+        if answer.repeats() {
+            // Its tokens would still say what a mask hides.
+            gathered.forget_places();
+        }
+        let Decision { verdict, edits, rejection } = self.decide(gathered, Subject::Answer);
+        let sanitize = verdict.action == Outcome::Sanitize;
+        self.answer_verdict = Some(AnswerVerdict(verdict));
+        if let Some(rejection) = rejection {
+            self.withhold(&head.headers, answer.raw());
+            return Err(rejection);
+        }
+        let mut data = answer.raw().clone();
+        if sanitize {
+            data = answer.rewrite(&edits);
+            fix_head(&mut head.headers, data.len());
+        }
+        Ok(self.pass(head, ScannedBody::whole(data, trailers)))
+    }
+
+    /// The model has answered, and is paid for, though the caller does not see it.
+    fn withhold(&mut self, headers: &HeaderMap, answer: &Bytes) {
+        if let Some(meter) = self.meter.take() {
+            let mut reader = UsageReader::new(headers);
+            reader.push(answer);
+            reader.finish();
+            meter.observe(Observed::Withheld(reader.usage()));
+        }
+    }
+
+    /// The answer that refuses.
+    pub(crate) fn refuse<R>(
+        &mut self,
+        rejection: Rejection,
+    ) -> Response<ResponseBody<ScannedBody<R>>> {
+        let format = self.endpoint.map_or(ErrorFormat::Problem, Endpoint::error_format);
+        let layer = match rejection.kind() {
+            RejectionKind::RateLimited => "rate_limit",
+            _ => LAYER,
+        };
+        let mut response = rejection.into_response(layer, format, &self.config.routes);
+        self.tell(response.extensions_mut());
+        response
+    }
+
+    /// Leaves the verdicts for outer layers.
+    fn tell(&mut self, extensions: &mut Extensions) {
+        if let Some(verdict) = self.verdict.take() {
+            extensions.insert(verdict);
+        }
+        if let Some(verdict) = self.answer_verdict.take() {
+            extensions.insert(verdict);
+        }
+    }
+}

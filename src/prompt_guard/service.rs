@@ -1,0 +1,234 @@
+//! The service, and what is decided before a body is read.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{PromptGuardFuture, ScannedBody, Unseen, Verdict, layer::Config, read::Reader};
+use crate::{
+    BoxError,
+    body::{RequestBody, ResponseBody},
+    identity::{Identity, Stage},
+    observe,
+    reject::{Rejection, RejectionKind},
+    route::{Endpoint, Route},
+};
+
+/// The service of [`PromptGuardLayer`](super::PromptGuardLayer).
+#[derive(Clone, Debug)]
+pub struct PromptGuard<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> PromptGuard<S> {
+    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for PromptGuard<S>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
+{
+    type Response = Response<ResponseBody<ScannedBody<R>>>;
+    type Error = S::Error;
+    type Future = PromptGuardFuture<S, B, R>;
+
+    /// Always: a clone is driven to readiness once the body is read, so that a slow upload pins nothing.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let (config, inner) = (Arc::clone(&self.config), self.inner.clone());
+        let Route::Guarded(endpoint) = config.routes.classify(&request) else {
+            return PromptGuardFuture::exempt(config, inner, request);
+        };
+        match config.admit(endpoint, &mut request) {
+            Ok(Admitted::Unread) => PromptGuardFuture::unread(config, endpoint, inner, request),
+            Ok(Admitted::Read) => {
+                let reader = Reader::new(config.max_body, Some(config.read_timeout));
+                PromptGuardFuture::read(config, endpoint, inner, request, reader)
+            }
+            Ok(Admitted::Probe) => {
+                let reader = Reader::new(0, Some(config.read_timeout));
+                PromptGuardFuture::read(config, endpoint, inner, request, reader)
+            }
+            Err(rejection) => PromptGuardFuture::refused(config, endpoint, rejection),
+        }
+    }
+}
+
+/// What is done with a request that is not refused at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// Passed on with its body unread.
+    Unread,
+    /// Its body is read.
+    Read,
+    /// It passes if its body turns out to be empty.
+    Probe,
+}
+
+impl Config {
+    fn admit<B: Body>(
+        &self,
+        endpoint: Endpoint,
+        request: &mut Request<B>,
+    ) -> Result<Admitted, Rejection> {
+        Identity::enter(request.extensions_mut(), Stage::PromptGuard)?;
+        self.inspect(endpoint, request).or_else(|rejection| {
+            request.extensions_mut().insert(self.excuse(rejection)?);
+            Ok(Admitted::Unread)
+        })
+    }
+
+    fn inspect<B: Body>(
+        &self,
+        endpoint: Endpoint,
+        request: &Request<B>,
+    ) -> Result<Admitted, Rejection> {
+        if asks_for_another_protocol(request) {
+            return self.unknown_endpoint.or(another_protocol);
+        }
+        let size = request.body().size_hint();
+        if request.body().is_end_stream() || size.exact() == Some(0) {
+            return Ok(Admitted::Unread);
+        }
+        if endpoint == Endpoint::Grpc {
+            return self.grpc.or(grpc);
+        }
+        let stated = content_length(request.headers())?;
+        let least = stated.unwrap_or(0).max(size.lower());
+        if endpoint == Endpoint::Other {
+            // Outer layers wrap bodies, and not every wrapper of an empty one says that it is empty.
+            let may_be_empty = least == 0 && self.enforced;
+            return match self.unknown_endpoint {
+                Unseen::Refuse if may_be_empty => Ok(Admitted::Probe),
+                unseen => unseen.or(unreadable_endpoint),
+            };
+        }
+        plain_encoding(request.headers())?;
+        if least > self.max_body as u64 {
+            return Err(too_large(self.max_body));
+        }
+        Ok(Admitted::Read)
+    }
+
+    /// The verdict in the place of a refusal that is not enforced, or the refusal.
+    pub(crate) fn excuse(&self, rejection: Rejection) -> Result<Verdict, Rejection> {
+        let of_content = matches!(
+            rejection.kind(),
+            RejectionKind::Unreadable | RejectionKind::BadRequest | RejectionKind::Unavailable
+        );
+        if self.enforced || !of_content {
+            return Err(rejection);
+        }
+        observe::count("palisade_guard_excused_total", &[("code", rejection.code())]);
+        Ok(Verdict::refused(rejection.code(), false))
+    }
+}
+
+impl Unseen {
+    fn or(self, rejection: fn() -> Rejection) -> Result<Admitted, Rejection> {
+        match self {
+            Self::InsecurePass => Ok(Admitted::Unread),
+            Self::Refuse => Err(rejection()),
+        }
+    }
+}
+
+/// A WebSocket, for instance: what comes after has no shape the guard could read. `h2c` is no such
+/// thing: clients offer it with ordinary requests.
+fn asks_for_another_protocol<B>(request: &Request<B>) -> bool {
+    let protocols = request.headers().get_all(header::UPGRADE).into_iter();
+    request.method() == Method::CONNECT
+        || protocols
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .any(|protocol| !protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"))
+}
+
+/// Whether the body is there to be read as it is.
+pub(crate) fn plain_encoding(headers: &HeaderMap) -> Result<(), Rejection> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).into_iter();
+    let plain =
+        codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).all(|name| {
+            let name = name.trim_ascii();
+            name.is_empty() || name.eq_ignore_ascii_case(b"identity")
+        });
+    plain.then_some(()).ok_or_else(|| {
+        Rejection::new(
+            RejectionKind::Unreadable,
+            "unsupported_encoding",
+            "The body has a Content-Encoding that is not accepted here. Send it uncompressed.",
+        )
+    })
+}
+
+/// The length that the headers state.
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Rejection> {
+    let mut stated = None;
+    for value in headers.get_all(header::CONTENT_LENGTH) {
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        let Some(digits) = digits.filter(|digits| !digits.is_empty()) else {
+            return Err(bad_length());
+        };
+        // What doesn't fit is larger than any cap.
+        let length = digits.parse().unwrap_or(u64::MAX);
+        if stated.replace(length).is_some_and(|before| before != length) {
+            return Err(bad_length());
+        }
+    }
+    Ok(stated)
+}
+
+pub(crate) fn bad_length() -> Rejection {
+    Rejection::new(
+        RejectionKind::BadRequest,
+        "invalid_request",
+        "The body is not as long as its Content-Length says.",
+    )
+}
+
+pub(crate) fn too_large(cap: usize) -> Rejection {
+    Rejection::new(
+        RejectionKind::TooLarge,
+        "request_too_large",
+        format!("The body is larger than {cap} bytes, the most that is accepted."),
+    )
+}
+
+fn grpc() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unreadable,
+        "unreadable_endpoint",
+        "gRPC calls can't be inspected and are not accepted here.",
+    )
+}
+
+pub(crate) fn unreadable_endpoint() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unreadable,
+        "unreadable_endpoint",
+        "Requests with a body are not accepted on this route: it is no endpoint whose prompts can be \
+         inspected.",
+    )
+}
+
+fn another_protocol() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unreadable,
+        "unreadable_endpoint",
+        "A change of protocol is not accepted here: what follows can't be inspected.",
+    )
+}

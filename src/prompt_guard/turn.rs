@@ -1,0 +1,254 @@
+//! The steps of one request, between the waits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Extensions, HeaderName, HeaderValue, header, request};
+
+use super::{
+    AnswerVerdict, Outcome, Unseen, Verdict,
+    layer::Config,
+    policy::{Decision, Gathered, Subject, decide, unavailable},
+    read::{Unreadable, Whole},
+    scan::{Remote, Waiting, run, scan_segment},
+    service::{bad_length, content_length, too_large, unreadable_endpoint},
+};
+use crate::{
+    future::ReadyOr,
+    inference::Prompt,
+    observe,
+    reject::{Rejection, RejectionKind},
+    reservation::{Refined, TokenUsage, UsageMeter},
+    route::Endpoint,
+};
+
+/// What is known of a request besides what it waits for.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(super) config: Arc<Config>,
+    /// `None` on an exempt route.
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) answer_verdict: Option<AnswerVerdict>,
+    pub(super) meter: Option<UsageMeter>,
+}
+
+/// A request that was read.
+pub(crate) struct Held<S> {
+    service: S,
+    parts: request::Parts,
+    whole: Whole,
+}
+
+/// What a request does next.
+pub(crate) enum Next<S> {
+    Refuse(Rejection),
+    Refine(Refined, Held<S>, Prompt),
+    Scan(ReadyOr<Option<(Prompt, Gathered)>>, Held<S>),
+    Wait(Waiting, Held<S>),
+    Call(S, request::Parts, Whole),
+}
+
+impl Turn {
+    pub(crate) fn new(config: Arc<Config>, endpoint: Option<Endpoint>) -> Self {
+        Self { config, endpoint, verdict: None, answer_verdict: None, meter: None }
+    }
+
+    pub(crate) fn remotes(&self) -> &[Remote] {
+        &self.config.remote
+    }
+
+    /// The request goes on to the inner service with these extensions.
+    pub(crate) fn leaves(&mut self, extensions: &Extensions) {
+        self.verdict = extensions.get::<Verdict>().cloned();
+        if !self.config.output.is_empty() {
+            self.meter = UsageMeter::of(extensions).cloned();
+        }
+        observe::admitted(LAYER);
+    }
+
+    /// The body was read, or could not be.
+    pub(crate) fn take_in<S>(
+        &mut self,
+        service: S,
+        mut parts: request::Parts,
+        read: Result<Whole, Unreadable>,
+    ) -> Next<S> {
+        let whole = match read {
+            Ok(whole) => whole,
+            Err(unreadable) => return Next::Refuse(self.body_missing(&unreadable)),
+        };
+        if content_length(&parts.headers).ok().flatten().is_some_and(|n| n != whole.len()) {
+            return Next::Refuse(bad_length());
+        }
+        if whole.data.is_empty() {
+            return self.call(Held { service, parts, whole });
+        }
+        let prompt = match self.read_prompt(&whole.data) {
+            Ok(prompt) => prompt,
+            Err(rejection) => match self.config.excuse(rejection) {
+                Ok(verdict) => {
+                    parts.extensions.insert(verdict);
+                    return self.call(Held { service, parts, whole });
+                }
+                Err(rejection) => return Next::Refuse(rejection),
+            },
+        };
+        let refined = UsageMeter::of(&parts.extensions).map(|meter| {
+            let input = prompt.estimate(&*self.config.estimator);
+            meter.refine(TokenUsage::new(input, self.output_tokens(&prompt)))
+        });
+        let held = Held { service, parts, whole };
+        match refined {
+            Some(refined) => Next::Refine(refined, held, prompt),
+            None => self.scan(held, prompt),
+        }
+    }
+
+    /// The limiter has reserved what the prompt needs, or refuses.
+    pub(crate) fn refined<S>(
+        &mut self,
+        held: Held<S>,
+        prompt: Prompt,
+        refined: Result<(), Rejection>,
+    ) -> Next<S> {
+        match refined {
+            Ok(()) => self.scan(held, prompt),
+            Err(rejection) => Next::Refuse(rejection),
+        }
+    }
+
+    fn scan<S>(&mut self, held: Held<S>, prompt: Prompt) -> Next<S> {
+        if self.config.local.is_empty() && self.config.remote.is_empty() {
+            return self.call(held);
+        }
+        let config = Arc::clone(&self.config);
+        let scan = run(prompt.raw().len(), move |asker| {
+            let mut gathered = Gathered::default();
+            for segment in prompt.segments() {
+                scan_segment(&config.local, &segment, &mut gathered);
+                if !asker.waits() || (config.enforced && gathered.blocks()) {
+                    break;
+                }
+            }
+            (prompt, gathered)
+        });
+        Next::Scan(scan, held)
+    }
+
+    /// The detectors that don't wait have looked at the prompt.
+    pub(crate) fn scanned<S>(
+        &mut self,
+        held: Held<S>,
+        scanned: Option<(Prompt, Gathered)>,
+    ) -> Next<S> {
+        let Some((prompt, gathered)) = scanned else { return Next::Refuse(unavailable()) };
+        let config = &self.config;
+        if config.remote.is_empty() || (config.enforced && gathered.blocks()) {
+            return self.conclude(held, &prompt, gathered);
+        }
+        Next::Wait(Waiting::on(&config.remote, Arc::new(prompt), gathered), held)
+    }
+
+    /// Everything that could be found was found.
+    pub(crate) fn conclude<S>(
+        &mut self,
+        mut held: Held<S>,
+        prompt: &Prompt,
+        gathered: Gathered,
+    ) -> Next<S> {
+        let Decision { verdict, edits, rejection } = self.decide(gathered, Subject::Prompt);
+        if let Some(rejection) = rejection.filter(|_| self.config.enforced) {
+            self.verdict = Some(verdict);
+            return Next::Refuse(rejection);
+        }
+        if verdict.action == Outcome::Sanitize && self.config.enforced {
+            held.whole.data = prompt.rewrite(&edits);
+            fix_head(&mut held.parts.headers, held.whole.data.len());
+        }
+        held.parts.extensions.insert(verdict);
+        self.call(held)
+    }
+
+    fn call<S>(&mut self, held: Held<S>) -> Next<S> {
+        let Held { service, parts, whole } = held;
+        self.leaves(&parts.extensions);
+        Next::Call(service, parts, whole)
+    }
+
+    fn read_prompt(&self, data: &Bytes) -> Result<Prompt, Rejection> {
+        let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
+        let prompt = Prompt::read(endpoint, data.clone(), &self.config.limits)?;
+        if !prompt.unread().is_empty() && self.config.unread == Unseen::Refuse {
+            return Err(unreadable_content());
+        }
+        Ok(prompt)
+    }
+
+    fn output_tokens(&self, prompt: &Prompt) -> u64 {
+        match self.endpoint {
+            Some(Endpoint::OpenAiEmbeddings) => 0,
+            _ => prompt.max_output_tokens().unwrap_or(self.config.default_output_tokens),
+        }
+    }
+
+    fn body_missing(&self, unreadable: &Unreadable) -> Rejection {
+        let (kind, code, message) = match unreadable {
+            // There it was only read to see whether it is empty.
+            Unreadable::TooLarge if self.endpoint == Some(Endpoint::Other) => {
+                return unreadable_endpoint();
+            }
+            Unreadable::TooLarge => return too_large(self.config.max_body),
+            Unreadable::TimedOut => (
+                RejectionKind::TimedOut,
+                "request_timeout",
+                "The body did not arrive in time. Try again over a better connection.",
+            ),
+            Unreadable::Failed => {
+                (RejectionKind::BadRequest, "invalid_request", "The body broke off before its end.")
+            }
+        };
+        Rejection::new(kind, code, message)
+    }
+
+    pub(super) fn decide(&self, gathered: Gathered, subject: Subject) -> Decision {
+        let decision = decide(gathered, subject, self.config.enforced);
+        let labels = [("subject", subject.as_str()), ("action", decision.verdict.action.as_str())];
+        observe::count("palisade_guard_verdicts_total", &labels);
+        decision
+    }
+}
+
+impl Whole {
+    fn len(&self) -> u64 {
+        self.data.len() as u64
+    }
+}
+
+/// The body is another now: its length is, and what was computed over it holds no more.
+pub(super) fn fix_head(headers: &mut http::HeaderMap, length: usize) {
+    for name in OVER_THE_BODY {
+        headers.remove(name);
+    }
+    if headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+fn unreadable_content() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unreadable,
+        "unreadable_content",
+        "The prompt has a part that can't be inspected: an image, a sound, a file or token ids. Send text.",
+    )
+}
+
+pub(super) const LAYER: &str = "prompt_guard";
+
+const OVER_THE_BODY: [HeaderName; 5] = [
+    header::ETAG,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];

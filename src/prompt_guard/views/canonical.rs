@@ -1,0 +1,245 @@
+//! One plain spelling for what can be written in many ways.
+
+use std::{borrow::Cow, ops::Range, sync::Arc};
+
+use unicode_normalization::{
+    UnicodeNormalization as _,
+    char::{compose, is_combining_mark},
+};
+use unicode_script::{Script, UnicodeScript as _};
+
+use super::{
+    confusables,
+    map::{Map, Text, Writer},
+};
+
+/// Compatibility forms composed (NFKC), invisible characters gone, hidden tag characters made
+/// visible, marks off Latin letters, look-alikes folded inside mixed words, white space collapsed.
+pub(super) fn canonical<'a>(text: Cow<'a, str>, parent: Option<Arc<Map>>) -> Text<'a> {
+    if text.is_ascii() {
+        return ascii(text, parent);
+    }
+    let mut writer = Writer::with_capacity(text.len());
+    let mut mixed = false;
+    let mut word = Word::default();
+    let mut characters = text.char_indices().peekable();
+    while let Some((at, character)) = characters.next() {
+        let from = at..at + character.len_utf8();
+        if character.is_ascii() {
+            word.note(character);
+            mixed |= word.ends_mixed(character);
+            write_ascii(&mut writer, character, from);
+        } else if character == BLACK_FLAG {
+            writer.push(character, from);
+            while characters.next_if(|(_, next)| is_tag(*next)).is_some() {}
+        } else if let Some(hidden) = tagged(character) {
+            write_ascii(&mut writer, hidden, from);
+        } else if !is_invisible(character) {
+            word.note(character);
+            mixed |= word.ends_mixed(character);
+            write_other(&mut writer, character, from);
+        }
+    }
+    mixed |= word.is_mixed();
+    let text = writer.finish(parent);
+    if mixed { fold_mixed(&text) } else { text }
+}
+
+/// The common case in one pass.
+fn ascii(text: Cow<'_, str>, parent: Option<Arc<Map>>) -> Text<'_> {
+    let mut previous = b'x';
+    let clean = text.bytes().all(|byte| {
+        let blank = is_blank(byte);
+        let fine =
+            (byte >= b' ' && byte != 0x7f || byte == b'\n') && !(blank && is_blank(previous));
+        previous = byte;
+        fine
+    });
+    if clean {
+        let folded = Cow::Owned(text.to_ascii_lowercase());
+        return Text::unchanged(text, folded, parent);
+    }
+    let mut writer = Writer::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        write_ascii(&mut writer, character, at..at + 1);
+    }
+    writer.finish(parent)
+}
+
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+/// White space becomes one space, or one line break if there is one in it. Control characters go.
+fn write_ascii(writer: &mut Writer, character: char, from: Range<usize>) {
+    match character {
+        '\n' | '\r' => match writer.last() {
+            Some('\n') => {}
+            Some(' ') => {
+                writer.pop();
+                writer.push('\n', from);
+            }
+            _ => writer.push('\n', from),
+        },
+        ' ' | '\t' | '\u{b}' | '\u{c}' => {
+            if !matches!(writer.last(), Some(' ' | '\n')) || writer.ends_in_spaced_letter() {
+                writer.push(' ', from);
+            }
+        }
+        character if character.is_ascii_control() => {}
+        character => writer.push(character, from),
+    }
+}
+
+fn write_other(writer: &mut Writer, character: char, from: Range<usize>) {
+    if is_combining_mark(character) {
+        let last = writer.last();
+        if is_overlay(character) || last.is_none_or(|last| last.is_ascii() || is_latin(last)) {
+            return;
+        }
+        // Canonical order first: a letter and its mark, as one character where there is one.
+        if let Some(whole) = last.and_then(|last| compose(last, character)) {
+            let start = from.start.saturating_sub(last.map_or(0, char::len_utf8));
+            writer.pop();
+            writer.push(whole, start..from.end);
+            return;
+        }
+        writer.push(character, from);
+        return;
+    }
+    if character.is_whitespace() || is_filler(character) {
+        let blank =
+            if matches!(character, '\u{85}' | '\u{2028}' | '\u{2029}') { '\n' } else { ' ' };
+        write_ascii(writer, blank, from);
+        return;
+    }
+    if let Some(letter) = confusables::drawn(character) {
+        writer.push(letter, from);
+        return;
+    }
+    if let Some(letters) = confusables::plain(character) {
+        letters.chars().for_each(|letter| writer.push(letter, from.clone()));
+        return;
+    }
+    let latin = is_latin(character);
+    if latin || character.script() == Script::Common {
+        for part in std::iter::once(character).nfkd() {
+            if part.is_ascii() {
+                write_ascii(writer, part, from.clone());
+            } else if let Some(letter) = confusables::drawn(part) {
+                writer.push(letter, from.clone());
+            } else if !is_combining_mark(part) {
+                writer.push(part, from.clone());
+            }
+        }
+        return;
+    }
+    // Hangul written in parts, and what else composes without a mark.
+    if let Some((last, whole)) = writer
+        .last()
+        .filter(|last| !last.is_ascii())
+        .and_then(|last| Some((last, compose(last, character)?)))
+    {
+        let start = from.start.saturating_sub(last.len_utf8());
+        writer.pop();
+        writer.push(whole, start..from.end);
+        return;
+    }
+    std::iter::once(character).nfkc().for_each(|part| writer.push(part, from.clone()));
+}
+
+fn is_latin(character: char) -> bool {
+    character.script() == Script::Latin
+}
+
+/// Strokes and slashes laid over letters; no script spells with them.
+const fn is_overlay(character: char) -> bool {
+    matches!(character, '\u{334}'..='\u{338}' | '\u{20d0}'..='\u{20f0}' | '\u{488}' | '\u{489}')
+}
+
+/// Blank, but not white space.
+const fn is_filler(character: char) -> bool {
+    matches!(character, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}')
+}
+
+/// Characters without a shape: zero-width ones, direction controls, variation selectors.
+const fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{80}'..='\u{84}'
+            | '\u{86}'..='\u{9f}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// Opens the flags of England, Scotland and Wales, which are spelled with tag characters.
+const BLACK_FLAG: char = '\u{1f3f4}';
+
+const fn is_tag(character: char) -> bool {
+    matches!(character, '\u{e0020}'..='\u{e007f}')
+}
+
+/// The ASCII character that an invisible tag character stands for.
+fn tagged(character: char) -> Option<char> {
+    matches!(character, '\u{e0020}'..='\u{e007e}')
+        .then(|| char::from_u32(u32::from(character) - 0xe0000))
+        .flatten()
+}
+
+/// Which scripts the letters of a word come from.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    latin: bool,
+    alike: bool,
+}
+
+impl Word {
+    fn note(&mut self, character: char) {
+        if character.is_ascii_alphabetic() {
+            self.latin = true;
+        } else if !character.is_ascii() && confusables::latin(character).is_some() {
+            self.alike = true;
+        }
+    }
+
+    const fn is_mixed(self) -> bool {
+        self.latin && self.alike
+    }
+
+    /// At the end of a word: whether it was mixed.
+    fn ends_mixed(&mut self, character: char) -> bool {
+        if character.is_alphanumeric() || is_combining_mark(character) {
+            return false;
+        }
+        let mixed = self.is_mixed();
+        *self = Self::default();
+        mixed
+    }
+}
+
+/// Folds look-alikes in mixed words, and in words made of nothing else: once one word is disguised,
+/// short ones may be disguised throughout.
+fn fold_mixed(text: &Text<'_>) -> Text<'static> {
+    let mut writer = Writer::with_capacity(text.folded.len());
+    let mut letters: Vec<(usize, char)> = Vec::new();
+    for (at, character) in text.cased.char_indices().chain([(text.cased.len(), ' ')]) {
+        if character.is_alphabetic() {
+            letters.push((at, character));
+            continue;
+        }
+        let alike = |letter: char| confusables::latin(letter).is_some();
+        let foreign = |letter: char| !letter.is_ascii() && !is_latin(letter);
+        let mixed = letters.iter().any(|(_, letter)| letter.is_ascii());
+        let fold = letters.iter().any(|(_, letter)| alike(*letter))
+            && (mixed || letters.iter().all(|(_, letter)| !foreign(*letter) || alike(*letter)));
+        for (at, letter) in letters.drain(..) {
+            let folded = if fold && foreign(letter) { confusables::latin(letter) } else { None };
+            writer.push(folded.unwrap_or(letter), at..at + letter.len_utf8());
+        }
+        if at < text.cased.len() {
+            writer.push(character, at..at + character.len_utf8());
+        }
+    }
+    writer.finish(Some(Arc::clone(&text.map)))
+}

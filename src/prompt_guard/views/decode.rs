@@ -1,0 +1,254 @@
+//! Encodings that carry text: undone where they stand, so that what is around stays in view.
+
+use std::sync::Arc;
+
+use super::{
+    hints::LONG_RUN,
+    map::{Text, Writer},
+};
+
+/// Undoes every encoding whose content is plausible text, at most `budget` bytes of it. `None` if
+/// there is none.
+pub(super) fn decode(text: &Text<'_>, budget: usize) -> Option<Text<'static>> {
+    let mut writer = Writer::with_capacity(text.cased.len());
+    let mut copied = 0;
+    let mut at = 0;
+    let mut spent = 0;
+    while let Some(rest) = text.cased.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some((length, decoded)) = candidate(rest) else {
+            at += skip(rest);
+            continue;
+        };
+        match decoded.filter(|decoded| spent + decoded.len() <= budget) {
+            Some(decoded) => {
+                spent += decoded.len();
+                writer.copy(text, copied..at);
+                decoded.chars().for_each(|character| writer.push(character, at..at + length));
+                copied = at + length;
+                at = copied;
+            }
+            None => at += length,
+        }
+    }
+    (spent > 0).then(|| {
+        writer.copy(text, copied..text.cased.len());
+        writer.finish(Some(Arc::clone(&text.map)))
+    })
+}
+
+/// Something at the beginning of `rest` that may be encoded: its length, and what it holds.
+fn candidate(rest: &str) -> Option<(usize, Option<String>)> {
+    match rest.bytes().next()? {
+        b'%' => escapes(rest, |rest| Some((hex_byte(rest.get(1..3)?)?, 3))),
+        b'&' => entity(rest),
+        b'\\' if matches!(rest.as_bytes().get(1), Some(b'x')) => {
+            escapes(rest, |rest| Some((hex_byte(rest.strip_prefix("\\x")?.get(..2)?)?, 4)))
+        }
+        b'\\' => unicode_escape(rest),
+        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'/' | b'_' | b'-' => run(rest),
+        _ => None,
+    }
+}
+
+/// How far the next candidate may begin at the earliest: past the run of word characters, which
+/// was looked at as a whole.
+fn skip(rest: &str) -> usize {
+    let word = rest.bytes().take_while(|byte| is_base64(*byte)).count();
+    if word > 0 { word } else { rest.chars().next().map_or(1, char::len_utf8) }
+}
+
+const fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
+}
+
+/// Consecutive escapes of one byte each.
+fn escapes(
+    rest: &str,
+    one: impl Fn(&str) -> Option<(u8, usize)>,
+) -> Option<(usize, Option<String>)> {
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    while let Some((byte, length)) = rest.get(at..).and_then(&one) {
+        bytes.push(byte);
+        at += length;
+    }
+    (at > 0).then(|| (at, String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))))
+}
+
+fn hex_byte(digits: &str) -> Option<u8> {
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_hexdigit())
+        .then(|| u8::from_str_radix(digits, 16).ok())
+        .flatten()
+}
+
+fn entity(rest: &str) -> Option<(usize, Option<String>)> {
+    let end = rest.bytes().take(12).position(|byte| byte == b';')?;
+    let name = rest.get(1..end)?;
+    let character = match name.strip_prefix('#') {
+        Some(number) => {
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => number.parse(),
+            };
+            char::from_u32(code.ok()?)?
+        }
+        None => match name {
+            "amp" => '&',
+            "lt" => '<',
+            "gt" => '>',
+            "quot" => '"',
+            "apos" => '\'',
+            "nbsp" => ' ',
+            "shy" | "zwj" | "zwnj" => '\u{200b}',
+            "NewLine" => '\n',
+            "Tab" => '\t',
+            _ => return None,
+        },
+    };
+    Some((end + 1, Some(character.to_string())))
+}
+
+/// `\uXXXX`, with surrogate pairs, and `\u{X}`.
+fn unicode_escape(rest: &str) -> Option<(usize, Option<String>)> {
+    let after = rest.strip_prefix("\\u").or_else(|| rest.strip_prefix("\\U"))?;
+    if let Some(braced) = after.strip_prefix('{') {
+        let end = braced.bytes().take(7).position(|byte| byte == b'}')?;
+        let character = char::from_u32(u32::from_str_radix(braced.get(..end)?, 16).ok()?)?;
+        return Some((end + 4, Some(character.to_string())));
+    }
+    let mut units = Vec::new();
+    let mut at = 0;
+    while let Some(unit) = rest
+        .get(at..)
+        .and_then(|rest| rest.strip_prefix("\\u")?.get(..4))
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .and_then(|digits| u16::from_str_radix(digits, 16).ok())
+    {
+        units.push(unit);
+        at += 6;
+    }
+    if at > 0 {
+        return Some((at, String::from_utf16(&units).ok()));
+    }
+    let code = u32::from_str_radix(rest.strip_prefix("\\U")?.get(..8)?, 16).ok()?;
+    Some((10, Some(char::from_u32(code)?.to_string())))
+}
+
+/// Letters and digits: hexadecimal, groups of it, bits, or base64.
+fn run(rest: &str) -> Option<(usize, Option<String>)> {
+    if let Some((length, bytes)) = groups(rest) {
+        return Some((length, plausible(bytes)));
+    }
+    let length = base64_length(rest);
+    if length < LONG_RUN {
+        return None;
+    }
+    let word = rest.get(..length)?;
+    let padding = rest.get(length..)?.bytes().take(2).take_while(|byte| *byte == b'=').count();
+    let digits = word.strip_prefix("0x").unwrap_or(word);
+    let decoded = hex(digits).and_then(plausible).or_else(|| base64(word).and_then(plausible));
+    Some((length + padding, decoded))
+}
+
+/// The length of a base64 text, which may be broken into lines of sixty characters or more.
+fn base64_length(rest: &str) -> usize {
+    let mut line = 0;
+    let mut length = 0;
+    for byte in rest.bytes() {
+        if is_base64(byte) {
+            line += 1;
+        } else if byte == b'\n' && line >= 60 {
+            line = 0;
+        } else {
+            break;
+        }
+        length += 1;
+    }
+    length
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    if !digits.len().is_multiple_of(2) || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    digits.as_bytes().chunks(2).map(|pair| hex_byte(std::str::from_utf8(pair).ok()?)).collect()
+}
+
+/// Lenient: either alphabet, any padding, and what does not fill the last byte is dropped.
+fn base64(word: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(word.len() * 3 / 4);
+    let mut bits = 0_u32;
+    let mut held = 0;
+    for byte in word.bytes().filter(|byte| *byte != b'\n') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+/// Eight bytes or more, each written alone: `69 67 6e`, `0x69,0x67`, `01101001 01100111`.
+fn groups(rest: &str) -> Option<(usize, Vec<u8>)> {
+    let width = rest.bytes().take(9).take_while(u8::is_ascii_alphanumeric).count();
+    let (width, radix, prefix) = match (width, rest.as_bytes()) {
+        (2, _) => (2, 16, ""),
+        (4, [b'0', b'x', ..]) => (2, 16, "0x"),
+        (8, [b'0' | b'1', ..]) => (8, 2, ""),
+        _ => return None,
+    };
+    let mut bytes = Vec::new();
+    let mut end = 0;
+    let mut at = 0;
+    while let Some(group) = rest.get(at..).and_then(|rest| rest.strip_prefix(prefix)?.get(..width))
+    {
+        let Some(byte) = group
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit())
+            .then(|| u8::from_str_radix(group, radix).ok())
+            .flatten()
+        else {
+            break;
+        };
+        bytes.push(byte);
+        end = at + prefix.len() + width;
+        let separators = rest
+            .get(end..)?
+            .bytes()
+            .take(2)
+            .take_while(|byte| matches!(byte, b' ' | b',' | b':' | b'-' | b'\n'))
+            .count();
+        if separators == 0 {
+            break;
+        }
+        at = end + separators;
+    }
+    (bytes.len() >= 8).then_some((end, bytes))
+}
+
+/// The decoded bytes as text, if they look like one.
+fn plausible(bytes: Vec<u8>) -> Option<String> {
+    let text = String::from_utf8(bytes).ok()?;
+    let mut letters = 0;
+    let mut total = 0;
+    for character in text.chars() {
+        if character.is_control() && !character.is_whitespace() {
+            return None;
+        }
+        total += 1;
+        letters += usize::from(character.is_alphanumeric() || character.is_whitespace());
+    }
+    (total >= 4 && letters * 10 >= total * 6).then_some(text)
+}

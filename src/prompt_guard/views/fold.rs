@@ -1,0 +1,269 @@
+//! Disguises of letters: signs for letters, letters apart, out of order, shifted, backwards.
+
+use std::sync::Arc;
+
+use super::{
+    hints::is_joiner,
+    map::{Text, Writer},
+    words::{self, Signature, is_word},
+};
+
+/// Digits and signs read as the letters they stand for. `None` if that makes no word.
+pub(super) fn leet(text: &Text<'_>) -> Option<Text<'static>> {
+    let (view, found) = unleeted(text, false);
+    match found {
+        0 => None,
+        1 => Some(view),
+        // Among such words, numbers may be words too.
+        _ => Some(unleeted(text, true).0),
+    }
+}
+
+fn unleeted(text: &Text<'_>, numbers: bool) -> (Text<'static>, usize) {
+    let mut writer = Writer::with_capacity(text.folded.len());
+    let mut found = 0;
+    for (at, piece, inside) in pieces(&text.folded, is_leet) {
+        let word = piece.trim_end_matches('!');
+        let letters = word.bytes().filter(u8::is_ascii_lowercase).count();
+        let with_i = unleet(word, 'i');
+        let with_l = unleet(word, 'l');
+        let best = if !is_word(&with_i) && is_word(&with_l) { with_l } else { with_i };
+        let disguised = inside
+            && letters < word.len()
+            && (letters > 0 || numbers && (is_word(&best) || best == "i"));
+        if !disguised {
+            writer.copy(text, at..at + piece.len());
+            continue;
+        }
+        found += usize::from(letters > 0 && best.len() >= 4 && is_word(&best));
+        for (offset, letter) in best.char_indices() {
+            writer.push(letter, at + offset..at + offset + 1);
+        }
+        writer.copy(text, at + word.len()..at + piece.len());
+    }
+    (writer.finish(Some(Arc::clone(&text.map))), found)
+}
+
+const fn is_leet(byte: u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'@' | b'$' | b'!' | b'|')
+}
+
+fn unleet(word: &str, one: char) -> String {
+    word.chars()
+        .map(|letter| match letter {
+            '0' => 'o',
+            '1' | '!' | '|' => one,
+            '3' => 'e',
+            '4' | '@' => 'a',
+            '5' | '$' => 's',
+            '7' => 't',
+            '8' => 'b',
+            '9' => 'g',
+            other => other,
+        })
+        .collect()
+}
+
+/// Words whose inner letters are out of order, set right.
+pub(super) fn unjumble(text: &Text<'_>) -> Text<'static> {
+    let mut writer = Writer::with_capacity(text.folded.len());
+    for (at, piece, inside) in pieces(&text.folded, |byte| byte.is_ascii_lowercase()) {
+        let right = if inside && piece.len() >= 5 && !is_word(piece) {
+            let mut signature = Signature::default();
+            piece.bytes().for_each(|byte| signature.push(byte));
+            words::unjumbled(signature.value())
+        } else {
+            None
+        };
+        match right {
+            Some(word) => {
+                let letters = word.char_indices();
+                letters
+                    .for_each(|(offset, letter)| writer.push(letter, at + offset..at + offset + 1));
+            }
+            None => writer.copy(text, at..at + piece.len()),
+        }
+    }
+    writer.finish(Some(Arc::clone(&text.map)))
+}
+
+/// Letters shifted by thirteen.
+pub(super) fn rotate(text: &Text<'_>) -> Text<'static> {
+    let mut writer = Writer::with_capacity(text.cased.len());
+    for (at, character) in text.cased.char_indices() {
+        let shifted = match u8::try_from(character) {
+            Ok(byte) if byte.is_ascii() => char::from(words::rotate(byte)),
+            _ => character,
+        };
+        writer.push(shifted, at..at + character.len_utf8());
+    }
+    writer.finish(Some(Arc::clone(&text.map)))
+}
+
+/// The text backwards.
+pub(super) fn reverse(text: &Text<'_>) -> Text<'static> {
+    let mut writer = Writer::with_capacity(text.cased.len());
+    for (at, character) in text.cased.char_indices().rev() {
+        writer.push(character, at..at + character.len_utf8());
+    }
+    writer.finish(Some(Arc::clone(&text.map)))
+}
+
+/// Words whose letters or parts stand apart, joined.
+pub(super) fn join(text: &Text<'_>) -> Text<'static> {
+    let mut writer = Writer::with_capacity(text.folded.len());
+    let mut chain: Vec<(usize, &str)> = Vec::new();
+    for (at, piece, inside) in pieces(&text.folded, |byte| byte.is_ascii_lowercase()) {
+        match piece.as_bytes() {
+            _ if inside => chain.push((at, piece)),
+            // A single separator may stand inside a word; what is around it decides.
+            [joiner] if is_joiner(*joiner) && !chain.is_empty() => {}
+            _ => {
+                write_chain(&mut writer, text, &chain, at);
+                chain.clear();
+                // The wide gap between spaced-out words, as an ordinary one.
+                let length = if piece == "  " { 1 } else { piece.len() };
+                writer.copy(text, at..at + length);
+            }
+        }
+    }
+    write_chain(&mut writer, text, &chain, text.folded.len());
+    writer.finish(Some(Arc::clone(&text.map)))
+}
+
+/// Writes parts that single separators joined, up to `end`: as words where they make words, else as
+/// they were.
+fn write_chain(writer: &mut Writer, text: &Text<'_>, chain: &[(usize, &str)], end: usize) {
+    let mut rest = chain;
+    while let Some((at, _)) = rest.first() {
+        let count = match spaced_letters(text, rest) {
+            letters if letters == chain.len() => letters,
+            letters if letters >= 4 => letters,
+            letters if letters >= 2 && separator(text, rest) != Some(b' ') => letters,
+            _ => parts_of_one_word(text, rest),
+        };
+        let (parts, others) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+        let next = others.first().map_or(end, |(next, _)| *next);
+        if parts.len() > 1 {
+            write_joined(writer, parts);
+            let last = parts.last().map_or(next, |(at, part)| at + part.len());
+            // What follows the word, a separator that hid its end or an ordinary one.
+            writer.copy(text, last..next);
+        } else {
+            writer.copy(text, *at..next);
+        }
+        rest = others;
+    }
+}
+
+/// What stands after the first part.
+fn separator(text: &Text<'_>, parts: &[(usize, &str)]) -> Option<u8> {
+    let (at, part) = parts.first()?;
+    text.folded.as_bytes().get(at + part.len()).copied()
+}
+
+/// How many of the first parts are single letters with the same separator between.
+fn spaced_letters(text: &Text<'_>, parts: &[(usize, &str)]) -> usize {
+    let first = separator(text, parts);
+    let mut count = 0;
+    for (at, part) in parts {
+        if part.len() != 1 {
+            break;
+        }
+        count += 1;
+        if text.folded.as_bytes().get(at + 1).copied() != first {
+            break;
+        }
+    }
+    count
+}
+
+/// How many of the first parts make one word: a listed one of five letters or more, or whatever a
+/// mark that seldom stands inside words holds together. 1 if none do.
+fn parts_of_one_word(text: &Text<'_>, parts: &[(usize, &str)]) -> usize {
+    let mut state = words::Fnv::default();
+    let mut length = 0;
+    let mut listed = 1;
+    let mut marked = 1;
+    let mut common = true;
+    let mut held = true;
+    for (index, (at, part)) in parts.iter().enumerate().take(16) {
+        part.bytes().for_each(|byte| state.push(byte));
+        length += part.len();
+        if length > 20 {
+            break;
+        }
+        common &= is_word(part);
+        // Two words side by side are two words, even if they make a third.
+        if index > 0 && !common {
+            if words::known(state.value()).plain >= 5 {
+                listed = index + 1;
+            }
+            if held {
+                marked = index + 1;
+            }
+        }
+        let mark = text.folded.as_bytes().get(at + part.len());
+        held &= matches!(mark, Some(b'-' | b'.' | b'_' | b'*' | b'~' | b'|' | b'\\' | b'^'));
+    }
+    if listed > 1 { listed } else { marked }
+}
+
+fn write_joined(writer: &mut Writer, parts: &[(usize, &str)]) {
+    let letters: Vec<(usize, char)> = parts
+        .iter()
+        .flat_map(|(at, part)| {
+            part.char_indices().map(move |(offset, letter)| (at + offset, letter))
+        })
+        .collect();
+    let joined: String = letters.iter().map(|(_, letter)| *letter).collect();
+    let mut borders = borders(&joined).into_iter().peekable();
+    for (index, (at, letter)) in letters.iter().enumerate() {
+        if borders.next_if_eq(&index).is_some() {
+            writer.push(' ', *at..*at);
+        }
+        writer.push(*letter, *at..at + 1);
+    }
+}
+
+/// Where words begin in a text that lost the gaps between them: none in a word, or in what is short
+/// and is not made of listed words alone.
+fn borders(joined: &str) -> Vec<usize> {
+    if is_word(joined) {
+        return Vec::new();
+    }
+    let mut borders = Vec::new();
+    let mut all_known = true;
+    let mut unknown = false;
+    let mut at = 0;
+    while at < joined.len() {
+        let known = joined
+            .get(at..)
+            .and_then(words::longest_prefix)
+            .filter(|length| *length > 1 || at + 1 == joined.len());
+        if at > 0 && (known.is_some() || !unknown) {
+            borders.push(at);
+        }
+        unknown = known.is_none();
+        all_known &= !unknown;
+        at += known.unwrap_or(1);
+    }
+    if all_known || joined.len() > 16 { borders } else { Vec::new() }
+}
+
+/// Cuts a text into stretches inside and outside a class of ASCII bytes.
+fn pieces(
+    text: &str,
+    class: impl Fn(u8) -> bool + Copy,
+) -> impl Iterator<Item = (usize, &str, bool)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = text.get(at..)?;
+        let inside = class(*rest.as_bytes().first()?);
+        let length = rest.bytes().position(|byte| class(byte) != inside).unwrap_or(rest.len());
+        let piece = rest.get(..length)?;
+        let start = at;
+        at += length;
+        Some((start, piece, inside))
+    })
+}

@@ -1,0 +1,11 @@
+//! What the guard's detectors find, what they leave alone, and what disguises do not hide.
+
+// Helpers of tests fail by panicking, as tests do.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+// A binary of tests has no reader of its documentation.
+#![allow(missing_docs)]
+
+mod injection;
+mod obfuscation;
+mod personal_data;
+mod vectors;

@@ -1,0 +1,12 @@
+//! The promise of `PromptGuardLayer`: what is not read is not passed on, and what is passed on is what
+//! was read.
+
+#![cfg(test)]
+
+mod answers;
+mod anything;
+mod cancel;
+mod detectors;
+mod refusals;
+mod requests;
+mod support;
