@@ -48,6 +48,8 @@ mod stack;
 pub mod body;
 pub mod clock;
 pub mod connection;
+#[cfg(feature = "axum")]
+pub mod extract;
 pub mod future;
 pub mod identity;
 pub mod inference;
