@@ -1,0 +1,158 @@
+//! What a request allocates. An admitted request costs at most three allocations in memory, headers
+//! apart; a cached token's lookup none.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use palisade::{
+    jwt::{JwtAuthLayer, Presented, TokenVerifier},
+    peer_cert::PeerCertLayer,
+    prompt_guard::PromptGuardLayer,
+    rate_limit::{Tier, TieredRateLimitLayer},
+    store::{
+        Admission, Charge, Key, Limit, LimitId, LimiterStore, MemoryStore, ReservationId, Stores,
+    },
+};
+use tower::{Layer, Service};
+
+#[path = "support/credentials.rs"]
+mod credentials;
+
+use credentials::Credentials;
+
+const BODY: &str = r#"{"prompt":"What does a lighthouse do?","max_tokens":40}"#;
+
+const ANSWER: &str =
+    r#"{"text":"It warns ships.","usage":{"prompt_tokens":7,"completion_tokens":4}}"#;
+
+/// Answers at once, with this content type.
+#[derive(Clone)]
+struct Bare(&'static str);
+
+const TEXT: Bare = Bare("text/plain");
+const JSON: Bare = Bare("application/json");
+
+impl<B> Service<Request<B>> for Bare {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        let mut response = Response::new(Full::from(ANSWER));
+        response.headers_mut().insert("content-type", self.0.parse().unwrap());
+        std::future::ready(Ok(response))
+    }
+}
+
+/// How many allocations a request costs, from the call to the last byte, warmed up.
+fn cost<S, R>(credentials: &Credentials, mut service: S) -> u64
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible>,
+    R: Body<Data = Bytes>,
+{
+    let token = credentials.token("alice", "free");
+    let mut once = || {
+        let request = credentials.request(&token, Full::from(BODY));
+        let counted = allocation_counter::measure(|| answer(&mut service, request));
+        counted.count_total
+    };
+    (0..100).for_each(|_| {
+        once();
+    });
+    once()
+}
+
+fn answer<S, R>(service: &mut S, request: Request<Full<Bytes>>)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible>,
+    R: Body<Data = Bytes>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut future = pin!(service.call(request));
+    let Poll::Ready(Ok(response)) = future.as_mut().poll(&mut cx) else { panic!("pending") };
+    assert_eq!(response.status(), 200);
+    let mut body = pin!(response.into_body());
+    while let Poll::Ready(Some(_)) = body.as_mut().poll_frame(&mut cx) {}
+}
+
+fn limits() -> TieredRateLimitLayer {
+    let tier = Tier::new()
+        .requests_per_minute(1_000_000)
+        .tokens_per_minute(1_000_000_000)
+        .concurrent_requests(8);
+    TieredRateLimitLayer::builder(&Stores::in_memory())
+        .tier("free", tier)
+        .without_headers()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn an_admitted_request_costs_at_most_three_allocations() {
+    let credentials = Credentials::new();
+    let (peer, jwt): (PeerCertLayer, JwtAuthLayer) = (credentials.peer_cert(), credentials.jwt());
+    let bare = cost(&credentials, TEXT);
+    let peer_alone = cost(&credentials, peer.layer(TEXT)) - bare;
+    let with_token = cost(&credentials, peer.layer(jwt.layer(TEXT))) - bare;
+    let admitted = cost(&credentials, peer.layer(jwt.layer(limits().layer(TEXT)))) - bare;
+    let metered = cost(&credentials, peer.layer(jwt.layer(limits().layer(JSON)))) - bare;
+    let guard = PromptGuardLayer::builder().build().unwrap();
+    let all = peer.layer(jwt.layer(limits().layer(guard.layer(TEXT))));
+    let guarded = cost(&credentials, all) - bare;
+    println!(
+        "allocations: peer {peer_alone}, token {with_token}, limits {admitted}, \
+         usage from JSON {metered}, guard {guarded}"
+    );
+    // The identity's place in the extensions; then the meter's, and the reservation itself.
+    assert_eq!((peer_alone, with_token), (1, 1));
+    assert!(admitted <= 3, "{admitted}");
+    assert!(metered <= admitted + USAGE, "{metered}");
+    assert!(guarded <= admitted + GUARD, "{guarded}");
+}
+
+/// The lists of a parsed answer, and what it states.
+const USAGE: u64 = 3;
+
+/// The lists of a parsed prompt: values, segments and what they hold; its verdict.
+const GUARD: u64 = 6;
+
+#[test]
+fn a_cached_token_is_looked_up_without_an_allocation() {
+    let credentials = Credentials::new();
+    let server = credentials.resource_server();
+    let token = credentials.token("alice", "free");
+    let verify = || assert!(server.verify(&Presented::alone(&token)).try_now().unwrap().is_ok());
+    verify();
+    let counted = allocation_counter::measure(|| (0..1000).for_each(|_| verify()));
+    assert_eq!(counted.count_total, 0);
+}
+
+#[test]
+fn a_known_subject_is_admitted_without_an_allocation() {
+    let store: Arc<dyn LimiterStore> = Arc::new(MemoryStore::default());
+    let record = Key::from_bytes([7; 16]);
+    let limit = |name| Limit::rate(LimitId::of(name), 1_000_000, std::time::Duration::from_secs(1));
+    let charges = ["a", "b", "c", "d", "e"].map(|name| Charge::new(record, limit(name), 1));
+    let acquire = || {
+        let admission = Admission::new(ReservationId::next(), &charges);
+        assert!(store.acquire(&admission).try_now().is_ok());
+    };
+    acquire();
+    let counted = allocation_counter::measure(|| (0..1000).for_each(|_| acquire()));
+    assert_eq!(counted.count_total, 0);
+}
