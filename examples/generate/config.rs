@@ -1,0 +1,96 @@
+//! What can be chosen on the command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+/// A guarded inference server with a small text generator of its own.
+///
+/// Without arguments it makes a signing key, prints three commands to try, and serves.
+#[derive(Debug, Parser)]
+#[command(name = "generate")]
+pub(crate) struct Config {
+    /// Where to listen. Port 0 takes any free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub(crate) addr: SocketAddr,
+
+    /// Who issues the tokens that are believed: their `iss`.
+    #[arg(long, default_value = "https://issuer.example")]
+    pub(crate) issuer: String,
+
+    /// Whom the tokens must be meant for: their `aud`.
+    #[arg(long, default_value = "https://generate.example")]
+    pub(crate) audience: String,
+
+    /// The issuer's key set: a file, or a URL that is asked when the server starts. With it, no key
+    /// is made here.
+    #[arg(long, value_name = "FILE-or-URL", conflicts_with = "dev_key")]
+    pub(crate) jwks: Option<String>,
+
+    /// A signing key for development: a file, made when it is missing. Without it and without
+    /// `--jwks` the key is forgotten when the server ends.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dev_key: Option<PathBuf>,
+
+    /// Prints a token of this tier for this subject, signed by the key of `--dev-key` and good for
+    /// an hour, and ends.
+    #[arg(long, value_name = "TIER:SUBJECT", requires = "dev_key", value_parser = tier_and_subject)]
+    pub(crate) print_token: Option<(String, String)>,
+
+    /// The tiers, in TOML. Without it: `free`, `paid` and `enterprise`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tiers: Option<PathBuf>,
+
+    /// Where limits are kept: `memory`, or a `redis://` URL for several servers together.
+    #[arg(long, value_name = "memory|redis://…", default_value = "memory")]
+    pub(crate) store: String,
+
+    /// The secret that keys every record in the store, the same for all servers that share it.
+    #[arg(long, env = "PALISADE_PEPPER", hide_env_values = true, value_name = "TEXT")]
+    pub(crate) pepper: Option<String>,
+
+    /// The server's certificate and those that lead to its authority, in PEM. With it, TLS only.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The key of the server's certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// The authorities whose client certificates are believed, in PEM. With it, a client without one
+    /// gets no connection.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) client_ca: Option<PathBuf>,
+
+    /// A workload that may call: `spiffe://domain/path`. May be given several times; without it, all
+    /// whom an authority of `--client-ca` vouches for may.
+    #[arg(long, value_name = "SPIFFE-ID", requires = "client_ca")]
+    pub(crate) allow_peer: Vec<String>,
+
+    /// How fast each answer is generated.
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = pace)]
+    pub(crate) tokens_per_second: f64,
+}
+
+impl Config {
+    /// Whether anybody can call without more than a token of the default tiers.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.jwks.is_none() && self.tiers.is_none() && self.tls_cert.is_none()
+    }
+}
+
+fn tier_and_subject(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((tier, subject)) if !tier.is_empty() && !subject.is_empty() => {
+            Ok((tier.to_owned(), subject.to_owned()))
+        }
+        _ => Err("write TIER:SUBJECT, free:alice for one".to_owned()),
+    }
+}
+
+fn pace(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(pace) if (0.001..=1e6).contains(&pace) => Ok(pace),
+        _ => Err("a number from 0.001 to 1000000".to_owned()),
+    }
+}

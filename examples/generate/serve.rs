@@ -1,0 +1,125 @@
+//! Listens, with TLS or without, and ends without cutting an answer short.
+
+use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::connect_info::{Connected, IntoMakeServiceWithConnectInfo},
+    serve::{IncomingStream, Listener, ListenerExt},
+};
+use futures_util::FutureExt;
+use palisade::{
+    BoxError,
+    connection::TlsPeer,
+    tls::{TlsConfig, TlsListener},
+};
+use tokio::net::TcpListener;
+
+use crate::{config::Config, engine::Engine};
+
+/// How long answers may go on once the server is told to end.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// A port that is listened on.
+pub(crate) struct Bound {
+    addr: SocketAddr,
+    listener: Either,
+}
+
+enum Either {
+    Plain(TcpListener),
+    Tls(TlsListener),
+}
+
+pub(crate) async fn bind(config: &Config) -> Result<Bound, BoxError> {
+    let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
+        let listener = TcpListener::bind(config.addr).await?;
+        return Ok(Bound { addr: listener.local_addr()?, listener: Either::Plain(listener) });
+    };
+    let mut tls = TlsConfig::builder().server_cert_file(cert, key);
+    if let Some(authorities) = &config.client_ca {
+        tls = tls.client_ca_file(authorities);
+    }
+    let listener = TlsListener::bind(config.addr, tls.build()?).await?;
+    Ok(Bound { addr: listener.local_addr()?, listener: Either::Tls(listener) })
+}
+
+impl Bound {
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until the process is told to end, and then to the end of the answers under way.
+    pub(crate) async fn serve(self, app: Router, engine: &Engine) -> io::Result<()> {
+        match self.listener {
+            Either::Plain(listener) => {
+                // A token is a small packet, which must not wait for the next one.
+                let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+                let app = app.into_make_service_with_connect_info::<SocketAddr>();
+                serve(listener, app, engine).await
+            }
+            Either::Tls(listener) => {
+                let app = app.into_make_service_with_connect_info::<TlsPeer>();
+                serve(listener, app, engine).await
+            }
+        }
+    }
+}
+
+async fn serve<L, C>(
+    listener: L,
+    app: IntoMakeServiceWithConnectInfo<Router, C>,
+    engine: &Engine,
+) -> io::Result<()>
+where
+    L: Listener<Addr: Debug>,
+    C: for<'a> Connected<IncomingStream<'a, L>>,
+{
+    let told = told_to_end().shared();
+    let patience = {
+        let told = told.clone();
+        async move {
+            told.await;
+            eprintln!("generate: ending, {} answers under way", engine.live());
+            // Told twice, it does not wait.
+            tokio::select! {
+                () = tokio::time::sleep(DRAIN) => {}
+                () = told_to_end() => {}
+            }
+        }
+    };
+    tokio::select! {
+        ended = axum::serve(listener, app).with_graceful_shutdown(told) => ended,
+        () = patience => {
+            eprintln!("generate: {} answers are cut short", engine.live());
+            Ok(())
+        }
+    }
+}
+
+/// Ready on Ctrl-C, and on SIGTERM, which supervisors send.
+async fn told_to_end() {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated() => {}
+    }
+}
+
+#[cfg(unix)]
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn terminated() {
+    std::future::pending().await
+}

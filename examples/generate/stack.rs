@@ -1,0 +1,105 @@
+//! The four layers, as the command line wants them.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use axum::Router;
+use palisade::{
+    BoxError, Routes, Stack,
+    jwt::{Issuer, JwtAuthLayer, KeySet, ResourceServer},
+    peer_cert::{PeerCertLayer, PeerRule},
+    prompt_guard::{Action, InjectionRules, PersonalData, PromptGuardLayer, Secrets},
+    rate_limit::{Tier, TieredRateLimitLayer},
+    store::{Pepper, RedisStore, Stores},
+};
+
+use crate::{api::DEFAULT_MAX_TOKENS, config::Config};
+
+/// Puts the layers around the application.
+pub(crate) fn guarded(
+    app: Router,
+    config: &Config,
+    stores: &Stores,
+    key_set: &str,
+) -> Result<Router, BoxError> {
+    let routes = Routes::guard_all().exempt("/healthz").exempt("/metrics");
+
+    let issuer =
+        Issuer::jwks(&config.issuer, KeySet::from_json(key_set)?).audience(&config.audience);
+    let jwt = JwtAuthLayer::builder(ResourceServer::builder().issuer(issuer).build()?)
+        .routes(routes.clone())
+        .build()?;
+
+    let tiers = tiers(config.tiers.as_deref())?;
+    let mut limits = TieredRateLimitLayer::builder(stores)
+        .default_output_tokens(DEFAULT_MAX_TOKENS)
+        .routes(routes.clone());
+    if tiers.contains_key("free") {
+        limits = limits.fallback_tier("free");
+    }
+    let rate_limit = limits.tiers(tiers).build()?;
+
+    let prompt_guard = PromptGuardLayer::builder()
+        .detector(InjectionRules::builtin()?, Action::Block)
+        .detector(Secrets::builtin()?, Action::Redact)
+        .detector(PersonalData::builder().build()?, Action::Redact)
+        .default_output_tokens(DEFAULT_MAX_TOKENS)
+        .routes(routes.clone())
+        .build()?;
+
+    let stack = Stack::new().jwt(jwt).rate_limit(rate_limit).prompt_guard(prompt_guard);
+    if config.allow_peer.is_empty() {
+        return Ok(app.layer(stack));
+    }
+    let mut peers = PeerCertLayer::builder().routes(routes);
+    for id in &config.allow_peer {
+        peers = peers.allow(PeerRule::spiffe(id)?);
+    }
+    Ok(app.layer(stack.peer_cert(peers.build()?)))
+}
+
+/// Where limits are kept.
+pub(crate) async fn stores(config: &Config) -> Result<Stores, BoxError> {
+    if config.store == "memory" {
+        return Ok(Stores::in_memory());
+    }
+    let pepper = config.pepper.as_deref().unwrap_or_else(|| {
+        eprintln!(
+            "generate: no PALISADE_PEPPER: who reads the store can guess whose records it has"
+        );
+        "palisade"
+    });
+    let redis = RedisStore::builder(&config.store).connect().await?;
+    Ok(Stores::new(Arc::new(redis), Pepper::from_secret(pepper)))
+}
+
+/// The issuer's keys, from a file or over the network.
+pub(crate) async fn fetch_key_set(source: &str) -> Result<String, BoxError> {
+    if source.starts_with("https://") || source.starts_with("http://") {
+        Ok(reqwest::get(source).await?.error_for_status()?.text().await?)
+    } else {
+        Ok(fs::read_to_string(source).map_err(|error| format!("{source}: {error}"))?)
+    }
+}
+
+fn tiers(file: Option<&Path>) -> Result<BTreeMap<String, Tier>, BoxError> {
+    let Some(file) = file else { return Ok(default_tiers()) };
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?)
+}
+
+/// Tokens that a caller of the free tier has in a minute.
+pub(crate) const FREE_TOKENS: u64 = 2_000;
+
+fn default_tiers() -> BTreeMap<String, Tier> {
+    let tier = |requests, tokens, at_a_time| {
+        Tier::new()
+            .requests_per_minute(requests)
+            .tokens_per_minute(tokens)
+            .concurrent_requests(at_a_time)
+    };
+    BTreeMap::from([
+        ("free".to_owned(), tier(20, FREE_TOKENS, 2)),
+        ("paid".to_owned(), tier(600, 200_000, 20)),
+        ("enterprise".to_owned(), tier(6_000, 2_000_000, 100)),
+    ])
+}

@@ -1,0 +1,288 @@
+//! What the guard makes of texts: JSON lines in, a verdict for each line out.
+//!
+//! ```sh
+//! echo '{"text": "My card is 4111 1111 1111 1111."}' | cargo run --example guard_cli --features full
+//! ```
+//!
+//! Each line runs through the layer itself, as a request to a server would, with the detectors and
+//! the policy of the example `generate`. Detection quality is measured with it.
+
+use std::{
+    convert::Infallible,
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use indicatif::{ProgressBar, ProgressStyle};
+use palisade::{
+    BoxError, Rejection,
+    body::RequestBody,
+    prompt_guard::{
+        Action, InjectionRules, Outcome, PersonalData, PromptGuardLayer, Secrets, Verdict,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+
+/// Reads JSON lines, `{"text": "…"}`, and writes a verdict for each.
+#[derive(Debug, Parser)]
+struct Config {
+    /// The lines; standard input if there is none.
+    file: Option<PathBuf>,
+
+    /// Reads each line as the whole body of a request to this endpoint. The `text` of the verdict is
+    /// then the body as it would reach the model.
+    #[arg(long, value_name = "ENDPOINT")]
+    wire: Option<Wire>,
+
+    /// Takes the findings of every detector as a reason to block from this score on, from 0 to 1.
+    #[arg(long, value_name = "SCORE", default_value = "0.8")]
+    threshold: f32,
+
+    /// Masks or blocks nothing, and says what would have been done.
+    #[arg(long)]
+    report_only: bool,
+
+    /// The longest line, in bytes. A longer one is an error, and is not kept in memory.
+    #[arg(long, value_name = "BYTES", default_value = "16777216")]
+    max_line: usize,
+}
+
+/// What a line is the body of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wire {
+    Generate,
+    Chat,
+    Completions,
+    Responses,
+    Embeddings,
+    Messages,
+}
+
+impl Wire {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Generate => "/generate",
+            Self::Chat => "/v1/chat/completions",
+            Self::Completions => "/v1/completions",
+            Self::Responses => "/v1/responses",
+            Self::Embeddings => "/v1/embeddings",
+            Self::Messages => "/v1/messages",
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(&Config::parse()).await {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(bad) => {
+            eprintln!("guard_cli: {bad} lines could not be read");
+            ExitCode::FAILURE
+        }
+        // Whoever reads our output has read enough: `head`, for one.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guard_cli: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many lines could not be read.
+async fn run(config: &Config) -> Result<u64, BoxError> {
+    let guard = guard(config)?;
+    let progress = progress(config)?;
+    let mut lines = Lines::open(config)?;
+    let mut out = io::stdout();
+    let mut bad = 0;
+    while let Some(line) = lines.next()? {
+        match line.and_then(|line| request(config, &line)) {
+            Ok(request) => {
+                let response = guard.clone().oneshot(request).await?;
+                writeln!(out, "{}", verdict(config, response).await?)?;
+            }
+            Err(error) => {
+                bad += 1;
+                progress.suspend(|| eprintln!("guard_cli: line {}: {error}", lines.number));
+            }
+        }
+        progress.set_position(lines.read);
+    }
+    progress.finish_and_clear();
+    Ok(bad)
+}
+
+/// The layer, as it is asked.
+type Guard = BoxCloneSyncService<Request<Full<Bytes>>, Response<Answer>, Infallible>;
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The guard before a model that answers with what it was asked.
+fn guard(config: &Config) -> Result<Guard, BoxError> {
+    let threshold = config.threshold;
+    let mut guard = PromptGuardLayer::builder()
+        .detector(InjectionRules::builtin()?, Action::Block.at(threshold))
+        .detector(Secrets::builtin()?, Action::Redact.at(threshold))
+        .detector(PersonalData::builder().build()?, Action::Redact.at(threshold))
+        // Room for a text in which every character is escaped.
+        .max_body(config.max_line.saturating_mul(6).saturating_add(64));
+    if config.report_only {
+        guard = guard.report_only();
+    }
+    let echo = service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
+        Ok::<_, Infallible>(Response::new(request.into_body()))
+    });
+    let service = ServiceBuilder::new()
+        .map_response(|response: Response<_>| response.map(BodyExt::boxed_unsync))
+        .layer(guard.build()?)
+        .service(echo);
+    Ok(BoxCloneSyncService::new(service))
+}
+
+fn request(config: &Config, line: &[u8]) -> Result<Request<Full<Bytes>>, BoxError> {
+    let (path, body) = match config.wire {
+        Some(wire) => (wire.path(), Bytes::copy_from_slice(line)),
+        None => {
+            let line: Line = serde_json::from_slice(line)?;
+            ("/generate", Bytes::from(json!({"prompt": line.text}).to_string()))
+        }
+    };
+    Ok(Request::post(path).body(Full::new(body))?)
+}
+
+#[derive(Deserialize)]
+struct Line {
+    text: String,
+}
+
+/// What became of the request, as a line of output.
+async fn verdict(config: &Config, response: Response<Answer>) -> Result<Value, BoxError> {
+    let (head, body) = response.into_parts();
+    let verdict = head.extensions.get::<Verdict>();
+    let rejection = head.extensions.get::<Rejection>();
+    let action = match (verdict, rejection) {
+        (Some(verdict), _) => verdict.action,
+        (None, Some(_)) => Outcome::Block,
+        (None, None) => Outcome::Allow,
+    };
+    let text = match rejection {
+        Some(_) => None,
+        None => {
+            let body = body.collect().await?.to_bytes();
+            Some(passed_on(config, &body)?)
+        }
+    };
+    let findings: Vec<_> = verdict
+        .into_iter()
+        .flat_map(|verdict| &verdict.findings)
+        .map(|finding| {
+            json!({
+                "rule": finding.rule, "category": finding.category.as_str(),
+                "score": rounded(finding.score), "segment": finding.segment,
+                "span": finding.span.as_ref().map(|span| [span.start, span.end]),
+            })
+        })
+        .collect();
+    let code = rejection.map(Rejection::code);
+    Ok(json!({"action": action.as_str(), "code": code, "findings": findings, "text": text}))
+}
+
+/// A score in three decimals, as it was written in the rules.
+fn rounded(score: f32) -> f64 {
+    (f64::from(score) * 1000.0).round() / 1000.0
+}
+
+/// What the model would read.
+fn passed_on(config: &Config, body: &Bytes) -> Result<String, BoxError> {
+    if config.wire.is_some() {
+        return Ok(std::str::from_utf8(body)?.to_owned());
+    }
+    let body: Value = serde_json::from_slice(body)?;
+    Ok(body.get("prompt").and_then(Value::as_str).unwrap_or_default().to_owned())
+}
+
+fn progress(config: &Config) -> Result<ProgressBar, BoxError> {
+    if !io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let Some(file) = &config.file else {
+        let style = "{spinner} {bytes} read, {bytes_per_sec}";
+        let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(style)?);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        return Ok(bar);
+    };
+    let style = "{bar:40} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} to go";
+    let length = std::fs::metadata(file)?.len();
+    Ok(ProgressBar::new(length).with_style(ProgressStyle::with_template(style)?))
+}
+
+/// Lines of which none takes up more memory than was agreed.
+struct Lines {
+    reader: Box<dyn BufRead + Send>,
+    max: usize,
+    /// Of the line that was read last, from 1.
+    number: u64,
+    /// Bytes so far.
+    read: u64,
+}
+
+impl Lines {
+    fn open(config: &Config) -> Result<Self, BoxError> {
+        let reader: Box<dyn BufRead + Send> = match &config.file {
+            Some(file) => Box::new(BufReader::new(
+                File::open(file).map_err(|error| format!("{}: {error}", file.display()))?,
+            )),
+            None => Box::new(BufReader::new(io::stdin())),
+        };
+        Ok(Self { reader, max: config.max_line, number: 0, read: 0 })
+    }
+
+    /// The next line that is not blank, or why it can't be had; `None` at the end.
+    fn next(&mut self) -> io::Result<Option<Result<Vec<u8>, BoxError>>> {
+        loop {
+            let mut line = Vec::new();
+            let most = (self.max as u64).saturating_add(1);
+            let read = (&mut self.reader).take(most).read_until(b'\n', &mut line)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            self.read += read as u64;
+            if read > self.max && !line.ends_with(b"\n") {
+                self.skip_line()?;
+                return Ok(Some(Err(format!("longer than {} bytes", self.max).into())));
+            }
+            if !line.trim_ascii().is_empty() {
+                return Ok(Some(Ok(line.trim_ascii().to_vec())));
+            }
+        }
+    }
+
+    fn skip_line(&mut self) -> io::Result<()> {
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let (skipped, done) = match end {
+                Some(at) => (at + 1, true),
+                None => (buffer.len(), buffer.is_empty()),
+            };
+            self.reader.consume(skipped);
+            self.read += skipped as u64;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn is_broken_pipe(error: &BoxError) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
