@@ -116,7 +116,9 @@ fn what_the_token_itself_says_is_told() {
     assert!(with(json!({"aud": "x"})).contains("audience"));
     assert!(with(json!({"aud": null})).contains("malformed"));
     assert!(with(json!({"sub": null})).contains("malformed"));
-    assert!(with(json!({"cnf": {"jkt": "x"}})).contains("bound"));
+    for cnf in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!(7)] {
+        assert!(with(json!({ "cnf": cnf })).contains("bound"), "{cnf}");
+    }
     assert!(with(json!({"exp": NOW + 90_000})).contains("too long"));
     let header = |header: Value| description(&server, &key.sign(&header, &claims(json!({}))));
     assert!(header(json!({"alg": "EdDSA", "kid": "k"})).contains("not an access token"));

@@ -2,12 +2,11 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use super::claims::Times;
-use crate::identity::UserIdentity;
+use super::Verified;
 
 /// A set-associative cache: a token's hash names the one small set that it may stand in. A lookup
 /// locks that set alone and allocates nothing; a flood of tokens replaces entries, never adds
@@ -30,8 +29,7 @@ struct Set {
 
 struct Entry {
     digest: Digest,
-    times: Times,
-    user: Arc<UserIdentity>,
+    verified: Verified,
 }
 
 impl TokenCache {
@@ -42,26 +40,20 @@ impl TokenCache {
         Self { sets: (0..sets).map(|_| Mutex::default()).collect(), ways }
     }
 
-    /// What was found when the token was verified. Whether it still holds, its times must say.
-    pub(crate) fn get(&self, digest: &Digest) -> Option<(Arc<UserIdentity>, Times)> {
+    /// What was found when the token was verified. Whether it still holds, it must be asked.
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Verified> {
         let set = self.set(digest)?.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = set.entries.iter().find(|entry| entry.digest == *digest)?;
-        Some((Arc::clone(&entry.user), entry.times))
+        Some(entry.verified.clone())
     }
 
     /// Keeps a token that was verified, in the place of one that has expired if there is one.
-    pub(crate) fn insert(
-        &self,
-        digest: Digest,
-        user: Arc<UserIdentity>,
-        times: Times,
-        now: Duration,
-    ) {
+    pub(crate) fn insert(&self, digest: Digest, verified: Verified, now: Duration) {
         let Some(set) = self.set(&digest) else { return };
         let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = Entry { digest, times, user };
+        let entry = Entry { digest, verified };
         let Set { entries, hand } = &mut *set;
-        let replaceable = |old: &Entry| old.digest == digest || old.times.have_passed(now);
+        let replaceable = |old: &Entry| old.digest == digest || old.verified.times.have_passed(now);
         let slot = match entries.iter().position(replaceable) {
             Some(slot) => slot,
             None if entries.len() < self.ways => return entries.push(entry),
@@ -93,21 +85,21 @@ const WAYS: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
-    use super::*;
+    use super::{super::claims::Times, *};
+    use crate::identity::UserIdentity;
 
     fn digest(token: u64) -> Digest {
         use sha2::Digest as _;
         sha2::Sha256::digest(token.to_le_bytes()).into()
     }
 
-    fn times(expires_at: u64) -> Times {
-        Times::read(json!({ "exp": expires_at }).as_object().unwrap()).unwrap()
-    }
-
-    fn user(name: u64) -> Arc<UserIdentity> {
-        Arc::new(UserIdentity::asserted("issuer", name.to_string()))
+    fn verified(name: u64, expires_at: u64) -> Verified {
+        let times = Times::read(json!({ "exp": expires_at }).as_object().unwrap()).unwrap();
+        Verified { user: Arc::new(UserIdentity::asserted("issuer", name.to_string())), times }
     }
 
     fn stored(cache: &TokenCache) -> usize {
@@ -118,23 +110,23 @@ mod tests {
     fn a_flood_of_tokens_adds_no_memory() {
         let cache = TokenCache::new(100);
         for token in 0..10_000 {
-            cache.insert(digest(token), user(token), times(1000), Duration::ZERO);
+            cache.insert(digest(token), verified(token, 1000), Duration::ZERO);
         }
         assert!(stored(&cache) <= 100);
         // What was kept last is there.
-        let (kept, _) = cache.get(&digest(9_999)).unwrap();
-        assert_eq!(kept.subject(), "9999");
+        let kept = cache.get(&digest(9_999)).unwrap();
+        assert_eq!(kept.user.subject(), "9999");
     }
 
     #[test]
     fn each_token_gets_its_own_user() {
         let cache = TokenCache::new(10_000);
         for token in 0..1_000 {
-            cache.insert(digest(token), user(token), times(1000), Duration::ZERO);
+            cache.insert(digest(token), verified(token, 1000), Duration::ZERO);
         }
         for token in 0..1_000 {
-            let (found, _) = cache.get(&digest(token)).unwrap();
-            assert_eq!(found.subject(), token.to_string());
+            let found = cache.get(&digest(token)).unwrap();
+            assert_eq!(found.user.subject(), token.to_string());
         }
         assert!(cache.get(&digest(1_000)).is_none());
     }
@@ -144,9 +136,9 @@ mod tests {
         let cache = TokenCache::new(8);
         for token in 0..8 {
             let end = if token == 5 { 10 } else { 1000 };
-            cache.insert(digest(token), user(token), times(end), Duration::ZERO);
+            cache.insert(digest(token), verified(token, end), Duration::ZERO);
         }
-        cache.insert(digest(8), user(8), times(1000), Duration::from_secs(10));
+        cache.insert(digest(8), verified(8, 1000), Duration::from_secs(10));
         assert!(cache.get(&digest(5)).is_none());
         assert_eq!((0..9).filter(|token| cache.get(&digest(*token)).is_some()).count(), 8);
     }
@@ -154,7 +146,7 @@ mod tests {
     #[test]
     fn no_capacity_is_no_cache() {
         let cache = TokenCache::new(0);
-        cache.insert(digest(1), user(1), times(1000), Duration::ZERO);
+        cache.insert(digest(1), verified(1, 1000), Duration::ZERO);
         assert!(cache.get(&digest(1)).is_none());
     }
 }

@@ -164,13 +164,6 @@ fn other_kinds_of_token_are_no_access_tokens() {
 }
 
 #[test]
-fn a_bound_token_is_not_taken_for_a_bearer_token() {
-    for cnf in [json!({"jkt": "x"}), json!({"x5t#S256": "x"}), json!({}), json!(7)] {
-        assert_eq!(check(json!({ "cnf": cnf })), Err(Reason::Bound), "{cnf}");
-    }
-}
-
-#[test]
 fn a_subject_is_never_made_up() {
     for sub in [json!(null), json!(""), json!(7), json!(["alice"])] {
         assert_eq!(identify(json!({ "sub": sub })).unwrap_err(), Reason::Malformed, "{sub}");

@@ -94,25 +94,30 @@ mod cache;
 mod challenge;
 mod claims;
 mod compact;
+mod confirmation;
 mod credentials;
 mod crypto;
+mod facts;
 mod future;
 mod issuer;
 mod json;
 mod jwk;
 mod keys;
+mod kinds;
 mod layer;
 mod pem;
 mod resource_server;
+mod revocation;
 mod scopes;
 mod service;
 mod strength;
+mod verification;
+mod verified;
 mod verifier;
 
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
 pub use self::resource_server::verify_signature;
-use self::verifier::Reason;
 pub use self::{
     algorithm::Algorithm,
     claims::AccessTokenProfile,
@@ -125,3 +130,4 @@ pub use self::{
     service::JwtAuth,
     verifier::{AuthError, AuthErrorKind, Presented, TokenVerifier},
 };
+use self::{facts::Facts, verified::Verified, verifier::Reason};

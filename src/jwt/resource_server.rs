@@ -5,15 +5,13 @@ use std::{sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    AuthError, CryptoBackend, Issuer, Presented, Reason, TokenVerifier, cache::TokenCache, claims,
-    compact::Compact, issuer::Trusted,
+    CryptoBackend, Facts, Issuer, Presented, Reason, TokenVerifier, cache::TokenCache,
+    compact::Compact, issuer::Trusted, service::Verdict, verification,
 };
 use crate::{
     BuildError,
     clock::{Clock, SystemClock},
     future::ReadyOr,
-    identity::UserIdentity,
-    observe,
 };
 
 /// Verifies access tokens that are JWTs (RFC 9068), of one or more issuers. Cheap to clone.
@@ -23,14 +21,15 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ResourceServer(Arc<Inner>);
 
+/// What all verifications share.
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     issuers: Vec<Trusted>,
-    leeway: Duration,
+    pub(crate) leeway: Duration,
     max_token_bytes: usize,
-    clock: Arc<dyn Clock>,
-    crypto: CryptoBackend,
-    cache: TokenCache,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) crypto: CryptoBackend,
+    pub(crate) cache: TokenCache,
 }
 
 impl ResourceServer {
@@ -48,47 +47,24 @@ impl ResourceServer {
 }
 
 impl TokenVerifier for ResourceServer {
-    /// Always ready at once.
-    fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
-        ReadyOr::ready(self.0.verify(presented.token).map_err(Reason::error))
+    /// A remembered token is answered at once, and without an allocation. Any other may be waited for.
+    fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Verdict> {
+        let server = &self.0;
+        if presented.token.len() > server.max_token_bytes {
+            return ReadyOr::ready(Err(Reason::TooLong.error()));
+        }
+        let digest = Sha256::digest(presented.token).into();
+        let Some(verified) = server.cache.get(&digest) else {
+            let facts = Facts::of(presented, digest);
+            return ReadyOr::pending(verification::verify(Arc::clone(server), facts));
+        };
+        let held = verified.recheck(server, presented, server.clock.unix());
+        ReadyOr::ready(held.map(|()| verified.user).map_err(Reason::error))
     }
 }
 
 impl Inner {
-    fn verify(&self, token: &str) -> Result<Arc<UserIdentity>, Reason> {
-        if token.len() > self.max_token_bytes {
-            return Err(Reason::TooLong);
-        }
-        let compact = Compact::split(token)?;
-        let now = self.clock.unix();
-        let digest = Sha256::digest(token).into();
-        if let Some((user, times)) = self.cache.get(&digest) {
-            times.check(now, self.leeway)?;
-            return Ok(user);
-        }
-        observe::count("palisade_token_cache_misses_total", &[]);
-
-        let (header, claims) = (compact.header()?, compact.claims()?);
-        let issuer = self.issuer_of(claims::string(&claims, "iss")?)?;
-        if !issuer.algorithms.contains(&header.algorithm) {
-            return Err(Reason::Unverifiable);
-        }
-        let typ = header.token_type.as_deref();
-        let times = issuer.rules.check(&claims, typ, now, self.leeway)?;
-        let user = claims::identity(&issuer.rules.issuer, times, claims)?;
-
-        let key = issuer.keys.choose(header.key_id.as_deref(), header.algorithm);
-        let key = key.ok_or(Reason::Unverifiable)?;
-        let signature = compact.signature()?;
-        if !self.crypto.verifies(header.algorithm, &key.material, compact.signed(), &signature) {
-            return Err(Reason::Unverifiable);
-        }
-        let user = Arc::new(user);
-        self.cache.insert(digest, Arc::clone(&user), times, now);
-        Ok(user)
-    }
-
-    fn issuer_of(&self, claim: Option<&str>) -> Result<&Trusted, Reason> {
+    pub(crate) fn issuer_of(&self, claim: Option<&str>) -> Result<&Trusted, Reason> {
         let claim = claim.ok_or(Reason::Malformed)?;
         let found = self.issuers.iter().find(|issuer| issuer.rules.issuer == claim);
         found.ok_or(Reason::Unverifiable)

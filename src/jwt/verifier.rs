@@ -131,7 +131,7 @@ impl AuthError {
     /// Whether the token holds can't be told now.
     #[must_use]
     pub const fn unavailable() -> Self {
-        Self::new(AuthErrorKind::Unavailable, "Access tokens cannot be verified at the moment.")
+        Reason::Unavailable.error()
     }
 
     /// Why.
@@ -147,7 +147,7 @@ impl AuthError {
     }
 }
 
-/// Why a token was refused. All but `Unverifiable` can be read off the token itself, so that telling
+/// Why a token was refused. All but `Unverifiable` and `Unavailable` can be read off the token itself, so that telling
 /// them apart gives nothing away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -169,11 +169,17 @@ pub(crate) enum Reason {
     TooLongLived,
     /// Bound to a key that is not checked.
     Bound,
+    /// It can't be told now.
+    Unavailable,
 }
 
 impl Reason {
     pub(crate) const fn error(self) -> AuthError {
-        AuthError::new(AuthErrorKind::InvalidToken, self.description())
+        let kind = match self {
+            Self::Unavailable => AuthErrorKind::Unavailable,
+            _ => AuthErrorKind::InvalidToken,
+        };
+        AuthError::new(kind, self.description())
     }
 
     const fn description(self) -> &'static str {
@@ -187,6 +193,7 @@ impl Reason {
             Self::NotYetValid => "The access token is not valid yet.",
             Self::TooLongLived => "The access token is valid for too long.",
             Self::Bound => "The access token is bound to a key, which this server does not check.",
+            Self::Unavailable => "Access tokens cannot be verified at the moment.",
         }
     }
 }

@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures_util::FutureExt as _;
 use jsonwebtoken::{Algorithm as Alg, EncodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use palisade::{
     clock::ManualClock,
-    future::ReadyOr,
     identity::UserIdentity,
     jwt::{
         Algorithm, AuthError, Issuer, KeySet, Presented, ResourceServer, ResourceServerBuilder,
@@ -125,6 +125,8 @@ pub(crate) fn verify(
     verifier: &impl TokenVerifier,
     token: &str,
 ) -> Result<Arc<UserIdentity>, AuthError> {
-    ReadyOr::try_now(verifier.verify(&Presented::alone(token)))
-        .expect("a resource server is always ready")
+    verifier
+        .verify(&Presented::alone(token))
+        .now_or_never()
+        .expect("nothing is waited for where the keys are there")
 }

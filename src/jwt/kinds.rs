@@ -1,0 +1,8 @@
+//! Credentials that are no JWTs: API keys, opaque tokens.
+
+use super::{Facts, resource_server::Inner, service::Verdict};
+
+/// Whose the credential is, if it is of another kind than a JWT. There are no other kinds yet.
+pub(crate) async fn other(_server: &Inner, _facts: &Facts) -> Option<Verdict> {
+    None
+}

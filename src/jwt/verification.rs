@@ -1,0 +1,45 @@
+//! The verification of a token that is not remembered, step by step. It may wait.
+
+use std::sync::Arc;
+
+use super::{
+    Facts, Reason, Verified, claims, compact::Compact, confirmation, kinds, resource_server::Inner,
+    revocation, service::Verdict,
+};
+use crate::observe;
+
+/// Whose the token is. What can be refused without cryptography is refused before it.
+pub(crate) async fn verify(server: Arc<Inner>, facts: Facts) -> Verdict {
+    observe::count("palisade_token_cache_misses_total", &[]);
+    if let Some(verdict) = kinds::other(&server, &facts).await {
+        return verdict;
+    }
+    let verified = verify_jwt(&server, &facts).await.map_err(Reason::error)?;
+    Ok(verified.user)
+}
+
+async fn verify_jwt(server: &Inner, facts: &Facts) -> Result<Verified, Reason> {
+    let compact = Compact::split(&facts.token)?;
+    let now = server.clock.unix();
+    let (header, claims) = (compact.header()?, compact.claims()?);
+    let issuer = server.issuer_of(claims::string(&claims, "iss")?)?;
+    if !issuer.algorithms.contains(&header.algorithm) {
+        return Err(Reason::Unverifiable);
+    }
+    let typ = header.token_type.as_deref();
+    let times = issuer.rules.check(&claims, typ, now, server.leeway)?;
+    let user = claims::identity(&issuer.rules.issuer, times, claims)?;
+    let signature = compact.signature()?;
+
+    let key = issuer.keys.choose(header.key_id.as_deref(), header.algorithm);
+    let key = key.ok_or(Reason::Unverifiable)?;
+    if !server.crypto.verifies(header.algorithm, &key.material, compact.signed(), &signature) {
+        return Err(Reason::Unverifiable);
+    }
+
+    confirmation::check(server, facts, &user).await?;
+    let verified = Verified { user: Arc::new(user), times };
+    revocation::check(server, &verified).await?;
+    server.cache.insert(facts.digest, verified.clone(), now);
+    Ok(verified)
+}
