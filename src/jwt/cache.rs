@@ -99,7 +99,11 @@ mod tests {
 
     fn verified(name: u64, expires_at: u64) -> Verified {
         let times = Times::read(json!({ "exp": expires_at }).as_object().unwrap()).unwrap();
-        Verified { user: Arc::new(UserIdentity::asserted("issuer", name.to_string())), times }
+        Verified {
+            user: Arc::new(UserIdentity::asserted("issuer", name.to_string())),
+            times,
+            binding: Default::default(),
+        }
     }
 
     fn stored(cache: &TokenCache) -> usize {

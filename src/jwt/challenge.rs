@@ -2,13 +2,24 @@
 
 use http::{HeaderValue, header};
 
-use super::{AuthError, AuthErrorKind, credentials::Unreadable};
+use super::{AuthError, AuthErrorKind, DpopVerifier, Scheme, credentials::Unreadable, dpop::NONCE};
 use crate::{BuildError, Rejection, RejectionKind};
 
 /// Who challenges.
 #[derive(Clone, Debug)]
 pub(crate) struct Challenger {
     realm: String,
+}
+
+/// What a challenge is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// The scheme that the request used. An error is told under this one.
+    pub(crate) scheme: Scheme,
+    /// The scopes that the request needs.
+    pub(crate) scope: &'a str,
+    /// What the scheme DPoP asks for, where it may be used.
+    pub(crate) dpop: Option<&'a DpopVerifier>,
 }
 
 impl Default for Challenger {
@@ -26,33 +37,37 @@ impl Challenger {
     }
 
     /// No credential was sent, or one of another scheme: no error code then.
-    pub(crate) fn missing(&self, scope: &str) -> Rejection {
+    pub(crate) fn missing(&self, asked: Asked<'_>) -> Rejection {
         let kind = RejectionKind::Unauthenticated;
         let rejection = Rejection::new(kind, "missing_credentials", "An access token is required.");
-        self.challenged(rejection, &[("scope", scope)])
+        self.challenged(rejection, asked, &[])
     }
 
     /// The credential can't be read.
-    pub(crate) fn unreadable(&self, why: Unreadable) -> Rejection {
+    pub(crate) fn unreadable(&self, why: Unreadable, asked: Asked<'_>) -> Rejection {
         let description = match why {
             Unreadable::Several => "The request carries more than one credential.",
             Unreadable::Malformed => "The credential of the request is malformed.",
         };
-        self.refused(&AuthError::new(AuthErrorKind::InvalidRequest, description), "")
+        self.refused(&AuthError::new(AuthErrorKind::InvalidRequest, description), asked)
     }
 
     /// The token grants too little.
-    pub(crate) fn insufficient(&self, scope: &str) -> Rejection {
+    pub(crate) fn insufficient(&self, asked: Asked<'_>) -> Rejection {
         const DESCRIPTION: &str = "The access token does not grant a scope that is needed here.";
-        self.refused(&AuthError::new(AuthErrorKind::InsufficientScope, DESCRIPTION), scope)
+        self.refused(&AuthError::new(AuthErrorKind::InsufficientScope, DESCRIPTION), asked)
     }
 
-    /// The verifier did not accept the token. `scope` is what the request needs.
-    pub(crate) fn refused(&self, error: &AuthError, scope: &str) -> Rejection {
+    /// The verifier did not accept the token.
+    pub(crate) fn refused(&self, error: &AuthError, asked: Asked<'_>) -> Rejection {
         let (kind, code) = match error.kind() {
             AuthErrorKind::InvalidRequest => (RejectionKind::BadRequest, "invalid_request"),
             AuthErrorKind::InvalidToken => (RejectionKind::Unauthenticated, "invalid_token"),
             AuthErrorKind::InsufficientScope => (RejectionKind::Forbidden, "insufficient_scope"),
+            AuthErrorKind::InvalidDpopProof => {
+                (RejectionKind::Unauthenticated, "invalid_dpop_proof")
+            }
+            AuthErrorKind::UseDpopNonce => (RejectionKind::Unauthenticated, "use_dpop_nonce"),
             AuthErrorKind::Unavailable => {
                 let kind = RejectionKind::Unavailable;
                 return Rejection::new(kind, "auth_unavailable", error.description());
@@ -60,24 +75,48 @@ impl Challenger {
         };
         let rejection = Rejection::new(kind, code, error.description());
         let description = error.description();
-        let parameters = [("error", code), ("error_description", description), ("scope", scope)];
-        self.challenged(rejection, &parameters)
+        self.challenged(rejection, asked, &[("error", code), ("error_description", description)])
     }
 
-    /// Parameters that are empty are left out.
-    fn challenged(&self, rejection: Rejection, parameters: &[(&str, &str)]) -> Rejection {
-        let mut challenge = String::from("Bearer realm=");
-        push_quoted(&mut challenge, &self.realm);
-        for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
-            challenge.push_str(", ");
-            challenge.push_str(name);
-            challenge.push('=');
-            push_quoted(&mut challenge, value);
+    /// One challenge for each scheme, in a header of its own: two in one header, many can't tell
+    /// apart (RFC 9110, section 11.6.1).
+    fn challenged(
+        &self,
+        rejection: Rejection,
+        asked: Asked<'_>,
+        error: &[Parameter<'_>],
+    ) -> Rejection {
+        let scope = ("scope", asked.scope);
+        let of_scheme = |scheme| if asked.scheme == scheme { error } else { &[] };
+        let bearer = [&[("realm", &*self.realm)], of_scheme(Scheme::Bearer), &[scope]].concat();
+        let rejection = with_challenge(rejection, "Bearer", &bearer);
+        let Some(dpop) = asked.dpop else { return rejection };
+        let algorithms = ("algs", dpop.algorithms());
+        let parameters = [of_scheme(Scheme::Dpop), &[scope, algorithms]].concat();
+        let rejection = with_challenge(rejection, "DPoP", &parameters);
+        match dpop.nonce() {
+            Some(nonce) => rejection.with_header(NONCE, nonce),
+            None => rejection,
         }
-        match HeaderValue::try_from(challenge) {
-            Ok(value) => rejection.with_header(header::WWW_AUTHENTICATE, value),
-            Err(_) => rejection,
-        }
+    }
+}
+
+type Parameter<'a> = (&'a str, &'a str);
+
+/// Parameters that are empty are left out.
+fn with_challenge(rejection: Rejection, scheme: &str, parameters: &[Parameter<'_>]) -> Rejection {
+    let mut challenge = String::from(scheme);
+    let mut separator = " ";
+    for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
+        challenge.push_str(separator);
+        challenge.push_str(name);
+        challenge.push('=');
+        push_quoted(&mut challenge, value);
+        separator = ", ";
+    }
+    match HeaderValue::try_from(challenge) {
+        Ok(value) => rejection.with_header(header::WWW_AUTHENTICATE, value),
+        Err(_) => rejection,
     }
 }
 
@@ -115,23 +154,30 @@ mod tests {
     #[test]
     fn challenges_are_those_of_rfc_6750() {
         let challenger = Challenger::new("llm".into()).unwrap();
-        assert_eq!(challenge(challenger.missing("")), r#"Bearer realm="llm""#);
-        assert_eq!(challenge(challenger.missing("a b")), r#"Bearer realm="llm", scope="a b""#);
+        let scoped = Asked { scope: "a b", ..Asked::default() };
+        assert_eq!(challenge(challenger.missing(Asked::default())), r#"Bearer realm="llm""#);
+        assert_eq!(challenge(challenger.missing(scoped)), r#"Bearer realm="llm", scope="a b""#);
         assert_eq!(
-            challenge(challenger.refused(&AuthError::invalid_token(), "")),
+            challenge(challenger.refused(&AuthError::invalid_token(), Asked::default())),
             "Bearer realm=\"llm\", error=\"invalid_token\", \
              error_description=\"The access token cannot be verified.\"",
         );
-        assert!(challenge(challenger.insufficient("a b")).ends_with(r#", scope="a b""#));
-        assert_eq!(challenge(challenger.refused(&AuthError::unavailable(), "")), "");
+        assert!(challenge(challenger.insufficient(scoped)).ends_with(r#", scope="a b""#));
+        assert_eq!(challenge(challenger.refused(&AuthError::unavailable(), Asked::default())), "");
     }
 
     #[test]
     fn quoted_strings_are_escaped() {
         let challenger = Challenger::new(r#"a "b" \c"#.into()).unwrap();
-        assert_eq!(challenge(challenger.missing("")), r#"Bearer realm="a \"b\" \\c""#);
+        assert_eq!(
+            challenge(challenger.missing(Asked::default())),
+            r#"Bearer realm="a \"b\" \\c""#
+        );
         let odd = AuthError::new(AuthErrorKind::InvalidToken, "é\"\r\n");
-        assert!(challenge(challenger.refused(&odd, "")).ends_with(r#"error_description="?\"??""#));
+        assert!(
+            challenge(challenger.refused(&odd, Asked::default()))
+                .ends_with(r#"error_description="?\"??""#)
+        );
         for bad in ["", "a\r\nb", "é"] {
             assert!(Challenger::new(bad.into()).is_err(), "{bad:?}");
         }

@@ -203,7 +203,7 @@ pub(crate) fn string<'a>(
 
 /// A NumericDate (RFC 7519, section 2): a number of seconds, not negative, perhaps with a fraction,
 /// which goes where `round` says.
-fn date(
+pub(crate) fn date(
     claims: &Map<String, Value>,
     name: &str,
     round: fn(f64) -> f64,

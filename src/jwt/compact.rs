@@ -27,8 +27,12 @@ impl<'a> Compact<'a> {
     }
 
     pub(crate) fn header(&self) -> Result<Header, Reason> {
-        let members = json::parse_object(&decode(self.header)?).ok_or(Reason::Malformed)?;
-        Header::of(&members)
+        Header::of(&self.members()?)
+    }
+
+    /// The header, every member of it.
+    pub(crate) fn members(&self) -> Result<Map<String, Value>, Reason> {
+        json::parse_object(&decode(self.header)?).ok_or(Reason::Malformed)
     }
 
     pub(crate) fn payload(&self) -> Result<Vec<u8>, Reason> {
@@ -48,7 +52,7 @@ impl<'a> Compact<'a> {
     }
 }
 
-/// What of a token's header is read. Keys in it, or links to keys (`jwk`, `jku`, `x5c`, `x5u`), are
+/// What of a token's header is read. Keys in a token's, or links to keys (`jwk`, `jku`, `x5c`, `x5u`), are
 /// never looked at: they are the sender's word (RFC 8725, section 3.10).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -58,7 +62,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    fn of(members: &Map<String, Value>) -> Result<Self, Reason> {
+    pub(crate) fn of(members: &Map<String, Value>) -> Result<Self, Reason> {
         // `crit` lists what must be understood, and no extension is: RFC 7515, section 4.1.11. The
         // others change what the signature or the payload means.
         if ["crit", "b64", "zip", "enc"].iter().any(|name| members.contains_key(*name)) {

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use super::dpop::PROOF;
+
 /// The header that Anthropic's clients send their key in.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -10,10 +12,12 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) enum Credential<'a> {
     /// Nothing.
     Nothing,
-    /// Something of a scheme that is not ours: Basic, DPoP.
+    /// Something of a scheme that is not ours: Basic.
     OtherScheme,
     /// A token, in the characters that a token may have.
     Token(&'a str),
+    /// A token under the scheme DPoP, in such characters too.
+    Dpop(&'a str),
 }
 
 /// Why a request can't be read.
@@ -31,15 +35,17 @@ pub(crate) fn find(headers: &HeaderMap, api_key: bool) -> Result<Credential<'_>,
     let mut keys = headers.get_all(API_KEY).iter().filter(|_| api_key);
     match (authorization.next(), authorization.next(), keys.next(), keys.next()) {
         (None, _, None, _) => Ok(Credential::Nothing),
-        (Some(value), None, None, _) => bearer(value.as_bytes()),
-        (None, _, Some(key), None) => token(key.as_bytes()),
+        (Some(value), None, None, _) => authorized(value.as_bytes()),
+        (None, _, Some(key), None) => token(key.as_bytes()).map(Credential::Token),
         _ => Err(Unreadable::Several),
     }
 }
 
-/// Takes the token away, or marks it so that nothing logs it.
-pub(crate) fn hide(headers: &mut HeaderMap, api_key: bool, strip: bool) {
-    for name in [Some(header::AUTHORIZATION), api_key.then_some(API_KEY)].into_iter().flatten() {
+/// Takes the token away, and the proofs that came with it if `dpop` says so, or marks them so that
+/// nothing logs them.
+pub(crate) fn hide(headers: &mut HeaderMap, api_key: bool, dpop: bool, strip: bool) {
+    let others = [api_key.then_some(API_KEY), dpop.then_some(PROOF)];
+    for name in [header::AUTHORIZATION].into_iter().chain(others.into_iter().flatten()) {
         if strip {
             headers.remove(name);
         } else if let Some(value) = headers.get_mut(name) {
@@ -49,25 +55,27 @@ pub(crate) fn hide(headers: &mut HeaderMap, api_key: bool, strip: bool) {
 }
 
 /// Scheme names are compared in any case (RFC 9110, section 11.1), and one space or more follows.
-fn bearer(value: &[u8]) -> Result<Credential<'_>, Unreadable> {
+fn authorized(value: &[u8]) -> Result<Credential<'_>, Unreadable> {
     let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
     let (scheme, rest) = value.split_at_checked(end).ok_or(Unreadable::Malformed)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Ok(Credential::OtherScheme);
-    }
+    let credential = match scheme {
+        scheme if scheme.eq_ignore_ascii_case(b"bearer") => Credential::Token,
+        scheme if scheme.eq_ignore_ascii_case(b"dpop") => Credential::Dpop,
+        _ => return Ok(Credential::OtherScheme),
+    };
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
-    token(rest.get(spaces..).unwrap_or_default())
+    token(rest.get(spaces..).unwrap_or_default()).map(credential)
 }
 
 /// A `b64token`: letters, digits and `-._~+/`, then `=`.
-fn token(value: &[u8]) -> Result<Credential<'_>, Unreadable> {
+fn token(value: &[u8]) -> Result<&str, Unreadable> {
     let unpadded = value.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
     let of_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
     let body = value.get(..unpadded).filter(|body| !body.is_empty());
     if !body.is_some_and(|body| body.iter().all(of_token)) {
         return Err(Unreadable::Malformed);
     }
-    std::str::from_utf8(value).map(Credential::Token).map_err(|_| Unreadable::Malformed)
+    std::str::from_utf8(value).map_err(|_| Unreadable::Malformed)
 }
 
 #[cfg(test)]
@@ -93,6 +101,10 @@ mod tests {
             let found = find(&headers, true);
             assert_eq!(found, Ok(Credential::Token("a.b-c_d~e+f/g==")), "{value}");
         }
+        for value in ["DPoP a.b", "dpop  a.b"] {
+            let headers = headers(&[("authorization", value)]);
+            assert_eq!(find(&headers, true), Ok(Credential::Dpop("a.b")), "{value}");
+        }
         assert_eq!(find(&headers(&[("x-api-key", "k")]), true), Ok(Credential::Token("k")));
         assert_eq!(find(&headers(&[("x-api-key", "k")]), false), Ok(Credential::Nothing));
         assert_eq!(find(&headers(&[]), true), Ok(Credential::Nothing));
@@ -100,7 +112,7 @@ mod tests {
 
     #[test]
     fn other_schemes_are_told_from_malformed_tokens() {
-        for value in ["Basic YTpi", "DPoP a", "", "BearerX a", "Bearer\ta", "Bear"] {
+        for value in ["Basic YTpi", "DPoPX a", "", "BearerX a", "Bearer\ta", "Bear"] {
             let headers = headers(&[("authorization", value)]);
             let found = find(&headers, true);
             assert_eq!(found, Ok(Credential::OtherScheme), "{value}");
@@ -116,6 +128,8 @@ mod tests {
             "Bearer a=b",
             "Bearer a,Bearer b",
             "Bearer a\tb",
+            "DPoP",
+            "DPoP a b",
         ] {
             let headers = headers(&[("authorization", value)]);
             let found = find(&headers, true);
@@ -131,6 +145,8 @@ mod tests {
             &[("authorization", "Bearer a"), ("x-api-key", "a")],
             &[("authorization", "Basic a"), ("x-api-key", "a")],
             &[("x-api-key", "a"), ("x-api-key", "a")],
+            &[("authorization", "DPoP a"), ("authorization", "Bearer a")],
+            &[("authorization", "DPoP a"), ("x-api-key", "a")],
         ] {
             assert_eq!(find(&headers(list), true), Err(Unreadable::Several), "{list:?}");
         }
@@ -140,12 +156,15 @@ mod tests {
 
     #[test]
     fn tokens_are_taken_away_or_marked() {
-        let mut stripped = headers(&[("authorization", "Bearer a"), ("x-api-key", "b")]);
+        let mut stripped =
+            headers(&[("authorization", "DPoP a"), ("x-api-key", "b"), ("dpop", "c")]);
         let mut marked = stripped.clone();
-        hide(&mut marked, true, false);
-        assert!(marked["authorization"].is_sensitive() && marked["x-api-key"].is_sensitive());
-        hide(&mut stripped, false, true);
-        assert_eq!(stripped.len(), 1);
-        assert!(stripped.contains_key("x-api-key"));
+        hide(&mut marked, true, true, false);
+        assert!(marked.values().all(HeaderValue::is_sensitive));
+        hide(&mut stripped, false, false, true);
+        assert_eq!(stripped.len(), 2);
+        assert!(stripped.contains_key("x-api-key") && stripped.contains_key("dpop"));
+        hide(&mut stripped, true, true, true);
+        assert!(stripped.is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 
-use super::{Presented, cache::Digest};
+use super::{Presented, Scheme, cache::Digest, dpop};
 use crate::{connection, identity::Identity};
 
 /// A token, and what it may be bound to or judged by.
@@ -14,6 +14,7 @@ pub(crate) struct Facts {
     pub(crate) token: String,
     /// SHA-256 of the token.
     pub(crate) digest: Digest,
+    pub(crate) scheme: Scheme,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     /// Those of [`KEPT`] alone, all values of each.
@@ -35,6 +36,7 @@ impl Facts {
         Self {
             token: presented.token.to_owned(),
             digest,
+            scheme: presented.scheme,
             method: presented.method.clone(),
             uri: presented.uri.clone(),
             headers,
@@ -52,4 +54,4 @@ impl fmt::Debug for Facts {
 }
 
 /// The headers that a verification reads.
-const KEPT: [HeaderName; 2] = [HeaderName::from_static("dpop"), http::header::HOST];
+const KEPT: [HeaderName; 2] = [dpop::PROOF, http::header::HOST];

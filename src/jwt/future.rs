@@ -8,11 +8,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{layer::Config, service::Verdict};
+use super::{Scheme, dpop::NONCE, layer::Config, service::Verdict};
 use crate::{
     Rejection,
     body::ResponseBody,
@@ -40,7 +40,7 @@ pin_project! {
     {
         Waiting { pending: Option<Pending<S, B>> },
         Refused { rejection: Option<Rejection>, config: Arc<Config>, endpoint: Endpoint },
-        Inner { #[pin] oneshot: Oneshot<S, Request<B>> },
+        Inner { #[pin] oneshot: Oneshot<S, Request<B>>, nonce: Option<HeaderValue> },
     }
 }
 
@@ -51,6 +51,7 @@ pub(crate) struct Pending<S, B> {
     request: Request<B>,
     config: Arc<Config>,
     endpoint: Endpoint,
+    scheme: Scheme,
 }
 
 impl<S, B> Pending<S, B> {
@@ -60,14 +61,23 @@ impl<S, B> Pending<S, B> {
         request: Request<B>,
         config: Arc<Config>,
         endpoint: Endpoint,
+        scheme: Scheme,
     ) -> Self {
-        Self { answer, inner, request, config, endpoint }
+        Self { answer, inner, request, config, endpoint, scheme }
     }
 }
 
 impl<S: Service<Request<B>>, B> JwtAuthFuture<S, B> {
     pub(crate) fn inner(inner: S, request: Request<B>) -> Self {
-        Self { state: State::Inner { oneshot: Oneshot::new(inner, request) } }
+        Self { state: State::Inner { oneshot: Oneshot::new(inner, request), nonce: None } }
+    }
+
+    /// Tells this nonce in the answer.
+    pub(crate) fn with_nonce(mut self, told: Option<HeaderValue>) -> Self {
+        if let State::Inner { nonce, .. } = &mut self.state {
+            *nonce = told;
+        }
+        self
     }
 
     pub(crate) fn refused(rejection: Rejection, config: &Arc<Config>, endpoint: Endpoint) -> Self {
@@ -90,8 +100,12 @@ where
         let mut state = self.project().state;
         loop {
             let verified = match state.as_mut().project() {
-                StateProj::Inner { oneshot } => {
-                    return oneshot.poll(cx).map_ok(|response| response.map(ResponseBody::inner));
+                StateProj::Inner { oneshot, nonce } => {
+                    let mut response = ready!(oneshot.poll(cx))?.map(ResponseBody::inner);
+                    if let Some(nonce) = nonce.take() {
+                        response.headers_mut().insert(NONCE, nonce);
+                    }
+                    return Poll::Ready(Ok(response));
                 }
                 StateProj::Refused { rejection, config, endpoint } => {
                     let Some(rejection) = rejection.take() else { return Poll::Pending };
@@ -113,8 +127,11 @@ where
 
 impl<S: Service<Request<B>>, B> Pending<S, B> {
     fn resume(mut self, verdict: Verdict) -> State<S, B> {
-        match self.config.admit(&mut self.request, Some(verdict)) {
-            Ok(()) => State::Inner { oneshot: Oneshot::new(self.inner, self.request) },
+        match self.config.admit(&mut self.request, self.scheme, Some(verdict)) {
+            Ok(()) => State::Inner {
+                nonce: self.config.nonce(self.scheme),
+                oneshot: Oneshot::new(self.inner, self.request),
+            },
             Err(rejection) => State::Refused {
                 rejection: Some(rejection),
                 config: self.config,

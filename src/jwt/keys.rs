@@ -261,7 +261,7 @@ const AMBIGUOUS: &str = "two keys have the same kid and fit the same algorithm";
 const MIXED: &str = "it holds secrets beside public keys";
 
 /// Of RSA, EC, OKP and AKP keys: RFC 7518, section 6; RFC 8037; the ML-DSA draft.
-const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "priv"];
+pub(crate) const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "priv"];
 
 #[cfg(test)]
 mod tests {

@@ -61,13 +61,17 @@
 //! | carries several credentials, or none that can be read | 400 | `error="invalid_request"` |
 //! | carries a token that does not hold | 401 | `error="invalid_token"` |
 //! | carries a token that grants too little | 403 | `error="insufficient_scope"`, `scope` |
+//! | lacks the DPoP proof that its token needs, or has a bad one | 401 | `DPoP error="invalid_dpop_proof"`, `algs` |
+//! | has a DPoP proof without the server's nonce | 401 | `DPoP error="use_dpop_nonce"`, `algs` |
 //! | can't be judged at the moment | 503 | |
 //!
-//! Over gRPC these are the statuses 16, 3, 16, 7 and 14, in an answer of headers alone.
+//! Over gRPC these are the statuses 16, 3, 16, 7, 16, 16 and 14, in an answer of headers alone. Where
+//! [`dpop`](ResourceServerBuilder::dpop) is on, every challenge has a second `WWW-Authenticate` for the scheme
+//! `DPoP`; errors are told under the scheme that the request used.
 //!
 //! # Where the token comes from
-//! The one `Authorization: Bearer` header, or the one `x-api-key`, which Anthropic's clients send: both at
-//! once are refused, since two servers might each believe the other one. Never the query, a cookie or the
+//! The one `Authorization: Bearer` (or `DPoP`) header, or the one `x-api-key`, which Anthropic's clients send:
+//! both at once are refused, since two servers might each believe the other one. Never the query, a cookie or the
 //! body. By default the token goes no further than this layer.
 //!
 //! # What is held against a token
@@ -75,17 +79,57 @@
 //! `b64`, `zip` or `enc`; an allowed algorithm; `iss`, `aud`, `exp`, `sub`, `nbf`, `iat` and their types; at
 //! most a day of life; `typ` and claims of its issuer's [`AccessTokenProfile`]; the one key that fits by
 //! `kid`, `alg`, `kty`, `crv`, `use` and `key_ops`; the signature. Keys or links to keys in the token are
-//! ignored. A token bound to a key (`cnf`: mutual TLS or DPoP) is refused, because the binding is not checked
-//! here, and without it the token would be worth as much to a thief.
+//! ignored.
 //!
-//! Verified tokens are remembered by their SHA-256; a remembered one is still held against the clock.
+//! Verified tokens are remembered by their SHA-256; a remembered one is still held against the clock, and
+//! against the request where it is bound to a key.
 //! ES256 signatures are malleable, so two different token strings may say the same: whoever keeps a list of
 //! used or revoked tokens goes by issuer and `jti`, not by the string.
+//!
+//! # Tokens that are bound to a key
+//! A bearer token serves whoever has it, a thief too. A token whose claim `cnf` binds it to a key serves only
+//! who shows the key, and is refused unless all that it is bound to is checked:
+//!
+//! - `x5t#S256` (RFC 8705), a client certificate: with [`Confirmation::Enforce`] the token holds for the peer
+//!   with this certificate, as `PeerCertLayer` has found it. Without that layer outside, nobody has it.
+//! - `jkt` (RFC 9449), a key of the client's: with [`DpopOptions`] the token holds under the scheme `DPoP`, with
+//!   one proof in the header `DPoP`: at most 8 KiB of strict JWS of the type `dpop+jwt`, signed with an allowed
+//!   algorithm by the public key in it, which is as strong as an issuer's must be and is the token's; for this
+//!   method, this address and this token; made within the last minute; never used before, by this server or any
+//!   that shares its store; with the server's nonce if it asks for one. A proof counts as used once all else about
+//!   it holds. While the store can't be asked the answer is 503.
+//! - anything else is refused.
+//!
+//! A token that is bound to both needs both. A token with `jkt` under the scheme `Bearer`, and one without it
+//! under the scheme `DPoP`, are refused: either would be a way around the proof. [`Confirmation::Require`]
+//! refuses tokens that are bound to nothing.
+//!
+//! ```
+//! use palisade::{
+//!     jwt::{Confirmation, DpopOptions, Issuer, KeySet, ResourceServer},
+//!     store::Stores,
+//! };
+//!
+//! # fn build(keys: KeySet) -> Result<(), Box<dyn std::error::Error>> {
+//! let stores = Stores::in_memory();
+//! let server = ResourceServer::builder()
+//!     .issuer(Issuer::jwks("https://login.example", keys).audience("https://llm.example"))
+//!     .confirmation(Confirmation::Enforce)
+//!     // What clients call this server, whatever it is called behind a proxy.
+//!     .dpop(DpopOptions::new("https://llm.example").stores(&stores))
+//!     .build()?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What a proxy in front can break
 //! A proxy that sets its own `Authorization`, or adds one to a request that has one, causes 401 and 400.
 //! A proxy that normalises paths is fine; scope rules read a path in every way it may be meant, but a server
 //! behind that ignores case needs a rule for each spelling, or [`require_scopes`] for all paths.
+//!
+//! A DPoP proof is for the address that the client used: where a proxy, or axum's `nest`, takes a path away,
+//! [`DpopOptions::new`] is told of it; where paths are rewritten otherwise, no proof fits. Where TLS ends at
+//! a proxy, there is no certificate here to hold a token against.
 //!
 //! [`require_scopes`]: JwtAuthLayerBuilder::require_scopes
 
@@ -97,6 +141,7 @@ mod compact;
 mod confirmation;
 mod credentials;
 mod crypto;
+mod dpop;
 mod facts;
 mod future;
 mod issuer;
@@ -121,13 +166,15 @@ pub use self::resource_server::verify_signature;
 pub use self::{
     algorithm::Algorithm,
     claims::AccessTokenProfile,
+    confirmation::Confirmation,
     crypto::CryptoBackend,
+    dpop::{DpopOptions, DpopVerifier},
     future::JwtAuthFuture,
     issuer::Issuer,
     keys::{KeySet, SkippedKey},
     layer::{JwtAuthLayer, JwtAuthLayerBuilder},
     resource_server::{ResourceServer, ResourceServerBuilder},
     service::JwtAuth,
-    verifier::{AuthError, AuthErrorKind, Presented, TokenVerifier},
+    verifier::{AuthError, AuthErrorKind, Presented, Scheme, TokenVerifier},
 };
 use self::{facts::Facts, verified::Verified, verifier::Reason};

@@ -5,8 +5,14 @@ use std::{sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CryptoBackend, Facts, Issuer, Presented, Reason, TokenVerifier, cache::TokenCache,
-    compact::Compact, issuer::Trusted, service::Verdict, verification,
+    Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts, Issuer, Presented, Reason,
+    TokenVerifier,
+    cache::TokenCache,
+    compact::Compact,
+    confirmation::{self, Enforced, Shown},
+    issuer::Trusted,
+    service::Verdict,
+    verification,
 };
 use crate::{
     BuildError,
@@ -30,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) crypto: CryptoBackend,
     pub(crate) cache: TokenCache,
+    pub(crate) enforced: Enforced,
 }
 
 impl ResourceServer {
@@ -42,6 +49,8 @@ impl ResourceServer {
             clock: Arc::new(SystemClock),
             crypto: CryptoBackend::compiled_in(),
             cache: DEFAULT_CACHE,
+            confirmation: Confirmation::default(),
+            dpop: None,
         }
     }
 }
@@ -58,8 +67,23 @@ impl TokenVerifier for ResourceServer {
             let facts = Facts::of(presented, digest);
             return ReadyOr::pending(verification::verify(Arc::clone(server), facts));
         };
-        let held = verified.recheck(server, presented, server.clock.unix());
-        ReadyOr::ready(held.map(|()| verified.user).map_err(Reason::error))
+        let now = server.clock.unix();
+        let shown = Shown::by(presented);
+        let held = verified
+            .recheck(server, presented, now)
+            .and_then(|()| server.enforced.confirm(&verified.binding, &shown, &digest, now));
+        match held {
+            Ok(None) => ReadyOr::ready(Ok(verified.user)),
+            Ok(Some(first_use)) => ReadyOr::pending(async {
+                let once = confirmation::used_once(first_use).await;
+                once.map(|()| verified.user).map_err(Reason::error)
+            }),
+            Err(reason) => ReadyOr::ready(Err(reason.error())),
+        }
+    }
+
+    fn dpop(&self) -> Option<&DpopVerifier> {
+        self.0.enforced.dpop.as_ref()
     }
 }
 
@@ -81,6 +105,8 @@ pub struct ResourceServerBuilder {
     clock: Arc<dyn Clock>,
     crypto: Option<CryptoBackend>,
     cache: usize,
+    confirmation: Confirmation,
+    dpop: Option<DpopOptions>,
 }
 
 impl ResourceServerBuilder {
@@ -123,11 +149,26 @@ impl ResourceServerBuilder {
         self
     }
 
+    /// What is done with tokens that are bound to a client certificate (RFC 8705), and with those
+    /// that are bound to nothing. By default the former are refused and the latter accepted.
+    pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
+        self.confirmation = confirmation;
+        self
+    }
+
+    /// Accepts tokens that are bound to a DPoP key (RFC 9449), from who proves to have it. By default
+    /// they are refused.
+    pub fn dpop(mut self, options: DpopOptions) -> Self {
+        self.dpop = Some(options);
+        self
+    }
+
     /// The resource server.
     ///
     /// # Errors
     /// [`BuildError`] when there is no issuer, when two have the same name, when one lacks an
-    /// audience or usable keys, and when no signature backend is compiled in.
+    /// audience or usable keys, when the options of DPoP can't be meant, and when no signature
+    /// backend is compiled in.
     pub fn build(self) -> Result<ResourceServer, BuildError> {
         let crypto = self.crypto.ok_or(BuildError::Missing(
             "a signature backend: one of the features aws-lc-rs and rust-crypto",
@@ -145,6 +186,8 @@ impl ResourceServerBuilder {
         if names.len() < issuers.len() {
             return Err(BuildError::invalid("issuers", "two have the same name"));
         }
+        let dpop = self.dpop.map(|dpop| dpop.build(Arc::clone(&self.clock), crypto, self.leeway));
+        let enforced = Enforced { confirmation: self.confirmation, dpop: dpop.transpose()? };
         Ok(ResourceServer(Arc::new(Inner {
             issuers,
             leeway: self.leeway,
@@ -152,6 +195,7 @@ impl ResourceServerBuilder {
             clock: self.clock,
             crypto,
             cache: TokenCache::new(self.cache),
+            enforced,
         })))
     }
 }

@@ -6,11 +6,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tower_service::Service;
 
 use super::{
-    AuthError, Presented,
+    AuthError, Presented, Scheme,
+    challenge::Asked,
     credentials::{self, Credential},
     future::{JwtAuthFuture, Pending},
     layer::Config,
@@ -58,8 +59,8 @@ where
             return JwtAuthFuture::inner(self.inner.clone(), request);
         };
         let refuse = |rejection| JwtAuthFuture::refused(rejection, &self.config, endpoint);
-        let answer = match self.config.ask(&request) {
-            Ok(answer) => answer,
+        let (scheme, answer) = match self.config.ask(&request) {
+            Ok(asked) => asked,
             Err(rejection) => return refuse(rejection),
         };
         self.config.hide_token(&mut request);
@@ -68,12 +69,15 @@ where
             Err(pending) => {
                 let (inner, config) = (self.inner.clone(), Arc::clone(&self.config));
                 return JwtAuthFuture::waiting(Pending::new(
-                    pending, inner, request, config, endpoint,
+                    pending, inner, request, config, endpoint, scheme,
                 ));
             }
         };
-        match self.config.admit(&mut request, verdict) {
-            Ok(()) => JwtAuthFuture::inner(self.inner.clone(), request),
+        match self.config.admit(&mut request, scheme, verdict) {
+            Ok(()) => {
+                let nonce = self.config.nonce(scheme);
+                JwtAuthFuture::inner(self.inner.clone(), request).with_nonce(nonce)
+            }
             Err(rejection) => refuse(rejection),
         }
     }
@@ -81,38 +85,61 @@ where
 
 impl Config {
     /// Puts the request's token to the verifier. `None` for a request that may go without.
-    fn ask<B>(&self, request: &Request<B>) -> Result<Option<ReadyOr<Verdict>>, Rejection> {
-        match credentials::find(request.headers(), self.api_key_header) {
-            Ok(Credential::Token(token)) => {
-                Ok(Some(self.verifier.verify(&Presented::by(request, token))))
+    fn ask<B>(
+        &self,
+        request: &Request<B>,
+    ) -> Result<(Scheme, Option<ReadyOr<Verdict>>), Rejection> {
+        let dpop = self.verifier.dpop();
+        let (scheme, token) = match credentials::find(request.headers(), self.api_key_header) {
+            Ok(Credential::Token(token)) => (Scheme::Bearer, token),
+            Ok(Credential::Dpop(token)) if dpop.is_some() => (Scheme::Dpop, token),
+            Ok(Credential::Nothing) if self.optional => return Ok((Scheme::Bearer, None)),
+            Ok(_) => {
+                let scope = &self.scopes.list(request);
+                let asked = Asked { scope, dpop, ..Asked::default() };
+                return Err(self.challenger.missing(asked));
             }
-            Ok(Credential::Nothing) if self.optional => Ok(None),
-            Ok(Credential::Nothing | Credential::OtherScheme) => {
-                Err(self.challenger.missing(&self.scopes.list(request)))
+            Err(why) => {
+                return Err(self.challenger.unreadable(why, Asked { dpop, ..Asked::default() }));
             }
-            Err(why) => Err(self.challenger.unreadable(why)),
-        }
+        };
+        let presented = Presented::by(request, token).with_scheme(scheme);
+        Ok((scheme, Some(self.verifier.verify(&presented))))
     }
 
     fn hide_token<B>(&self, request: &mut Request<B>) {
-        credentials::hide(request.headers_mut(), self.api_key_header, self.strip_token);
+        let dpop = self.verifier.dpop().is_some();
+        credentials::hide(request.headers_mut(), self.api_key_header, dpop, self.strip_token);
+    }
+
+    /// What the next proof must have, told with every answer to a request that had one: RFC 9449,
+    /// section 9.2.
+    pub(crate) fn nonce(&self, scheme: Scheme) -> Option<HeaderValue> {
+        match scheme {
+            Scheme::Dpop => self.verifier.dpop()?.nonce(),
+            Scheme::Bearer => None,
+        }
     }
 
     /// Writes down the caller, if the token holds and grants enough. No verdict is nobody.
     pub(crate) fn admit<B>(
         &self,
         request: &mut Request<B>,
+        scheme: Scheme,
         verdict: Option<Verdict>,
     ) -> Result<(), Rejection> {
-        let needed = |request: &Request<B>| self.scopes.list(request);
+        let refuse = |refusal: &dyn Fn(Asked<'_>) -> Rejection| {
+            refusal(Asked { scheme, scope: &self.scopes.list(request), dpop: self.verifier.dpop() })
+        };
+        let challenger = &self.challenger;
         let user = match verdict.transpose() {
             Ok(user) => user,
-            Err(error) => return Err(self.challenger.refused(&error, &needed(request))),
+            Err(error) => return Err(refuse(&|asked| challenger.refused(&error, asked))),
         };
         if !self.scopes.admit(request, user.as_deref()) {
             return Err(match user {
-                Some(_) => self.challenger.insufficient(&needed(request)),
-                None => self.challenger.missing(&needed(request)),
+                Some(_) => refuse(&|asked| challenger.insufficient(asked)),
+                None => refuse(&|asked| challenger.missing(asked)),
             });
         }
         // Always written, nobody included: what stood there before was nobody's business here.

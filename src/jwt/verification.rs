@@ -28,6 +28,7 @@ async fn verify_jwt(server: &Inner, facts: &Facts) -> Result<Verified, Reason> {
     }
     let typ = header.token_type.as_deref();
     let times = issuer.rules.check(&claims, typ, now, server.leeway)?;
+    let binding = server.enforced.read(&claims)?;
     let user = claims::identity(&issuer.rules.issuer, times, claims)?;
     let signature = compact.signature()?;
 
@@ -37,8 +38,8 @@ async fn verify_jwt(server: &Inner, facts: &Facts) -> Result<Verified, Reason> {
         return Err(Reason::Unverifiable);
     }
 
-    confirmation::check(server, facts, &user).await?;
-    let verified = Verified { user: Arc::new(user), times };
+    confirmation::check(&server.enforced, facts, &binding, now).await?;
+    let verified = Verified { user: Arc::new(user), times, binding };
     revocation::check(server, &verified).await?;
     server.cache.insert(facts.digest, verified.clone(), now);
     Ok(verified)

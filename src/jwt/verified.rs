@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Presented, Reason, claims::Times, resource_server::Inner};
+use super::{Presented, Reason, claims::Times, confirmation::Binding, resource_server::Inner};
 use crate::identity::UserIdentity;
 
 /// What verifying a token found, and what must still be so when it comes again. Cheap to clone.
@@ -10,6 +10,8 @@ use crate::identity::UserIdentity;
 pub(crate) struct Verified {
     pub(crate) user: Arc<UserIdentity>,
     pub(crate) times: Times,
+    /// Held against every request anew: proofs serve once.
+    pub(crate) binding: Binding,
 }
 
 impl Verified {
@@ -22,6 +24,6 @@ impl Verified {
         now: Duration,
     ) -> Result<(), Reason> {
         self.times.check(now, server.leeway)
-        // Here also: the generation of the keys, the binding, the revocation.
+        // Here also: the generation of the keys, the revocation.
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
+use super::{DpopVerifier, dpop::Flaw};
 use crate::{future::ReadyOr, identity::UserIdentity};
 
 /// Tells whose an access token is. [`ResourceServer`](super::ResourceServer) is one; an application
@@ -32,6 +33,13 @@ pub trait TokenVerifier: Debug + Send + Sync + 'static {
     /// Whose the token is. It is read during the call: what a pending answer needs of it, it owns.
     /// Dropping a pending answer must do no harm.
     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>>;
+
+    /// How DPoP proofs (RFC 9449) are asked for, by a verifier that checks them: one that hands
+    /// tokens on to a [`ResourceServer`](super::ResourceServer) answers with what that one answers.
+    /// By default none are, and the layer takes no token of the scheme `DPoP`.
+    fn dpop(&self) -> Option<&DpopVerifier> {
+        None
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
@@ -39,12 +47,20 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
         (**self).verify(presented)
     }
+
+    fn dpop(&self) -> Option<&DpopVerifier> {
+        (**self).dpop()
+    }
 }
 
 #[deny(clippy::missing_trait_methods)]
 impl<T: TokenVerifier + ?Sized> TokenVerifier for Box<T> {
     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
         (**self).verify(presented)
+    }
+
+    fn dpop(&self) -> Option<&DpopVerifier> {
+        (**self).dpop()
     }
 }
 
@@ -54,6 +70,8 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Box<T> {
 pub struct Presented<'a> {
     /// The token, as it stands in the request.
     pub token: &'a str,
+    /// Under which scheme it stands there.
+    pub scheme: Scheme,
     /// The request's method.
     pub method: &'a Method,
     /// The request's target, as this server sees it.
@@ -65,16 +83,23 @@ pub struct Presented<'a> {
 }
 
 impl<'a> Presented<'a> {
-    /// The token of a request.
+    /// The token of a request, as a bearer token.
     #[must_use]
     pub fn by<B>(request: &'a Request<B>, token: &'a str) -> Self {
         Self {
             token,
+            scheme: Scheme::Bearer,
             method: request.method(),
             uri: request.uri(),
             headers: request.headers(),
             extensions: request.extensions(),
         }
+    }
+
+    /// The same under another scheme.
+    #[must_use]
+    pub fn with_scheme(self, scheme: Scheme) -> Self {
+        Self { scheme, ..self }
     }
 
     /// A token without a request, which can be bound to nothing.
@@ -92,6 +117,17 @@ impl Debug for Presented<'_> {
     }
 }
 
+/// How a request says that it presents an access token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scheme {
+    /// `Authorization: Bearer` (RFC 6750), or a header of its own: who has the token may use it.
+    #[default]
+    Bearer,
+    /// `Authorization: DPoP` (RFC 9449): who has the token must also prove to have its key.
+    Dpop,
+}
+
 /// Why a token was not accepted. Says nothing that the token's sender must not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{description}")]
@@ -100,7 +136,7 @@ pub struct AuthError {
     description: &'static str,
 }
 
-/// The kinds of [`AuthError`]: the error codes of RFC 6750, section 3.1, and an outage.
+/// The kinds of [`AuthError`]: the error codes of RFC 6750, section 3.1, and of RFC 9449, and an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuthErrorKind {
@@ -110,6 +146,10 @@ pub enum AuthErrorKind {
     InvalidToken,
     /// The token holds, but does not grant this: 403. The caller's fault.
     InsufficientScope,
+    /// The DPoP proof does not hold, or there is none: 401. The caller's fault.
+    InvalidDpopProof,
+    /// The DPoP proof needs the nonce that stands in the answer: 401. The client tries again with it.
+    UseDpopNonce,
     /// Whether the token holds can't be told now: 503. Our fault.
     Unavailable,
 }
@@ -147,8 +187,8 @@ impl AuthError {
     }
 }
 
-/// Why a token was refused. All but `Unverifiable` and `Unavailable` can be read off the token itself, so that telling
-/// them apart gives nothing away.
+/// Why a token was refused. All but `Unverifiable` and `Unavailable` can be read off the request itself, so
+/// that telling them apart gives nothing away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// Longer than the cap.
@@ -169,6 +209,16 @@ pub(crate) enum Reason {
     TooLongLived,
     /// Bound to a key that is not checked.
     Bound,
+    /// Bound to nothing, where it must be.
+    Unbound,
+    /// Bound to another certificate than the peer's, if it has one.
+    WrongPeer,
+    /// Bound to a DPoP key, and presented as a bearer token.
+    DpopToken,
+    /// Presented under the scheme DPoP, and not bound to a DPoP key.
+    NoDpopToken,
+    /// The DPoP proof does not hold.
+    Proof(Flaw),
     /// It can't be told now.
     Unavailable,
 }
@@ -176,6 +226,7 @@ pub(crate) enum Reason {
 impl Reason {
     pub(crate) const fn error(self) -> AuthError {
         let kind = match self {
+            Self::Proof(flaw) => return flaw.error(),
             Self::Unavailable => AuthErrorKind::Unavailable,
             _ => AuthErrorKind::InvalidToken,
         };
@@ -193,6 +244,13 @@ impl Reason {
             Self::NotYetValid => "The access token is not valid yet.",
             Self::TooLongLived => "The access token is valid for too long.",
             Self::Bound => "The access token is bound to a key, which this server does not check.",
+            Self::Unbound => "The access token is not bound to a key, as it must be here.",
+            Self::WrongPeer => {
+                "The access token is bound to a certificate that the peer has not shown."
+            }
+            Self::DpopToken => "The access token is bound to a key, and needs the scheme DPoP.",
+            Self::NoDpopToken => "The access token is not bound to a key of DPoP.",
+            Self::Proof(flaw) => flaw.description(),
             Self::Unavailable => "Access tokens cannot be verified at the moment.",
         }
     }
