@@ -18,6 +18,10 @@ use std::{
 
 use axum::{Router, routing::get};
 use futures_util::future::join_all;
+use palisade::{
+    Secret,
+    jwt::{ApiKeyFile, NewApiKey},
+};
 use pki::{Authority, GATEWAY, OUTSIDER};
 use reqwest::{Certificate, Client, Identity, Response};
 use serde_json::{Value, json};
@@ -84,6 +88,33 @@ async fn two_processes_over_one_redis_admit_together_what_one_would() {
     let statuses: Vec<_> = join_all(answers).await.iter().map(|a| a.status().as_u16()).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 20, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 40, "{statuses:?}");
+}
+
+#[tokio::test]
+async fn api_keys_are_accepted_beside_tokens_until_they_are_revoked() {
+    const PEPPER: &str = "a pepper for tests";
+    let setup = Setup::new("keys", "[many]\nrequests_per_minute = 1000\n");
+    let path = Path::new(&setup.tiers).with_file_name("keys.json");
+    let file = ApiKeyFile::new(&path, &Secret::new(PEPPER.into())).unwrap();
+    let issued = file.issue(NewApiKey::new("keys", "ann").tier("many")).unwrap();
+    let keys = ["--api-keys", path.to_str().unwrap(), "--pepper", PEPPER];
+    let server = Server::start(&[&setup.arguments()[..], &keys].concat());
+    let client = Client::new();
+    let body = json!({"prompt": "The lamp", "max_tokens": 1});
+    let status = async |credential: &str| {
+        ask(&client, server.addr, credential, &body).await.status().as_u16()
+    };
+    assert_eq!(status(issued.key.expose()).await, 200);
+    assert_eq!(status(&setup.token("many")).await, 200);
+
+    file.revoke(&issued.record.id).unwrap();
+    let since = Instant::now();
+    while status(issued.key.expose()).await == 200 {
+        assert!(since.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status(issued.key.expose()).await, 401);
+    assert_eq!(status(&setup.token("many")).await, 200);
 }
 
 #[tokio::test]

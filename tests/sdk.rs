@@ -7,7 +7,13 @@ mod support;
 
 use std::{fs, path::Path, process::Command};
 
+use palisade::{
+    Secret,
+    jwt::{ApiKeyFile, NewApiKey},
+};
 use server::Server;
+
+const PEPPER: &str = "a pepper for tests";
 
 const TIERS: &str = "
 [roomy]
@@ -23,6 +29,21 @@ fn openai() {
     run("openai");
 }
 
+/// As every client of that API has one: `sk-…`, in the place of a token.
+#[test]
+fn openai_with_api_keys() {
+    let folder = server::folder("keys");
+    let pepper = Secret::new(PEPPER.into());
+    let file = ApiKeyFile::new(folder.join("keys.json"), &pepper).unwrap();
+    let file = file.with_prefix("sk-pal-").unwrap();
+    let key = |subject: &str, tier: &str| {
+        file.issue(NewApiKey::new("keys", subject).tier(tier)).unwrap().key.expose().clone()
+    };
+    let credentials = [key("ann", "roomy"), key("bob", "slow")];
+    let keys = folder.join("keys.json");
+    run_as("openai", Some(&credentials), &["--api-keys", keys.to_str().unwrap()]);
+}
+
 #[test]
 fn anthropic() {
     run("anthropic");
@@ -35,6 +56,11 @@ fn huggingface() {
 
 /// Runs `tests/sdk/NAME_sdk.py` against a server of its own.
 fn run(name: &str) {
+    run_as(name, None, &[]);
+}
+
+/// With these credentials in the place of tokens, and these further arguments.
+fn run_as(name: &str, credentials: Option<&[String; 2]>, arguments: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/venv/bin/python");
     if !python.exists() {
@@ -43,15 +69,19 @@ fn run(name: &str) {
     let folder = server::folder(name);
     let (key, tiers) = (folder.join("key.pem"), folder.join("tiers.toml"));
     fs::write(&tiers, TIERS).unwrap();
-    let (token, slow) = (server::token(&key, "roomy", "ann"), server::token(&key, "slow", "bob"));
-    let server = Server::start(&[
+    let tokens = [server::token(&key, "roomy", "ann"), server::token(&key, "slow", "bob")];
+    let [token, slow] = credentials.unwrap_or(&tokens);
+    let own = [
         "--dev-key",
         key.to_str().unwrap(),
         "--tiers",
         tiers.to_str().unwrap(),
         "--tokens-per-second",
         "200",
-    ]);
+        "--pepper",
+        PEPPER,
+    ];
+    let server = Server::start(&[&own, arguments].concat());
     let output = Command::new(python)
         .arg(root.join(format!("tests/sdk/{name}_sdk.py")))
         .env("BASE", format!("http://{}", server.addr))

@@ -37,6 +37,11 @@ pub(crate) struct Config {
     #[arg(long, value_name = "TIER:SUBJECT", requires = "dev_key", value_parser = tier_and_subject)]
     pub(crate) print_token: Option<(String, String)>,
 
+    /// API keys to accept beside tokens, of a file that the example `api_keys` makes, under the same
+    /// pepper. It is read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "pepper")]
+    pub(crate) api_keys: Option<PathBuf>,
+
     /// The tiers, in TOML. Without it: `free`, `paid` and `enterprise`.
     #[arg(long, value_name = "FILE")]
     pub(crate) tiers: Option<PathBuf>,
@@ -45,7 +50,8 @@ pub(crate) struct Config {
     #[arg(long, value_name = "memory|redis://…", default_value = "memory")]
     pub(crate) store: String,
 
-    /// The secret that keys every record in the store, the same for all servers that share it.
+    /// The secret that keys every record in the store and every API key, the same for all servers that
+    /// share them.
     #[arg(long, env = "PALISADE_PEPPER", hide_env_values = true, value_name = "TEXT")]
     pub(crate) pepper: Option<String>,
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use axum::Router;
 use palisade::{
-    BoxError, Routes, Stack,
-    jwt::{Issuer, JwtAuthLayer, KeySet, ResourceServer},
+    BoxError, Routes, Secret, Stack,
+    jwt::{ApiKeyFile, ApiKeys, Issuer, JwtAuthLayer, KeySet, ResourceServer},
     peer_cert::{PeerCertLayer, PeerRule},
     prompt_guard::{Action, InjectionRules, PersonalData, PromptGuardLayer, Secrets},
     rate_limit::{Tier, TieredRateLimitLayer},
@@ -25,9 +25,12 @@ pub(crate) fn guarded(
 
     let issuer =
         Issuer::jwks(&config.issuer, KeySet::from_json(key_set)?).audience(&config.audience);
-    let jwt = JwtAuthLayer::builder(ResourceServer::builder().issuer(issuer).build()?)
-        .routes(routes.clone())
-        .build()?;
+    let server = ResourceServer::builder().issuer(issuer).build()?;
+    let jwt = match api_keys(config)? {
+        Some(keys) => JwtAuthLayer::builder(keys.or(server)),
+        None => JwtAuthLayer::builder(server),
+    };
+    let jwt = jwt.routes(routes.clone()).build()?;
 
     let tiers = tiers(config.tiers.as_deref())?;
     let mut limits = TieredRateLimitLayer::builder(stores)
@@ -70,6 +73,12 @@ pub(crate) async fn stores(config: &Config) -> Result<Stores, BoxError> {
     });
     let redis = RedisStore::builder(&config.store).connect().await?;
     Ok(Stores::new(Arc::new(redis), Pepper::from_secret(pepper)))
+}
+
+fn api_keys(config: &Config) -> Result<Option<ApiKeys>, BoxError> {
+    let (Some(file), Some(pepper)) = (&config.api_keys, &config.pepper) else { return Ok(None) };
+    let pepper = Secret::new(pepper.clone().into_bytes());
+    Ok(Some(ApiKeyFile::new(file, &pepper)?.open()?))
 }
 
 /// The issuer's keys, from a file or over the network.

@@ -1,4 +1,4 @@
-//! Credentials that are no JWTs: API keys, opaque tokens.
+//! Credentials that are no JWTs and no API keys, which `AnyOf` has told apart: opaque tokens.
 
 use super::{Facts, resource_server::Inner, service::Verdict};
 

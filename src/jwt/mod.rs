@@ -122,6 +122,20 @@
 //! # }
 //! ```
 //!
+//! # API keys
+//! Every client of an OpenAI-compatible server sends a key as its bearer. [`ApiKeyFile`] makes such keys,
+//! `sk-pal-…`, and keeps their keyed hashes in a file; [`ApiKeys`] accepts them, alone
+//! (`JwtAuthLayer::builder(keys)`) or beside tokens (`JwtAuthLayer::builder(keys.or(server))`), told apart by
+//! their prefix alone. They give the same identity as tokens: subject, tier, scopes, end. A change of the file
+//! counts within about a second.
+//!
+//! # Revocation
+//! [`Revocations`] ends tokens and keys before their time: one by issuer and id, or all of a subject that were
+//! issued before some time. They stand in the store that the processes of a server share. Each keeps the
+//! store's last answers for at most 10 seconds, which is how long a revocation may take to count elsewhere,
+//! and what spares a token in use the round trip. If the store does not answer, tokens are refused with 503
+//! once the last answer is older than that.
+//!
 //! # What a proxy in front can break
 //! A proxy that sets its own `Authorization`, or adds one to a request that has one, causes 401 and 400.
 //! A proxy that normalises paths is fine; scope rules read a path in every way it may be meant, but a server
@@ -134,6 +148,8 @@
 //! [`require_scopes`]: JwtAuthLayerBuilder::require_scopes
 
 mod algorithm;
+mod any_of;
+mod api_key;
 mod cache;
 mod challenge;
 mod claims;
@@ -165,6 +181,11 @@ mod verifier;
 pub use self::resource_server::verify_signature;
 pub use self::{
     algorithm::Algorithm,
+    any_of::AnyOf,
+    api_key::{
+        ApiKeyError, ApiKeyFile, ApiKeyRecord, ApiKeyState, ApiKeyUse, ApiKeys, IssuedApiKey,
+        NewApiKey,
+    },
     claims::AccessTokenProfile,
     confirmation::Confirmation,
     crypto::CryptoBackend,
@@ -174,6 +195,7 @@ pub use self::{
     keys::{KeySet, SkippedKey},
     layer::{JwtAuthLayer, JwtAuthLayerBuilder},
     resource_server::{ResourceServer, ResourceServerBuilder},
+    revocation::{Revocable, Revocations},
     service::JwtAuth,
     verifier::{AuthError, AuthErrorKind, Presented, Scheme, TokenVerifier},
 };

@@ -24,6 +24,6 @@ impl Verified {
         now: Duration,
     ) -> Result<(), Reason> {
         self.times.check(now, server.leeway)
-        // Here also: the generation of the keys, the revocation.
+        // Here also: the generation of the keys. `Revocable` looks after revocation.
     }
 }

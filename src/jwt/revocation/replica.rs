@@ -1,0 +1,138 @@
+//! The store's last answers: a bounded copy, each with its age.
+
+use std::{
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::store::Key;
+
+/// A set-associative map: a key names the one small set that it may stand in. What is pushed out is
+/// asked for again.
+pub(super) struct Replica {
+    sets: Box<[Mutex<Vec<Answer>>]>,
+}
+
+struct Answer {
+    key: Key,
+    value: Option<u64>,
+    asked_at: Duration,
+    renewed_at: Duration,
+}
+
+/// What an answer is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It counts.
+    Fresh(Option<u64>),
+    /// It counts, and the caller is the one to ask for a newer one.
+    Ageing(Option<u64>),
+    /// There is none, or none that is new enough.
+    Unknown,
+}
+
+impl Replica {
+    /// For about so many answers, and one at least.
+    pub(super) fn new(answers: usize) -> Self {
+        let sets = answers.div_ceil(WAYS).max(1);
+        Self { sets: (0..sets).map(|_| Mutex::default()).collect() }
+    }
+
+    /// As large, with nothing in it.
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.sets.len() * WAYS)
+    }
+
+    pub(super) fn get(&self, key: Key, now: Duration, staleness: Duration) -> Standing {
+        let Some(mut set) = self.set(&key) else { return Standing::Unknown };
+        let Some(answer) = set.iter_mut().find(|answer| answer.key == key) else {
+            return Standing::Unknown;
+        };
+        if now.saturating_sub(answer.asked_at) >= staleness {
+            return Standing::Unknown;
+        }
+        // One asks, and if it does not succeed, another a little later.
+        let ageing = now.saturating_sub(answer.asked_at) >= staleness / 2
+            && now.saturating_sub(answer.renewed_at) >= staleness / 8;
+        if !ageing {
+            return Standing::Fresh(answer.value);
+        }
+        answer.renewed_at = now;
+        Standing::Ageing(answer.value)
+    }
+
+    /// Keeps an answer, unless one to a later question is there.
+    pub(super) fn put(&self, key: Key, value: Option<u64>, asked_at: Duration) {
+        let Some(mut set) = self.set(&key) else { return };
+        let new = Answer { key, value, asked_at, renewed_at: Duration::ZERO };
+        if let Some(old) = set.iter_mut().find(|answer| answer.key == key) {
+            if old.asked_at <= asked_at {
+                *old = new;
+            }
+        } else if set.len() < WAYS {
+            set.push(new);
+        } else if let Some(oldest) = set.iter_mut().min_by_key(|answer| answer.asked_at) {
+            *oldest = new;
+        }
+    }
+
+    fn set(&self, key: &Key) -> Option<MutexGuard<'_, Vec<Answer>>> {
+        let (low, _) = key.as_bytes().split_first_chunk()?;
+        let index = u64::from_le_bytes(*low).checked_rem(self.sets.len() as u64)?;
+        let set = self.sets.get(usize::try_from(index).ok()?)?;
+        Some(set.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replica({} answers)", self.sets.len() * WAYS)
+    }
+}
+
+const WAYS: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn key(number: u64) -> Key {
+        crate::store::Pepper::from_secret("x").key("test").with(&number.to_le_bytes()).finish()
+    }
+
+    #[test]
+    fn an_answer_is_renewed_by_one_before_it_is_too_old() {
+        let replica = Replica::new(8);
+        let get = |at: u32| replica.get(key(1), SECOND * at, SECOND * 8);
+        assert_eq!(get(0), Standing::Unknown);
+        replica.put(key(1), Some(5), SECOND);
+        assert_eq!(get(4), Standing::Fresh(Some(5)));
+        assert_eq!(get(5), Standing::Ageing(Some(5)));
+        assert_eq!(get(5), Standing::Fresh(Some(5)), "only one asks");
+        assert_eq!(get(6), Standing::Ageing(Some(5)), "and another, since nothing came of it");
+        assert_eq!(get(9), Standing::Unknown);
+    }
+
+    #[test]
+    fn a_late_answer_does_not_undo_a_newer_one() {
+        let replica = Replica::new(8);
+        replica.put(key(1), Some(1), SECOND * 3);
+        replica.put(key(1), None, SECOND * 2);
+        assert_eq!(replica.get(key(1), SECOND * 3, SECOND), Standing::Fresh(Some(1)));
+    }
+
+    #[test]
+    fn a_flood_adds_no_memory_and_pushes_out_the_oldest() {
+        let replica = Replica::new(16);
+        for number in 0..1000 {
+            replica.put(key(number), None, SECOND);
+        }
+        let kept: usize = replica.sets.iter().map(|set| set.lock().unwrap().len()).sum();
+        assert!(kept <= 16);
+        assert_eq!(replica.get(key(999), SECOND, SECOND), Standing::Fresh(None));
+        assert_eq!(replica.get(key(1), SECOND, Duration::ZERO), Standing::Unknown);
+    }
+}
