@@ -189,3 +189,29 @@ fn a_known_subject_is_admitted_without_an_allocation() {
     let counted = allocation_counter::measure(|| (0..1000).for_each(|_| acquire()));
     assert_eq!(counted.count_total, 0);
 }
+
+#[test]
+fn a_record_takes_as_much_as_the_manual_says() {
+    const RECORDS: u64 = 200_000;
+    let limits = [
+        Limit::rate(LimitId::of("requests"), 100, std::time::Duration::from_secs(60)),
+        Limit::rate(LimitId::of("tokens"), 10_000, std::time::Duration::from_secs(60)),
+        Limit::slots(LimitId::of("slots"), 4),
+    ];
+    let mut stores = Vec::with_capacity(1);
+    let counted = allocation_counter::measure(|| {
+        let store = MemoryStore::builder().shards(16).build().unwrap();
+        for n in 0..RECORDS {
+            let mut bytes = [0; 16];
+            let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+            bytes[..8].copy_from_slice(&hash);
+            bytes[8..].copy_from_slice(&hash);
+            let charges = limits.map(|limit| Charge::new(Key::from_bytes(bytes), limit, 1));
+            let answer = store.acquire(&Admission::new(ReservationId::next(), &charges));
+            assert!(answer.try_now().is_ok());
+        }
+        stores.push(store);
+    });
+    let bytes = counted.bytes_current as u64 / RECORDS;
+    assert!((130..190).contains(&bytes), "{bytes} bytes to a record");
+}

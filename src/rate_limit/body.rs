@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use super::{reservation::SettleOnDrop, settlement::Outcome};
 use crate::{
     inference::UsageReader,
-    reservation::{Meter as _, Observed},
+    reservation::{Meter as _, Observed, TokenUsage},
 };
 
 pin_project! {
@@ -38,7 +38,7 @@ struct Metering {
 }
 
 impl<R: Body<Data = Bytes>> MeteredBody<R> {
-    /// A body that is counted nowhere: of an exempt route.
+    /// A body that is counted nowhere: of an exempt route, or of a connection that is something else from now on.
     pub(super) fn unmetered(inner: R) -> Self {
         Self { inner, metering: None }
     }
@@ -136,6 +136,12 @@ impl Drop for Metering {
         let reservation = self.settle.reservation();
         if let Some(usage) = self.reader.usage() {
             reservation.observe(Observed::Stated(usage));
+        } else if let Some(output) = self.reader.stated_output() {
+            // The prompt is left to the estimate.
+            reservation.observe(Observed::Stated(TokenUsage::new(0, output)));
+        }
+        if self.reader.reads_text() {
+            reservation.estimates_by_text();
         }
         reservation.observe(Observed::OutputSoFar(self.reader.output_estimate()));
     }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -32,7 +32,7 @@ pin_project! {
     pub struct TieredRateLimitFuture<S, B> where S: Service<Request<B>> {
         config: Arc<Config>,
         endpoint: Endpoint,
-        head_only: bool,
+        method: Method,
         #[pin]
         state: State<S, B>,
     }
@@ -42,10 +42,10 @@ impl<S: Service<Request<B>>, B> TieredRateLimitFuture<S, B> {
     pub(super) fn new(
         config: Arc<Config>,
         endpoint: Endpoint,
-        head_only: bool,
+        method: Method,
         state: State<S, B>,
     ) -> Self {
-        Self { config, endpoint, head_only, state }
+        Self { config, endpoint, method, state }
     }
 }
 
@@ -126,7 +126,7 @@ where
                 StateProj::Calling { future, settle } => {
                     let answer = ready!(future.poll(cx));
                     let settle = settle.take();
-                    return Poll::Ready(answered(answer, settle, this.config, *this.head_only));
+                    return Poll::Ready(answered(answer, settle, this.config, this.method));
                 }
             };
             this.state.set(next);
@@ -139,7 +139,7 @@ fn answered<R, E>(
     answer: Result<Response<R>, E>,
     settle: Option<SettleOnDrop>,
     config: &Config,
-    head_only: bool,
+    method: &Method,
 ) -> Result<Response<ResponseBody<MeteredBody<R>>>, E>
 where
     R: Body<Data = bytes::Bytes>,
@@ -160,7 +160,13 @@ where
         settle.reservation().write_headers(response.headers_mut());
     }
     let (parts, body) = response.into_parts();
-    let body = MeteredBody::new(body, settle, &parts, head_only);
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS
+        || (method == Method::CONNECT && parts.status.is_success())
+    {
+        settle.leave_to_meter();
+        return Ok(Response::from_parts(parts, ResponseBody::inner(MeteredBody::unmetered(body))));
+    }
+    let body = MeteredBody::new(body, settle, &parts, method == Method::HEAD);
     Ok(Response::from_parts(parts, ResponseBody::inner(body)))
 }
 

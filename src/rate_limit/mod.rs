@@ -14,6 +14,7 @@
 //! | the request | tokens | the request itself |
 //! |---|---|---|
 //! | is answered to the end | what the handler reported, else what the answer states, else what was reserved | charged |
+//! | is answered by a stream that states nothing | as much, and no less than the prompt and what it streamed, by estimate | charged |
 //! | is dropped mid-stream | the prompt and the output so far, or all that was reserved ([`keep_reservation_on_abort`]) | charged |
 //! | is dropped before the head of its answer | what was reserved | charged |
 //! | is answered, and the guard cuts the answer short | the prompt and what was let through | charged |
@@ -21,7 +22,8 @@
 //! | is blocked by the guard, or answered with 4xx | none | charged |
 //! | is answered with 5xx, or the service fails | none | charged, or not ([`refund_failed_requests`]) |
 //!
-//! A slot is held until the last byte of the answer, its error, or its drop.
+//! A slot is held until the last byte of the answer, its error, or its drop. A connection that becomes something else, a
+//! WebSocket for one (101, or `CONNECT`), holds it for as long as its handler keeps the [`UsageMeter`](crate::UsageMeter).
 //!
 //! Limits are kept per caller: by a keyed hash of the token's issuer and subject. The caller must have been
 //! identified, so `JwtAuthLayer` stands outside this layer; without it every request is refused with 500, and the log says

@@ -75,6 +75,11 @@ impl Reservation {
         headers::write(headers, &self.tier, standings.as_slice(), self.endpoint, unix);
     }
 
+    /// Hears that the output so far is told by the answer's text.
+    pub(super) fn estimates_by_text(&self) {
+        self.state().known.by_text = true;
+    }
+
     /// Settles, unless that was done.
     pub(super) fn settle(&self, outcome: Outcome) {
         let (base, more, Due { requests, tokens }) = {
@@ -88,15 +93,21 @@ impl Reservation {
                 due(outcome, &state.known, self.config.options),
             )
         };
-        // Later parts are given back first; what is used beyond all parts is the first one's debt.
-        let mut left = tokens;
-        for part in more.iter().rev() {
-            let spare = left.saturating_sub(base.tokens);
-            let used = spare.min(part.tokens);
+        // In the order in which they were granted: the store takes an earlier one to have been moved by whatever was
+        // given back before it, and would keep that much. What is used beyond all parts is the first one's debt.
+        let held = more.iter().fold(base.tokens, |sum, part| sum.saturating_add(part.tokens));
+        let mut left = tokens.min(held);
+        let mut take = |part: &Part| {
+            let used = left.min(part.tokens);
             left -= used;
-            self.give_back(part, 0, used, &self.tier.token_charges(self.record, part.tokens));
+            used
+        };
+        let used = take(&base).saturating_add(tokens.saturating_sub(held));
+        self.give_back(&base, requests, used, &self.tier.charges(self.record, base.tokens));
+        for part in &more {
+            let charges = self.tier.token_charges(self.record, part.tokens);
+            self.give_back(part, 0, take(part), &charges);
         }
-        self.give_back(&base, requests, left, &self.tier.charges(self.record, base.tokens));
     }
 
     fn give_back(&self, part: &Part, requests: u64, tokens: u64, charges: &Inline<Charge>) {
@@ -114,13 +125,11 @@ impl Reservation {
         self.config.store.settle(&Settlement::new(part.id, charges, receipts, used));
     }
 
-    /// Takes a refinement's grant in; gives it back if the request has ended meanwhile.
-    fn extend(&self, granted: Granted) {
+    /// Takes a refinement's grant of so many tokens in; gives it back if the request has ended meanwhile.
+    fn extend(&self, tokens: u64, granted: Granted) {
         let Granted { id, estimate, grant } = granted;
+        let part = Part { id, tokens, receipts: grant.receipts };
         let mut state = self.state();
-        let held = state.held();
-        let part =
-            Part { id, tokens: estimate.total().saturating_sub(held), receipts: grant.receipts };
         if state.settled {
             drop(state);
             self.give_back(&part, 0, 0, &self.tier.token_charges(self.record, part.tokens));
@@ -211,10 +220,10 @@ impl Meter for Reservation {
             return ReadyOr::ready(Ok(()));
         }
         match self.config.store.acquire(&Admission::new(id, charges.as_slice())).try_now() {
-            Ok(decision) => ReadyOr::ready(self.refined(id, estimate, &charges, decision)),
+            Ok(decision) => ReadyOr::ready(self.refined(id, more, estimate, &charges, decision)),
             Err(answer) => ReadyOr::pending(async move {
                 let decision = answer.await;
-                self.refined(id, estimate, &charges, decision)
+                self.refined(id, more, estimate, &charges, decision)
             }),
         }
     }
@@ -224,18 +233,25 @@ impl Reservation {
     fn refined(
         &self,
         id: ReservationId,
+        more: u64,
         estimate: TokenUsage,
         charges: &Inline<Charge>,
         decision: Result<Decision, StoreError>,
     ) -> Result<(), Rejection> {
         match decision {
             Ok(Decision::Admitted(grant)) => {
-                self.extend(Granted { id, estimate, grant });
+                self.extend(more, Granted { id, estimate, grant });
                 Ok(())
             }
             Ok(Decision::Refused(refusal)) => Err(self.refused(charges.as_slice(), &refusal)),
             Err(error) => Err(headers::unavailable(&error)),
         }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.settle(Outcome::Answered);
     }
 }
 
@@ -250,17 +266,24 @@ impl fmt::Debug for Reservation {
 pub(super) struct SettleOnDrop {
     reservation: Arc<Reservation>,
     outcome: Outcome,
+    /// The last meter settles in its place.
+    by_meter: bool,
 }
 
 impl SettleOnDrop {
     /// Settles as abandoned, unless told otherwise.
     pub(super) fn new(reservation: Arc<Reservation>) -> Self {
-        Self { reservation, outcome: Outcome::Abandoned }
+        Self { reservation, outcome: Outcome::Abandoned, by_meter: false }
     }
 
     /// Settles as `outcome` from now on.
     pub(super) fn set(&mut self, outcome: Outcome) {
         self.outcome = outcome;
+    }
+
+    /// Leaves it to whoever holds a meter. Once all are gone, the request is settled as answered.
+    pub(super) fn leave_to_meter(mut self) {
+        self.by_meter = true;
     }
 
     pub(super) fn outcome(&self) -> Outcome {
@@ -274,6 +297,8 @@ impl SettleOnDrop {
 
 impl Drop for SettleOnDrop {
     fn drop(&mut self) {
-        self.reservation.settle(self.outcome);
+        if !self.by_meter {
+            self.reservation.settle(self.outcome);
+        }
     }
 }

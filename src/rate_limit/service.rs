@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use tower_service::Service;
 
@@ -57,12 +57,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let head_only = request.method() == Method::HEAD;
+        let method = request.method().clone();
         let (endpoint, state) = match self.config.routes.classify(&request) {
             Route::Exempt => (Endpoint::Other, State::unmetered(self.inner.clone(), request)),
             Route::Guarded(endpoint) => (endpoint, self.admit(request, endpoint)),
         };
-        TieredRateLimitFuture::new(Arc::clone(&self.config), endpoint, head_only, state)
+        TieredRateLimitFuture::new(Arc::clone(&self.config), endpoint, method, state)
     }
 }
 
@@ -104,8 +104,10 @@ impl Wanted {
         let tier = Arc::clone(config.tier(identity).ok_or_else(no_tier)?);
         identity.set_tier(Some(Arc::clone(&tier.name)));
         // A length says little of images or of JSON's own characters: by itself it never refuses.
-        let room = tier.token_capacity().saturating_sub(config.default_output_tokens);
-        let estimate = TokenUsage::new(estimate.min(room), config.default_output_tokens);
+        // Nor does the guess at the answer, in a tier that admits less at once.
+        let capacity = tier.token_capacity();
+        let output = config.default_output_tokens.min(capacity);
+        let estimate = TokenUsage::new(estimate.min(capacity - output), output);
         Ok(Self { tier, record, estimate })
     }
 

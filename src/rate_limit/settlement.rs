@@ -30,6 +30,8 @@ pub(super) struct Known {
     pub(super) stated: Option<TokenUsage>,
     /// What the answer has so far, by estimate.
     pub(super) output_so_far: u64,
+    /// Whether that is an estimate by its text, not by the bytes that it came in.
+    pub(super) by_text: bool,
     /// What the guard let through of an answer that it cut.
     pub(super) let_through: Option<u64>,
     /// The guard withheld a whole answer.
@@ -73,6 +75,10 @@ fn tokens(outcome: Outcome, known: &Known, options: Options) -> u64 {
         Outcome::Answered => match (known.let_through, known.stated) {
             (Some(let_through), _) => known.by_output(let_through).total(),
             (None, Some(_)) => known.by_output(0).total(),
+            // A long stream that states nothing is not cheaper read to its end than left before it.
+            (None, None) if known.by_text => {
+                reserved.max(known.by_output(known.output_so_far).total())
+            }
             (None, None) => reserved,
         },
     }
@@ -151,6 +157,13 @@ mod tests {
     fn end_without_a_word_keeps_the_reservation() {
         let seen = Known { output_so_far: 5, ..known() };
         assert_eq!(tokens_due(Outcome::Answered, seen), 100);
+    }
+
+    #[test]
+    fn a_stream_without_a_word_pays_at_least_what_it_streamed() {
+        let long = Known { output_so_far: 5000, by_text: true, ..known() };
+        assert_eq!(tokens_due(Outcome::Answered, long), 5030);
+        assert_eq!(tokens_due(Outcome::Answered, Known { output_so_far: 5, ..long }), 100);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod books;
 mod cancellation;
 #[path = "../support/credentials.rs"]
 mod credentials;
+mod misuse;
 mod order;
 mod readiness;
 mod servers;

@@ -18,6 +18,7 @@ use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
 use palisade::{
     BoxError,
+    clock::ManualClock,
     future::ReadyOr,
     identity::{Identity, UserIdentity},
     rate_limit::{Tier, TieredRateLimitLayer, TieredRateLimitLayerBuilder},
@@ -59,6 +60,12 @@ impl Ledger {
     /// A store that answers after `delay`, as one across a network does.
     pub(crate) fn remote(delay: Duration) -> Arc<Self> {
         Self::with_delay(Some(delay))
+    }
+
+    /// One that counts by this clock.
+    pub(crate) fn by(clock: Arc<ManualClock>) -> Arc<Self> {
+        let memory = Arc::new(MemoryStore::builder().clock(clock).build().unwrap());
+        Arc::new(Self { memory, books: Arc::default(), delay: None })
     }
 
     fn with_delay(delay: Option<Duration>) -> Arc<Self> {

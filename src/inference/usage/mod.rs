@@ -31,6 +31,8 @@ pub struct UsageReader {
     mode: Mode,
     stated: Stated,
     finished: bool,
+    /// What it states may be of a part of the answer.
+    in_pieces: bool,
     /// Tokens in the text of the events so far.
     text: u64,
     /// Bytes that no event's text accounts for.
@@ -69,6 +71,7 @@ impl UsageReader {
             Mode::Opaque
         };
         let mut reader = Self {
+            in_pieces: matches!(mode, Mode::Events(_) | Mode::Lines(_)),
             mode,
             stated: Stated::default(),
             finished: false,
@@ -127,7 +130,9 @@ impl UsageReader {
     pub fn usage(&self) -> Option<TokenUsage> {
         let input = self.stated.input()?;
         let output = match self.stated.output() {
-            Some(stated) if self.finished || !self.in_pieces() => stated,
+            // There is no text without a token.
+            Some(0) if self.in_pieces => self.output_estimate(),
+            Some(stated) if self.finished || !self.in_pieces => stated,
             _ => self.output_estimate(),
         };
         Some(TokenUsage::new(input, output))
@@ -140,9 +145,14 @@ impl UsageReader {
         self.estimate().max(self.stated.output().unwrap_or(0))
     }
 
-    /// Whether what it states may be of a part of the answer.
-    fn in_pieces(&self) -> bool {
-        matches!(self.mode, Mode::Events(_) | Mode::Lines(_))
+    /// How many tokens the answer says it has itself.
+    pub(crate) fn stated_output(&self) -> Option<u64> {
+        self.stated.output()
+    }
+
+    /// Whether the estimate is made of the answer's text, and not of the bytes that it came in.
+    pub(crate) fn reads_text(&self) -> bool {
+        self.in_pieces
     }
 
     fn estimate(&self) -> u64 {
@@ -171,7 +181,7 @@ static PROMPT_TOKENS: HeaderName = HeaderName::from_static("x-prompt-tokens");
 static GENERATED_TOKENS: HeaderName = HeaderName::from_static("x-generated-tokens");
 
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+    headers.get(name)?.to_str().ok()?.trim().parse().ok().filter(stated::is_credible)
 }
 
 /// Without parameters, in lower case.

@@ -151,5 +151,14 @@ fn plus(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 fn count(value: Value<'_>) -> Option<u64> {
-    u64::try_from(value.whole()?).ok()
+    u64::try_from(value.whole()?).ok().filter(is_credible)
 }
+
+/// Whether an answer may have so many tokens. What is beyond is an error of the server's, and charged as it stands it
+/// would lock its caller out for years.
+pub(super) fn is_credible(tokens: &u64) -> bool {
+    *tokens <= MOST_TOKENS
+}
+
+/// Of one answer: thousands of times what any model gives.
+const MOST_TOKENS: u64 = 1 << 32;

@@ -87,10 +87,16 @@ impl Limits {
         Ok(gcra::standings(admission.charges, states.as_slice(), now))
     }
 
-    pub(super) fn settle(&self, settlement: &Settlement<'_>, now: u64) {
-        let mut locked = self.lock(settlement.charges);
-        let now = locked.now(now);
+    pub(super) fn settle(&self, settlement: &Settlement<'_>, now: impl FnOnce() -> u64) {
         let parts = settlement.charges.iter().zip(settlement.receipts).zip(settlement.used);
+        let unchanged = |((charge, _), used): ((&Charge, _), &u64)| {
+            Correction::of(charge, *used).changes_nothing()
+        };
+        if parts.clone().all(unchanged) {
+            return;
+        }
+        let mut locked = self.lock(settlement.charges);
+        let now = locked.now(now());
         for ((charge, receipt), used) in parts {
             let correction = Correction::of(charge, *used);
             if !correction.changes_nothing() {

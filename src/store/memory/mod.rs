@@ -23,7 +23,7 @@ use crate::{
 /// Every answer is ready at once: an admission counts as granted when `acquire` returns. An admission on
 /// known keys allocates nothing.
 ///
-/// **Bounded.** A record takes about 300 bytes, index included, whatever its key, and is reclaimed only when
+/// **Bounded.** A record of up to four limits takes about 170 bytes, index included, whatever its key, and is reclaimed only when
 /// it is idle: when it equals an absent one. So no flood of other keys resets a limit that is in use.
 /// When all records are in use, charges of further keys go, limit by limit, to records that all
 /// such keys share (`palisade_store_overflow_total` counts them): strict, and bounded. When there is no
@@ -84,7 +84,7 @@ impl MemoryStoreBuilder {
         Self { clock, ..self }
     }
 
-    /// How many keys' limits are kept, at about 300 bytes each: rounded up to fill all shards evenly.
+    /// How many keys' limits are kept, at about 170 bytes each: rounded up to fill all shards evenly.
     /// Default: 1,000,000.
     pub fn max_records(self, max_records: usize) -> Self {
         Self { max_records, ..self }
@@ -130,7 +130,7 @@ impl LimiterStore for MemoryStore {
     }
 
     fn settle(&self, settlement: &Settlement<'_>) {
-        self.limits.settle(settlement, self.now());
+        self.limits.settle(settlement, || self.now());
     }
 
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
@@ -219,8 +219,8 @@ mod tests {
 
     #[test]
     fn a_record_takes_what_the_manual_says() {
-        // The rest of the 300 bytes is the index and the spare room of both.
-        assert!(size_of::<(Key, record::Record)>() <= 224);
+        // The rest of the 170 bytes is the index and the spare room of both.
+        assert!(size_of::<(Key, record::Record)>() <= 120);
     }
 
     /// Its limit has drained, but a reservation that was moved by a refund could still be given back too much.

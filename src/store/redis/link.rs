@@ -1,28 +1,26 @@
 //! The connection to the server, and what its errors mean.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisError, RedisResult, ServerErrorKind, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
+    RedisError, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection,
 };
 
-use super::script::Program;
+use super::{connection::Connection, script::Program};
 use crate::{
     error::BuildError,
     runtime,
     store::{Key, StoreError},
 };
 
-/// One multiplexed connection that mends itself.
+/// Commands to the server, over a connection that mends itself, and the names of its keys.
 pub(super) struct Link {
-    client: Client,
-    manager: OnceLock<ConnectionManager>,
+    connection: Arc<Connection>,
     prefix: String,
 }
 
-// Not derived: the client knows the password.
+// Not derived: the connection knows the password.
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("prefix", &self.prefix).finish_non_exhaustive()
@@ -35,7 +33,7 @@ impl Link {
         let client = open(url).map_err(|_| {
             BuildError::invalid("url", "not a redis:// url, or one of an unsupported kind")
         })?;
-        Ok(Self { client, manager: OnceLock::new(), prefix })
+        Ok(Self { connection: Connection::new(client), prefix })
     }
 
     /// The name of a record, or of a fact of a `kind`. The key is a hash tag: what belongs to it stays together.
@@ -68,11 +66,7 @@ impl Link {
     }
 
     pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let mut manager = self.manager()?;
-        match runtime::timeout(PATIENCE, command.query_async(&mut manager)).await {
-            Ok(answer) => answer,
-            Err(runtime::Elapsed) => Err(no_answer()),
-        }
+        self.over(async |mut connection| command.query_async(&mut connection).await).await
     }
 
     /// The answers of all commands, each a value or an error.
@@ -80,38 +74,32 @@ impl Link {
         &self,
         commands: &Pipeline,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut manager = self.manager()?;
         let mut commands = commands.clone();
         commands.ignore_errors();
-        match runtime::timeout(PATIENCE, commands.query_async(&mut manager)).await {
-            Ok(answers) => answers,
-            Err(runtime::Elapsed) => Err(no_answer()),
-        }
+        self.over(async |mut connection| commands.query_async(&mut connection).await).await
     }
 
-    /// Made on first use, because making it needs the runtime.
-    fn manager(&self) -> RedisResult<ConnectionManager> {
-        if let Some(manager) = self.manager.get() {
-            return Ok(manager.clone());
+    /// What is asked over the connection, which is replaced if it breaks or does not answer.
+    async fn over<T>(
+        &self,
+        ask: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
+    ) -> RedisResult<T> {
+        let got = runtime::timeout(PATIENCE, self.connection.get()).await;
+        let (connection, number) = got.unwrap_or_else(|_| Err(no_answer()))?;
+        let answer = runtime::timeout(PATIENCE, ask(connection)).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer()));
+        if let Err(error) = &answer
+            && (error.is_unrecoverable_error() || error.is_timeout())
+        {
+            self.connection.broke(number);
         }
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(None)
-            .set_connection_timeout(Some(CONNECT))
-            .set_number_of_retries(RETRIES)
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(500))
-            .set_pipeline_buffer_size(1024);
-        let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), config)?;
-        Ok(self.manager.get_or_init(|| manager).clone())
+        answer
     }
 }
 
 /// How long a call is waited for, after its caller has been told that there is no answer: only to give back
 /// what it took.
 const PATIENCE: Duration = Duration::from_secs(2);
-const CONNECT: Duration = Duration::from_secs(1);
-/// How often a lost connection is tried again in the background, at most every half second. The next call begins anew.
-const RETRIES: usize = 20;
 
 /// With RESP3, an idle connection that breaks is noticed and mended at once, before the next call needs it.
 fn open(url: &str) -> RedisResult<Client> {
@@ -134,19 +122,28 @@ pub(super) fn is_final(error: &RedisError) -> bool {
     ) || error.code() == Some("WRONGTYPE")
 }
 
-/// The error for the caller: what kind it is, and nothing that the server or the url said.
-pub(super) fn store_error(error: &RedisError) -> StoreError {
-    let kind = error.kind();
-    let permanent = is_final(error)
+/// Whether trying again is of no use, until somebody changes something.
+pub(super) fn is_permanent(error: &RedisError) -> bool {
+    is_final(error)
         || matches!(
-            kind,
+            error.kind(),
             ErrorKind::AuthenticationFailed
                 | ErrorKind::InvalidClientConfig
                 | ErrorKind::Parse
                 | ErrorKind::UnexpectedReturnType
-        );
-    let message = format!("the redis server failed: {kind:?}");
-    if permanent { StoreError::permanent(message) } else { StoreError::transient(message) }
+                | ErrorKind::RESP3NotSupported
+        )
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+}
+
+/// The error for the caller: what kind it is, and nothing that the server or the url said.
+pub(super) fn store_error(error: &RedisError) -> StoreError {
+    let message = format!("the redis server failed: {:?}", error.kind());
+    if is_permanent(error) {
+        StoreError::permanent(message)
+    } else {
+        StoreError::transient(message)
+    }
 }
 
 fn no_answer() -> RedisError {

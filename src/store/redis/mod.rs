@@ -1,6 +1,7 @@
 //! The store of many processes.
 
 mod builder;
+mod connection;
 mod facts;
 mod link;
 mod queue;
