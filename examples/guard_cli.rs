@@ -43,8 +43,9 @@ struct Config {
     #[arg(long, value_name = "ENDPOINT")]
     wire: Option<Wire>,
 
-    /// Takes the findings of every detector as a reason to block from this score on, from 0 to 1.
-    #[arg(long, value_name = "SCORE", default_value = "0.8")]
+    /// Takes the findings of every detector as a reason to block or mask from this score on, from 0 to 1.
+    #[arg(long, value_name = "SCORE", default_value = "0.8", value_parser = score,
+        allow_negative_numbers = true)]
     threshold: f32,
 
     /// Masks or blocks nothing, and says what would have been done.
@@ -54,6 +55,13 @@ struct Config {
     /// The longest line, in bytes. A longer one is an error, and is not kept in memory.
     #[arg(long, value_name = "BYTES", default_value = "16777216")]
     max_line: usize,
+}
+
+fn score(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
+        _ => Err("a number from 0 to 1".to_owned()),
+    }
 }
 
 /// What a line is the body of.

@@ -145,6 +145,29 @@ async fn what_makes_no_sense_is_refused_in_the_routes_own_shape() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn wrong_methods_and_routes_are_refused_in_the_routes_own_shape() {
+    let get = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        app().0.oneshot(request).await.unwrap()
+    };
+    for (path, pointer) in [
+        ("/generate", "/error_type"),
+        ("/generate_stream", "/error_type"),
+        ("/v1/chat/completions", "/error/code"),
+        ("/v1/messages", "/error/type"),
+    ] {
+        let refused = get(path).await;
+        assert_eq!(refused.status(), 405, "{path}");
+        assert_eq!(refused.headers()["allow"], "POST");
+        assert!(json(refused).await.pointer(pointer).is_some(), "{path}");
+    }
+    let refused = get("/nowhere").await;
+    assert_eq!(refused.status(), 404);
+    assert_eq!(refused.headers()["content-type"], "application/problem+json");
+    assert_eq!(json(refused).await["status"], 404);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_is_dropped_stops_the_engine() {
     let (app, engine) = app();
     let ask = json!({"prompt": "The lamp", "max_tokens": 1000, "ignore_eos": true, "stream": true});

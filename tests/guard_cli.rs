@@ -82,6 +82,40 @@ fn bad_lines_are_named_and_do_not_end_it() {
 }
 
 #[test]
+fn a_threshold_that_is_none_is_named() {
+    for threshold in ["-1", "1.01", "NaN", "high"] {
+        let output = run(&["--threshold", threshold], "");
+        assert_eq!(output.status.code(), Some(2), "{threshold}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("--threshold") && error.contains("from 0 to 1"), "{error}");
+    }
+}
+
+/// Each endpoint's own shape is read, and so masked.
+#[test]
+fn each_wire_format_is_read() {
+    let text = "Write to jane.roe@example.com.";
+    for (wire, request) in [
+        ("generate", json!({"prompt": text})),
+        ("generate", json!({"inputs": text, "parameters": {"max_new_tokens": 5}})),
+        ("generate", json!({"text": [text], "sampling_params": {"max_new_tokens": 5}})),
+        (
+            "chat",
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}),
+        ),
+        ("completions", json!({"prompt": ["a", text]})),
+        ("responses", json!({"instructions": "Be brief.", "input": text})),
+        ("embeddings", json!({"input": ["a", text]})),
+        ("messages", json!({"max_tokens": 5, "messages": [{"role": "user", "content": text}]})),
+    ] {
+        let request = request.to_string();
+        let verdict = verdicts(&run(&["--wire", wire], &request)).remove(0);
+        assert_eq!(verdict["action"], "sanitize", "{wire}: {request}");
+        assert_eq!(verdict["text"], request.replace("jane.roe@example.com", "[EMAIL]"), "{wire}");
+    }
+}
+
+#[test]
 fn a_report_masks_nothing() {
     let lines = json!({"text": "Write to jane.roe@example.com."}).to_string();
     let verdict = verdicts(&run(&["--report-only"], &lines)).remove(0);

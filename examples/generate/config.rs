@@ -47,7 +47,7 @@ pub(crate) struct Config {
     pub(crate) tiers: Option<PathBuf>,
 
     /// Where limits are kept: `memory`, or a `redis://` URL for several servers together.
-    #[arg(long, value_name = "memory|redis://…", default_value = "memory")]
+    #[arg(long, value_name = "memory|redis://…", default_value = "memory", value_parser = store)]
     pub(crate) store: String,
 
     /// The secret that keys every record in the store and every API key, the same for all servers that
@@ -74,7 +74,8 @@ pub(crate) struct Config {
     pub(crate) allow_peer: Vec<String>,
 
     /// How fast each answer is generated.
-    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = pace)]
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = pace,
+        allow_negative_numbers = true)]
     pub(crate) tokens_per_second: f64,
 }
 
@@ -91,6 +92,14 @@ fn tier_and_subject(text: &str) -> Result<(String, String), String> {
             Ok((tier.to_owned(), subject.to_owned()))
         }
         _ => Err("write TIER:SUBJECT, free:alice for one".to_owned()),
+    }
+}
+
+fn store(text: &str) -> Result<String, String> {
+    if text == "memory" || text.starts_with("redis://") {
+        Ok(text.to_owned())
+    } else {
+        Err("write memory, or redis://host:port".to_owned())
     }
 }
 

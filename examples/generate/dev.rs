@@ -36,10 +36,12 @@ impl Issuer {
     /// read.
     pub(crate) fn from_file(path: &Path, issuer: &str, audience: &str) -> Result<Self, BoxError> {
         let key = match fs::read_to_string(path) {
-            Ok(pem) => KeyPair::from_pem(&pem)?,
+            Ok(pem) => KeyPair::from_pem(&pem)
+                .map_err(|_| format!("{}: not a private key in PEM", path.display()))?,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let key = KeyPair::generate_for(&PKCS_ED25519)?;
-                write_private(path, &key.serialize_pem())?;
+                write_private(path, &key.serialize_pem())
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
                 key
             }
             Err(error) => return Err(format!("{}: {error}", path.display()).into()),

@@ -12,14 +12,16 @@ mod serve;
 mod stack;
 
 use std::{
+    error::Error,
     io::{self, Write},
+    iter,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use palisade::BoxError;
+use palisade::{BoxError, jwt::KeySet};
 
 use crate::{config::Config, dev::Issuer, engine::Engine};
 
@@ -33,10 +35,23 @@ async fn main() -> ExitCode {
     match run(&config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("generate: {error}");
+            eprintln!("generate: {}", with_causes(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An HTTP client's errors say what failed, and leave why to what is behind them.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes =
+        iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (*cause).source());
+    let mut text = error.to_string();
+    for cause in causes.map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 async fn run(config: &Config) -> Result<(), BoxError> {
@@ -51,14 +66,14 @@ async fn run(config: &Config) -> Result<(), BoxError> {
     }
     let key_set = match (&config.jwks, &own) {
         (Some(source), _) => stack::fetch_key_set(source).await?,
-        (None, Some(issuer)) => issuer.key_set(),
+        (None, Some(issuer)) => KeySet::from_json(&issuer.key_set())?,
         (None, None) => return Err("there is no key to check tokens by".into()),
     };
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let stores = stack::stores(config).await?;
     let engine = Engine::start(config.tokens_per_second);
     let app = api::router(engine.clone(), metrics.clone());
-    let app = stack::guarded(app, config, &stores, &key_set)?;
+    let app = stack::guarded(app, config, &stores, key_set)?;
 
     let upkeep = tokio::spawn(keep_up(metrics));
     let bound = serve::bind(config).await?;

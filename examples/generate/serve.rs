@@ -1,6 +1,11 @@
 //! Listens, with TLS or without, and ends without cutting an answer short.
 
-use std::{fmt::Debug, io, net::SocketAddr, time::Duration};
+use std::{
+    fmt::Debug,
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -20,6 +25,9 @@ use crate::{config::Config, engine::Engine};
 /// How long answers may go on once the server is told to end.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// How long requests that are still to arrive may take then, when no answer is under way.
+const SILENCE: Duration = Duration::from_secs(3);
+
 /// A port that is listened on.
 pub(crate) struct Bound {
     addr: SocketAddr,
@@ -32,15 +40,16 @@ enum Either {
 }
 
 pub(crate) async fn bind(config: &Config) -> Result<Bound, BoxError> {
+    let at = |error: io::Error| format!("{}: {error}", config.addr);
     let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
-        let listener = TcpListener::bind(config.addr).await?;
+        let listener = TcpListener::bind(config.addr).await.map_err(at)?;
         return Ok(Bound { addr: listener.local_addr()?, listener: Either::Plain(listener) });
     };
     let mut tls = TlsConfig::builder().server_cert_file(cert, key);
     if let Some(authorities) = &config.client_ca {
         tls = tls.client_ca_file(authorities);
     }
-    let listener = TlsListener::bind(config.addr, tls.build()?).await?;
+    let listener = TlsListener::bind(config.addr, tls.build()?).await.map_err(at)?;
     Ok(Bound { addr: listener.local_addr()?, listener: Either::Tls(listener) })
 }
 
@@ -84,6 +93,7 @@ where
             // Told twice, it does not wait.
             tokio::select! {
                 () = tokio::time::sleep(DRAIN) => {}
+                () = silence(engine) => {}
                 () = told_to_end() => {}
             }
         }
@@ -91,8 +101,22 @@ where
     tokio::select! {
         ended = axum::serve(listener, app).with_graceful_shutdown(told) => ended,
         () = patience => {
-            eprintln!("generate: {} answers are cut short", engine.live());
+            if engine.live() > 0 {
+                eprintln!("generate: {} answers are cut short", engine.live());
+            }
             Ok(())
+        }
+    }
+}
+
+/// Ready once nothing was generated for a while. Clients that connect and then say nothing must not
+/// keep the server from ending.
+async fn silence(engine: &Engine) {
+    let mut since = Instant::now();
+    while since.elapsed() < SILENCE {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if engine.live() > 0 {
+            since = Instant::now();
         }
     }
 }

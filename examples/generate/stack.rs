@@ -1,6 +1,6 @@
 //! The four layers, as the command line wants them.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
 use palisade::{
@@ -19,12 +19,11 @@ pub(crate) fn guarded(
     app: Router,
     config: &Config,
     stores: &Stores,
-    key_set: &str,
+    key_set: KeySet,
 ) -> Result<Router, BoxError> {
     let routes = Routes::guard_all().exempt("/healthz").exempt("/metrics");
 
-    let issuer =
-        Issuer::jwks(&config.issuer, KeySet::from_json(key_set)?).audience(&config.audience);
+    let issuer = Issuer::jwks(&config.issuer, key_set).audience(&config.audience);
     let server = ResourceServer::builder().issuer(issuer).build()?;
     let jwt = match api_keys(config)? {
         Some(keys) => JwtAuthLayer::builder(keys.or(server)),
@@ -65,13 +64,16 @@ pub(crate) async fn stores(config: &Config) -> Result<Stores, BoxError> {
     if config.store == "memory" {
         return Ok(Stores::in_memory());
     }
+    let redis = RedisStore::builder(&config.store)
+        .connect()
+        .await
+        .map_err(|error| format!("--store: {error}"))?;
     let pepper = config.pepper.as_deref().unwrap_or_else(|| {
         eprintln!(
             "generate: no PALISADE_PEPPER: who reads the store can guess whose records it has"
         );
         "palisade"
     });
-    let redis = RedisStore::builder(&config.store).connect().await?;
     Ok(Stores::new(Arc::new(redis), Pepper::from_secret(pepper)))
 }
 
@@ -82,13 +84,18 @@ fn api_keys(config: &Config) -> Result<Option<ApiKeys>, BoxError> {
 }
 
 /// The issuer's keys, from a file or over the network.
-pub(crate) async fn fetch_key_set(source: &str) -> Result<String, BoxError> {
-    if source.starts_with("https://") || source.starts_with("http://") {
-        Ok(reqwest::get(source).await?.error_for_status()?.text().await?)
+pub(crate) async fn fetch_key_set(source: &str) -> Result<KeySet, BoxError> {
+    let text = if source.starts_with("https://") || source.starts_with("http://") {
+        let client = reqwest::Client::builder().timeout(FETCH).build()?;
+        client.get(source).send().await?.error_for_status()?.text().await?
     } else {
-        Ok(fs::read_to_string(source).map_err(|error| format!("{source}: {error}"))?)
-    }
+        fs::read_to_string(source).map_err(|error| format!("{source}: {error}"))?
+    };
+    Ok(KeySet::from_json(&text).map_err(|error| format!("{source}: {error}"))?)
 }
+
+/// How long a key set may take to arrive.
+const FETCH: Duration = Duration::from_secs(10);
 
 fn tiers(file: Option<&Path>) -> Result<BTreeMap<String, Tier>, BoxError> {
     let Some(file) = file else { return Ok(default_tiers()) };

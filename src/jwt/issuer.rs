@@ -89,7 +89,7 @@ impl Issuer {
         }
         let keys = self.keys?;
         if !keys.serves(&self.algorithms) {
-            return Err(BuildError::Empty("the issuer's keys for its algorithms"));
+            return Err(BuildError::Empty("the set of keys that fit the issuer's algorithms"));
         }
         let audience = audience(self.audiences, self.audience_claim)?;
         let rules = Rules {

@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 use palisade::{
-    BuildError,
+    BuildError, Secret,
     clock::ManualClock,
     future::ReadyOr,
-    jwt::{Algorithm, Confirmation, CryptoBackend, DpopOptions, JwtAuthLayer, ResourceServer},
+    jwt::{
+        Algorithm, ApiKeyFile, Confirmation, CryptoBackend, DpopOptions, JwtAuthLayer, NewApiKey,
+        ResourceServer, Revocations,
+    },
     peer_cert::{PeerCertLayer, PeerRule},
     store::{Distinct, FactStore, MemoryStore, Pepper, StoreError, StoreFuture, Stores},
 };
@@ -344,6 +347,32 @@ async fn too_little_scope_is_told_under_the_scheme_that_was_used() {
     assert_eq!(challenges(&answer)[0], "Bearer realm=\"inference\", scope=\"admin\"");
     assert!(challenges(&answer)[1].contains("error=\"insufficient_scope\""));
     assert!(challenges(&answer)[1].contains("scope=\"admin\", algs="));
+}
+
+#[tokio::test]
+async fn verifiers_around_the_server_ask_for_proofs_too() {
+    let case = Case::new(|options| options);
+    let stores = Stores::in_memory();
+    let revocations = Revocations::new(&stores);
+    let dpop = DpopOptions::new(ADDRESS).stores(&stores);
+    let server = server_at(clock()).issuer(case.key.issuer()).dpop(dpop).build().unwrap();
+    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/binding");
+    std::fs::create_dir_all(folder).unwrap();
+    let path = format!("{folder}/keys-{}.json", std::process::id());
+    let file = ApiKeyFile::new(&path, &Secret::new(b"a pepper for tests".to_vec())).unwrap();
+    let key = file.issue(NewApiKey::new("keys", "bob")).unwrap();
+    let keys = file.open().unwrap();
+    let layer = JwtAuthLayer::builder(revocations.over(keys.or(server))).build().unwrap();
+    let token = case.token();
+    assert_eq!(code(&ask(None, &layer, case.client.request(&token, "1")).await), "passed");
+    let replayed = ask(None, &layer, case.client.request(&token, "1")).await;
+    assert_eq!(code(&replayed), "invalid_dpop_proof");
+    let key = key.key.expose();
+    let bearer = ask(None, &layer, request(&[("authorization", &format!("Bearer {key}"))])).await;
+    assert_eq!(seen(&bearer).subject.as_deref(), Some("bob"));
+    let proven = ask(None, &layer, case.client.request(key, "2")).await;
+    assert_eq!(code(&proven), "invalid_token");
+    std::fs::remove_file(path).unwrap();
 }
 
 /// A store that can't be asked, sooner or later.

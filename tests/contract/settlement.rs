@@ -11,7 +11,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use palisade::{
     BoxError, UsageMeter,
+    rate_limit::{Tier, TieredRateLimitLayer},
     reservation::{Observed, TokenUsage},
+    store::Stores,
 };
 use tower::{Layer, Service, ServiceExt};
 
@@ -160,6 +162,35 @@ async fn a_refinement_is_reserved_at_once_and_settled_with_the_rest() {
     service.oneshot(empty()).await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(ledger.out(), 0);
     assert_eq!(ledger.total(), Paid { requests: 1, tokens: 1100 });
+}
+
+/// Over a real store: what it takes back is not what it is told, where the order is wrong.
+#[tokio::test]
+async fn a_refinement_that_was_not_used_is_given_back_with_the_admission() {
+    let layer = TieredRateLimitLayer::builder(&Stores::in_memory())
+        .tier("free", Tier::new().tokens_per_day(1_000_000))
+        .fallback_tier("free")
+        .default_input_tokens(30)
+        .default_output_tokens(70)
+        .build()
+        .unwrap();
+    let service = layer.layer(tower::service_fn(|request: Request<Full<Bytes>>| async move {
+        let meter = UsageMeter::of(request.extensions()).unwrap().clone();
+        let left = meter.remaining().unwrap();
+        meter.refine(TokenUsage::new(5, 2_000)).await.unwrap();
+        meter.refine(TokenUsage::new(5, 3_000)).await.unwrap();
+        meter.report(TokenUsage::new(5, 7));
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(left.to_string())))
+    }));
+    let left = async || {
+        let answer = service.clone().oneshot(empty()).await.unwrap();
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        std::str::from_utf8(&text).unwrap().parse::<u64>().unwrap()
+    };
+    let first = left().await;
+    let paid = first - left().await;
+    // Eleven tokens drain in a second.
+    assert!((1..=12).contains(&paid), "{paid} paid for 12");
 }
 
 #[tokio::test]

@@ -8,4 +8,6 @@
 mod injection;
 mod obfuscation;
 mod personal_data;
+#[path = "../support/mod.rs"]
+mod support;
 mod vectors;

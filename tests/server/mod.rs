@@ -53,6 +53,18 @@ impl Drop for Server {
     }
 }
 
+/// What it says when it ends at once because of these arguments.
+pub(crate) fn refusal(arguments: &[&str]) -> String {
+    let mut example = example();
+    if !arguments.contains(&"--addr") {
+        example.args(["--addr", "127.0.0.1:0"]);
+    }
+    let output = example.args(arguments).output().unwrap();
+    assert!(!output.status.success(), "{arguments:?}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
 /// A token of `tier` for `subject`, signed by the key in this file, which is made when missing.
 pub(crate) fn token(key: &Path, tier: &str, subject: &str) -> String {
     let output = example()

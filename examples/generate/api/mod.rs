@@ -12,9 +12,10 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest, Request},
-    http::header,
+    handler::Handler,
+    http::{StatusCode, header},
     response::{IntoResponse, Json, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use futures_util::{StreamExt, stream};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -33,16 +34,38 @@ pub(crate) const DEFAULT_MAX_TOKENS: u64 = 100;
 /// All routes.
 pub(crate) fn router(engine: Engine, metrics: PrometheusHandle) -> Router {
     Router::new()
-        .route("/generate", post(generate::generate))
-        .route("/generate_stream", post(generate::generate_stream))
-        .route("/v1/chat/completions", post(chat::completions))
-        .route("/v1/messages", post(messages::messages))
+        .route("/generate", only_post(ErrorFormat::Tgi, generate::generate))
+        .route("/generate_stream", only_post(ErrorFormat::Tgi, generate::generate_stream))
+        .route("/v1/chat/completions", only_post(ErrorFormat::OpenAi, chat::completions))
+        .route("/v1/messages", only_post(ErrorFormat::Anthropic, messages::messages))
         .route("/v1/models", get(models))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(|| async move { metrics.render() }))
+        .fallback(no_such_route)
         // The guard has a cap of its own, which binds before this one would.
         .layer(DefaultBodyLimit::disable())
         .with_state(engine)
+}
+
+/// Refuses what is no POST, in the shape that the route's clients read.
+fn only_post<H, T>(format: ErrorFormat, handler: H) -> MethodRouter<Engine>
+where
+    H: Handler<T, Engine>,
+    T: 'static,
+{
+    post(handler).fallback(async move || {
+        let refusal = Senseless(format, "This route takes POST.".into());
+        (StatusCode::METHOD_NOT_ALLOWED, refusal).into_response()
+    })
+}
+
+async fn no_such_route() -> Response {
+    let problem = json!({
+        "type": "about:blank", "title": "Not Found", "status": 404,
+        "detail": "There is no such route.", "code": "not_found",
+    });
+    let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+    (StatusCode::NOT_FOUND, headers, problem.to_string()).into_response()
 }
 
 async fn models() -> Json<Value> {

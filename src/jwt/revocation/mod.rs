@@ -5,7 +5,7 @@ mod replica;
 use std::{sync::Arc, time::Duration};
 
 use self::replica::{Replica, Standing};
-use super::{AuthError, AuthErrorKind, Presented, TokenVerifier};
+use super::{AuthError, AuthErrorKind, DpopVerifier, Presented, TokenVerifier};
 use crate::{
     clock::{Clock, SystemClock},
     future::ReadyOr,
@@ -199,6 +199,7 @@ pub struct Revocable {
     revocations: Revocations,
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl TokenVerifier for Revocable {
     /// Asks the verifier first, so that nobody without a token that holds causes a round trip.
     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
@@ -210,6 +211,10 @@ impl TokenVerifier for Revocable {
                 ReadyOr::pending(async move { revocations.check(pending.await?).await })
             }
         }
+    }
+
+    fn dpop(&self) -> Option<&DpopVerifier> {
+        self.verifier.dpop()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::cmd;
+use redis::{RedisError, cmd};
 
 use super::{
     Inner, RedisStore,
@@ -95,14 +95,14 @@ impl RedisStoreBuilder {
         let asked = runtime::timeout(CONNECT, async {
             link.send::<String>(&cmd("PING")).await?;
             // Not every server lets everybody ask.
-            Ok(link.send::<String>(&info).await.unwrap_or_default())
+            Ok::<_, RedisError>(link.send::<String>(&info).await.unwrap_or_default())
         });
         let info = match asked.await {
             Ok(Ok(info)) => info,
-            Ok(Err(error)) => {
+            Ok(Err(error)) if !error.is_io_error() => {
                 return Err(BuildError::invalid("url", store_error(&error).to_string()));
             }
-            Err(runtime::Elapsed) => {
+            Ok(Err(_)) | Err(runtime::Elapsed) => {
                 return Err(BuildError::invalid("url", "the redis server can't be reached"));
             }
         };
