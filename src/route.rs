@@ -94,7 +94,8 @@ impl Default for Routes {
 
 impl Routes {
     /// Guards every request but CORS preflights: an `OPTIONS` with `Access-Control-Request-Method`,
-    /// which browsers send without credentials and which reaches no handler's logic.
+    /// which browsers send without credentials and which reaches no handler's logic. One that has a
+    /// body, or asks to count as another method, is none.
     #[must_use]
     pub fn guard_all() -> Self {
         Self(Arc::new(Table {
@@ -142,13 +143,16 @@ impl Routes {
 
     /// What to do with the request.
     pub(crate) fn classify<B>(&self, request: &http::Request<B>) -> Route {
-        let (table, headers) = (&*self.0, request.headers());
-        if table.exempt_preflight
-            && request.method() == Method::OPTIONS
-            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-        {
+        if self.0.exempt_preflight && is_preflight(request) {
             return Route::Exempt;
         }
+        self.classify_path(request)
+    }
+
+    /// What to do with the request, were it no preflight: one may have a body that its headers don't
+    /// tell of.
+    pub(crate) fn classify_path<B>(&self, request: &http::Request<B>) -> Route {
+        let (table, headers) = (&*self.0, request.headers());
         let (matched, path) =
             (connection::matched_path(request.extensions()), request.uri().path());
         if table.exempt.iter().any(|exempt| exempt == matched.unwrap_or(path)) {
@@ -156,6 +160,18 @@ impl Routes {
         }
         Route::Guarded(table.endpoint(matched, path, headers))
     }
+}
+
+/// Whether a browser could send this as a preflight. It never gives one a body or headers of its own.
+fn is_preflight<B>(request: &http::Request<B>) -> bool {
+    const OTHER_METHOD: [&str; 3] =
+        ["x-http-method-override", "x-http-method", "x-method-override"];
+    let headers = request.headers();
+    request.method() == Method::OPTIONS
+        && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && !headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
+        && !OTHER_METHOD.iter().any(|name| headers.contains_key(*name))
 }
 
 impl Table {
@@ -283,6 +299,24 @@ mod tests {
             .unwrap();
         assert_eq!(Routes::guard_all().classify(&preflight), Route::Exempt);
         assert_ne!(Routes::guard_all().guard_preflight().classify(&preflight), Route::Exempt);
+    }
+
+    #[test]
+    fn a_request_in_the_guise_of_a_preflight_is_guarded() {
+        for (name, value, exempt) in [
+            ("content-length", "0", true),
+            ("content-length", "9", false),
+            ("transfer-encoding", "chunked", false),
+            ("x-http-method-override", "POST", false),
+            ("X-HTTP-Method", "POST", false),
+            ("x-method-override", "POST", false),
+        ] {
+            let request = Request::options("/generate")
+                .header("access-control-request-method", "POST")
+                .header(name, value);
+            let route = Routes::guard_all().classify(&request.body(()).unwrap());
+            assert_eq!(route == Route::Exempt, exempt, "{name}: {value}");
+        }
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl Answer {
         self.texts.repeats
     }
 
+    /// Whether an edited answer is JSON still, where it was.
+    pub(crate) fn still_reads(&self, edited: &[u8]) -> bool {
+        !self.json || Document::read(edited, BOUNDS).is_ok()
+    }
+
     /// The answer with the edits made, every other byte as it was. The edits are in order and don't overlap.
     pub(crate) fn rewrite(&self, edits: &[Edit]) -> Bytes {
         if self.json {
@@ -135,11 +140,20 @@ impl Texts {
             let name = name.text().unwrap_or_default();
             if REPEATS.contains(&&*name) {
                 self.repeats |= member.all().nth(1).is_some();
+            } else if ARGUMENTS.contains(&&*name) && member.kind() == Kind::Object {
+                self.arguments(member, mix(channel, name.as_bytes()));
             } else if !NOT_TEXT.contains(&&*name) {
                 let origin =
                     if ARGUMENTS.contains(&&*name) { Origin::ToolArguments } else { origin };
                 self.value(endpoint, member, mix(channel, name.as_bytes()), origin);
             }
+        }
+    }
+
+    /// The model chooses every name and string in them.
+    fn arguments(&mut self, value: Value<'_>, channel: u64) {
+        for value in value.all().filter(|value| matches!(value.kind(), Kind::Name | Kind::String)) {
+            self.string(value, channel, Origin::ToolArguments);
         }
     }
 
@@ -265,7 +279,7 @@ mod tests {
             (
                 Endpoint::AnthropicMessages,
                 r#"{"content":[{"type":"text","text":"a"},{"type":"tool_use","input":{"q":["b"]}}]}"#,
-                &["a", "b"],
+                &["a", "q", "b"],
             ),
             (Endpoint::Generate, r#"[{"generated_text":"a","details":{"tokens":[]}}]"#, &["a"]),
             (Endpoint::Generate, r#"{"text":["a","b"],"meta_info":{"id":"x"}}"#, &["a", "b"]),
@@ -323,6 +337,16 @@ mod tests {
         assert_eq!(edited, r#"{ "big":1e400, "choices":[{"text":"\u0061\"X\"cd"}] }"#);
         let plain = Answer::plain("abcd".into()).unwrap();
         assert_eq!(plain.rewrite(&[Edit::new(0, 1..3, "X")]), "aXd");
+    }
+
+    #[test]
+    fn all_that_a_model_calls_a_tool_with_is_its_text() {
+        let body = r#"{"content":[{"type":"tool_use","id":"t","name":"f",
+            "input":{"id":"a","b":{"user":"c"},"metadata":["d"],"tokens":"e"}}]}"#;
+        assert_eq!(
+            texts(Endpoint::AnthropicMessages, body),
+            ["f", "id", "a", "b", "user", "c", "metadata", "d", "tokens", "e"]
+        );
     }
 
     #[test]

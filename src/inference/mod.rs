@@ -15,6 +15,8 @@ mod sse;
 mod tokens;
 mod usage;
 
+#[cfg(feature = "prompt-guard")]
+pub(crate) use self::request::is_prompt_member;
 pub use self::{
     request::{Edit, Origin, Prompt, ReadError, ReadErrorKind, ReadLimits, Segment, Unread},
     sse::{Event, EventReader},

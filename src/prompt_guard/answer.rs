@@ -8,6 +8,7 @@ use http_body::Body;
 
 use super::{
     Outcome,
+    head::is_utf8,
     layer::Config,
     policy::{Gathered, Subject, decide},
     read::Unreadable,
@@ -63,6 +64,9 @@ pub(crate) fn kind<R: Body>(
         _ => return Err(unreadable()),
     };
     plain_encoding(&head.headers).map_err(|_| unreadable())?;
+    if !is_utf8(media_type.unwrap_or_default()) {
+        return Err(unreadable());
+    }
     Ok(Some(kind))
 }
 

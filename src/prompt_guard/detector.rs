@@ -71,7 +71,9 @@ pub trait Detector: Debug + Send + Sync + 'static {
     /// Its name, in policies, verdicts and metrics: from a closed set.
     fn name(&self) -> &'static str;
 
-    /// Looks at one segment and adds what it finds.
+    /// Looks at one segment and adds what it finds. Neighbouring texts of one origin are then put
+    /// together and looked at once more; of what is found there only what spans more than one counts,
+    /// so only findings that say where they are.
     fn scan(&self, segment: &Segment<'_>, views: &super::Views<'_>, findings: &mut Vec<Finding>);
 }
 

@@ -54,6 +54,9 @@
 //! ```
 //!
 //! # What passes
+//! Parts and messages of one origin that follow each other are also looked at together, so that nothing
+//! is hidden by a cut; what is masked in JSON within a string, such as a tool's arguments, leaves JSON.
+//!
 //! What was not masked reaches the handler byte for byte, in one frame, with its trailers. A request
 //! without a body passes. What can't be inspected is refused, unless a builder's method with
 //! [`Unseen::InsecurePass`] says otherwise:
@@ -62,8 +65,9 @@
 //! |---|---|
 //! | a body larger than the cap, by its `Content-Length` or when it is read | 413 `request_too_large` |
 //! | a `Content-Encoding` | 415 `unsupported_encoding` |
+//! | a form, or JSON in a charset other than UTF-8 | 415 `unsupported_media_type` |
 //! | a body on a route that is no known endpoint, a change of protocol, gRPC | 415 `unreadable_endpoint` |
-//! | an image, a sound, a file, token ids | 415 `unreadable_content` |
+//! | an image, a sound, a file, token ids, a prompt in the query, a chat template with code | 415 `unreadable_content` |
 //! | a body that is not strict JSON of its endpoint's shape, or not as long as stated | 400 `invalid_request` |
 //! | a body that does not arrive in time | 408 `request_timeout` |
 //! | something that a detector found | 403 `content_blocked` |
@@ -114,7 +118,9 @@ mod answer;
 mod body;
 mod detector;
 mod future;
+mod head;
 mod injection;
+mod joined;
 mod layer;
 mod personal_data;
 mod policy;

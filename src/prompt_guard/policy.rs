@@ -188,6 +188,15 @@ fn prompt_blocked(found: &[(Rule, Finding)]) -> Rejection {
     Rejection::new(RejectionKind::Blocked, "content_blocked", message)
 }
 
+/// What was found can't be masked without breaking the body.
+pub(crate) fn unmaskable() -> Rejection {
+    Rejection::new(
+        RejectionKind::Blocked,
+        "content_blocked",
+        "Refused by the content policy of this service.",
+    )
+}
+
 pub(crate) fn unavailable() -> Rejection {
     Rejection::new(
         RejectionKind::Unavailable,

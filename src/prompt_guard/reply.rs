@@ -9,7 +9,7 @@ use http_body::Body;
 use super::{
     AnswerVerdict, Outcome, ScannedBody,
     answer::{self, Kind},
-    policy::{Decision, Gathered, Subject, unavailable},
+    policy::{Decision, Gathered, Subject, answer_blocked, unavailable},
     read::{Reader, Unreadable, Whole},
     scan::run,
     turn::{LAYER, Turn, fix_head},
@@ -19,7 +19,7 @@ use crate::{
     future::ReadyOr,
     inference::{UsageReader, answer::Answer},
     reject::{ErrorFormat, Rejection, RejectionKind},
-    reservation::Observed,
+    reservation::{Observed, TokenUsage},
     route::Endpoint,
 };
 
@@ -44,7 +44,10 @@ impl Turn {
             Ok(kind) => kind,
             Err(rejection) => match self.config.excuse(rejection) {
                 Ok(_) => None,
-                Err(rejection) => return Answered::Refuse(rejection),
+                Err(rejection) => {
+                    self.withhold(None);
+                    return Answered::Refuse(rejection);
+                }
             },
         };
         let Some(kind) = kind else {
@@ -77,8 +80,14 @@ impl Turn {
         kind: Kind,
         read: Result<Whole, Unreadable>,
     ) -> Result<(Judged, Option<HeaderMap>), Rejection> {
-        let whole = read.map_err(|unreadable| answer::lost(&unreadable))?;
-        let answer = answer::read(self.endpoint.unwrap_or(Endpoint::Other), kind, whole.data)?;
+        let whole = read.map_err(|unreadable| {
+            if matches!(unreadable, Unreadable::TooLarge) {
+                self.withhold(None);
+            }
+            answer::lost(&unreadable)
+        })?;
+        let answer = answer::read(self.endpoint.unwrap_or(Endpoint::Other), kind, whole.data)
+            .inspect_err(|_| self.withhold(None))?;
         let config = Arc::clone(&self.config);
         let judged = run(answer.raw().len(), move |_| {
             let gathered = answer::scan(&config, &answer);
@@ -103,24 +112,26 @@ impl Turn {
         let sanitize = verdict.action == Outcome::Sanitize;
         self.answer_verdict = Some(AnswerVerdict(verdict));
         if let Some(rejection) = rejection {
-            self.withhold(&head.headers, answer.raw());
+            self.withhold(stated(&head.headers, answer.raw()));
             return Err(rejection);
         }
         let mut data = answer.raw().clone();
         if sanitize {
             data = answer.rewrite(&edits);
+            if !answer.still_reads(&data) {
+                // Two names of members were masked alike.
+                self.withhold(stated(&head.headers, answer.raw()));
+                return Err(answer_blocked());
+            }
             fix_head(&mut head.headers, data.len());
         }
         Ok(self.pass(head, ScannedBody::whole(data, trailers)))
     }
 
     /// The model has answered, and is paid for, though the caller does not see it.
-    fn withhold(&mut self, headers: &HeaderMap, answer: &Bytes) {
+    fn withhold(&mut self, usage: Option<TokenUsage>) {
         if let Some(meter) = self.meter.take() {
-            let mut reader = UsageReader::new(headers);
-            reader.push(answer);
-            reader.finish();
-            meter.observe(Observed::Withheld(reader.usage()));
+            meter.observe(Observed::Withheld(usage));
         }
     }
 
@@ -148,4 +159,12 @@ impl Turn {
             extensions.insert(verdict);
         }
     }
+}
+
+/// The usage that a whole answer states.
+fn stated(headers: &HeaderMap, answer: &Bytes) -> Option<TokenUsage> {
+    let mut reader = UsageReader::new(headers);
+    reader.push(answer);
+    reader.finish();
+    reader.usage()
 }

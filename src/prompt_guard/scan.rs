@@ -39,25 +39,37 @@ pub(crate) struct Remote {
 
 /// Runs all detectors over one segment, whose views are built once for all.
 pub(crate) fn scan_segment(detectors: &[Local], segment: &Segment<'_>, gathered: &mut Gathered) {
+    scan_each(detectors, segment, gathered, |local, mut finding, gathered| {
+        finding.segment = segment.index;
+        keep(local.detector.name(), local.rule, finding, Some(segment), gathered);
+    });
+}
+
+/// Runs all detectors over one text and gives what they find to `take`.
+pub(crate) fn scan_each(
+    detectors: &[Local],
+    segment: &Segment<'_>,
+    gathered: &mut Gathered,
+    mut take: impl FnMut(&Local, Finding, &mut Gathered),
+) {
     let mut heard = detectors.iter().filter(|local| !local.rule.skips(segment.origin)).peekable();
     if heard.peek().is_none() || segment.text.is_empty() {
         return;
     }
     let views = caught(|| Views::of(segment.text));
-    for Local { detector, rule } in heard {
+    for local in heard {
         let mut findings = Vec::new();
         let told = match &views {
-            Some(views) => caught(|| detector.scan(segment, views, &mut findings)),
+            Some(views) => caught(|| local.detector.scan(segment, views, &mut findings)),
             None => None,
         };
         if told.is_none() {
             gathered.must_refuse = true;
-            miss(detector.name(), gathered);
+            miss(local.detector.name(), gathered);
         }
         // What it found before it panicked still counts.
-        for mut finding in findings {
-            finding.segment = segment.index;
-            keep(detector.name(), *rule, finding, Some(segment), gathered);
+        for finding in findings {
+            take(local, finding, gathered);
         }
     }
 }
@@ -156,8 +168,10 @@ impl Remote {
             gathered.must_refuse |= self.on_unavailable == OnUnavailable::Refuse;
             return miss(name, gathered);
         };
+        // Each is looked up, not searched for: there may be as many findings as segments.
+        let segments: Vec<Segment<'_>> = prompt.segments().collect();
         for finding in findings {
-            let segment = prompt.segments().nth(finding.segment);
+            let segment = segments.get(finding.segment).copied();
             if segment.is_some_and(|segment| self.rule.skips(segment.origin)) {
                 continue;
             }
@@ -194,7 +208,7 @@ fn miss(detector: &'static str, gathered: &mut Gathered) {
 }
 
 /// Takes a finding in. A place that the text doesn't have is no place: masking it would miss.
-fn keep(
+pub(crate) fn keep(
     detector: &'static str,
     rule: Rule,
     mut finding: Finding,

@@ -9,7 +9,7 @@ use std::ops::Range;
 use aho_corasick::AhoCorasick;
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{Category, Detector, Finding, ViewKind, Views, spans::Spans};
+use super::{Category, Detector, Finding, ViewKind, Views, injection::DFA_CACHE, spans::Spans};
 use crate::{BuildError, inference::Segment};
 
 mod formats;
@@ -44,6 +44,7 @@ impl Secrets {
         for (index, format) in FORMATS.iter().enumerate() {
             let regex = RegexBuilder::new(format.pattern)
                 .unicode(false)
+                .dfa_size_limit(DFA_CACHE)
                 .build()
                 .map_err(|error| invalid(format.rule, &error))?;
             formats.push((format, regex));

@@ -10,7 +10,12 @@ use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{PromptGuardFuture, ScannedBody, Unseen, Verdict, layer::Config, read::Reader};
+use super::{
+    PromptGuardFuture, ScannedBody, Unseen, Verdict,
+    head::{no_prompt_in_query, readable_type},
+    layer::Config,
+    read::Reader,
+};
 use crate::{
     BoxError,
     body::{RequestBody, ResponseBody},
@@ -51,7 +56,12 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (config, inner) = (Arc::clone(&self.config), self.inner.clone());
-        let Route::Guarded(endpoint) = config.routes.classify(&request) else {
+        // HTTP/2 has bodies that no header tells of.
+        let route = match request.body().is_end_stream() {
+            true => config.routes.classify(&request),
+            false => config.routes.classify_path(&request),
+        };
+        let Route::Guarded(endpoint) = route else {
             return PromptGuardFuture::exempt(config, inner, request);
         };
         match config.admit(endpoint, &mut request) {
@@ -101,6 +111,10 @@ impl Config {
         if asks_for_another_protocol(request) {
             return self.unknown_endpoint.or(another_protocol);
         }
+        let known = !matches!(endpoint, Endpoint::Grpc | Endpoint::Other);
+        if known && self.unread == Unseen::Refuse {
+            no_prompt_in_query(request.uri())?;
+        }
         let size = request.body().size_hint();
         if request.body().is_end_stream() || size.exact() == Some(0) {
             return Ok(Admitted::Unread);
@@ -119,6 +133,7 @@ impl Config {
             };
         }
         plain_encoding(request.headers())?;
+        readable_type(request.headers())?;
         if least > self.max_body as u64 {
             return Err(too_large(self.max_body));
         }

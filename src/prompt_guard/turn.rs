@@ -7,8 +7,9 @@ use http::{Extensions, HeaderName, HeaderValue, header, request};
 
 use super::{
     AnswerVerdict, Outcome, Unseen, Verdict,
+    joined::Joined,
     layer::Config,
-    policy::{Decision, Gathered, Subject, decide, unavailable},
+    policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
     scan::{Remote, Waiting, run, scan_segment},
     service::{bad_length, content_length, too_large, unreadable_endpoint},
@@ -123,14 +124,20 @@ impl Turn {
             return self.call(held);
         }
         let config = Arc::clone(&self.config);
+        // There each of a list is a prompt of its own.
+        let lists = [Endpoint::OpenAiCompletions, Endpoint::OpenAiEmbeddings];
+        let across_turns = !self.endpoint.is_some_and(|endpoint| lists.contains(&endpoint));
         let scan = run(prompt.raw().len(), move |asker| {
             let mut gathered = Gathered::default();
+            let mut joined = Joined::new(&config.local, across_turns);
             for segment in prompt.segments() {
                 scan_segment(&config.local, &segment, &mut gathered);
+                joined.push(segment, &mut gathered);
                 if !asker.waits() || (config.enforced && gathered.blocks()) {
                     break;
                 }
             }
+            joined.finish(&mut gathered);
             (prompt, gathered)
         });
         Next::Scan(scan, held)
@@ -164,6 +171,11 @@ impl Turn {
         }
         if verdict.action == Outcome::Sanitize && self.config.enforced {
             held.whole.data = prompt.rewrite(&edits);
+            if self.read_prompt(&held.whole.data).is_err() {
+                // Two names of members were masked alike.
+                self.verdict = Some(verdict);
+                return Next::Refuse(unmaskable());
+            }
             fix_head(&mut held.parts.headers, held.whole.data.len());
         }
         held.parts.extensions.insert(verdict);

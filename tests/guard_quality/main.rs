@@ -6,6 +6,7 @@
 #![allow(missing_docs)]
 
 mod injection;
+mod joined;
 mod obfuscation;
 mod personal_data;
 #[path = "../support/mod.rs"]

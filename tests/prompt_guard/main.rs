@@ -7,6 +7,7 @@ mod answers;
 mod anything;
 mod cancel;
 mod detectors;
+mod evasion;
 mod refusals;
 mod requests;
 mod support;

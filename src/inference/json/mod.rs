@@ -10,7 +10,7 @@ mod value;
 
 use self::{parse::Parser, value::Node};
 pub(crate) use self::{
-    string::{SourceOffsets, escape_into},
+    string::{SourceOffsets, escape_into, escape_length},
     value::{Kind, Value},
 };
 

@@ -23,6 +23,11 @@ pub(super) fn escape(source: &[u8]) -> Option<(usize, char)> {
     Some((2, stands_for))
 }
 
+/// The length of the escape that `source` begins with, if it does.
+pub(crate) fn escape_length(source: &str) -> Option<usize> {
+    escape(source.as_bytes()).map(|(length, _)| length)
+}
+
 fn unicode_escape(source: &[u8]) -> Option<(usize, char)> {
     let first = hex(source.get(2..6)?)?;
     let Some(high) = first.checked_sub(0xD800).filter(|high| *high < 0x400) else {

@@ -60,8 +60,10 @@ impl<'l> Reader<'l> {
             "input_ids" | "prompt_token_ids" | "token_ids" => self.token_ids(value),
             "context" if value.kind() == Kind::Array => self.token_ids(value),
             "input_embeds" | "prompt_embeds" | "inputs_embeds" => self.embeddings(value),
-            "system" | "instructions" | "system_prompt" | "tool_prompt" | "template"
-            | "chat_template" => self.content(value, Origin::System, 0),
+            "template" | "chat_template" => self.template(value),
+            "system" | "instructions" | "system_prompt" | "tool_prompt" => {
+                self.content(value, Origin::System, 0)
+            }
             "chat_template_kwargs" | "system_instruction" => {
                 text_bearing(value)?;
                 self.strings(value, Origin::System, 0)
@@ -111,6 +113,15 @@ impl<'l> Reader<'l> {
         }
     }
 
+    /// A template that holds code can put any text together, which then stands nowhere in the body.
+    fn template(&mut self, value: Value<'_>) -> Read {
+        let text = value.text();
+        if text.is_some_and(|text| ["{{", "{%", "{#"].iter().any(|code| text.contains(code))) {
+            self.unread(Unread::Other);
+        }
+        self.content(value, Origin::System, 0)
+    }
+
     fn model(&mut self, value: Value<'_>) -> Read {
         self.found.model = Some(piece(value, Origin::User, 0)?);
         Ok(())
@@ -131,8 +142,9 @@ impl<'l> Reader<'l> {
     /// The largest limit that is stated counts. A negative one means that there is none.
     fn max_output(&mut self, value: Value<'_>) -> Read {
         let limit = value.whole().ok_or(ReadErrorKind::WrongType)?;
-        if let Ok(limit) = u64::try_from(limit) {
-            self.found.max_output = self.found.max_output.max(Some(limit));
+        match u64::try_from(limit) {
+            Ok(limit) => self.found.max_output = self.found.max_output.max(Some(limit)),
+            Err(_) => self.found.unlimited = true,
         }
         Ok(())
     }
@@ -148,12 +160,19 @@ impl<'l> Reader<'l> {
         array(value)?;
         for tool in value.items() {
             object(tool)?;
-            let remote = tool.get("type").is_some_and(|kind| kind.source() == "\"mcp\"");
+            // Only the Responses API has such tools: other servers print them like any.
+            let remote = self.endpoint == Endpoint::OpenAiResponses
+                && tool.get("type").is_some_and(|kind| kind.source() == "\"mcp\"");
             for (name, value) in tool.members() {
                 let name = name.text().unwrap_or_default();
                 let address =
                     matches!(&*name, "server_url" | "headers" | "authorization" | "connector_id");
-                if !(remote && address) {
+                let says_nothing = || {
+                    !value
+                        .all()
+                        .any(|value| value.text().is_some_and(|text| words::is_prose(&text)))
+                };
+                if !(remote && address && says_nothing()) {
                     self.strings(value, Origin::ToolSchema, 0)?;
                 }
             }
@@ -240,6 +259,19 @@ fn prompt_members(endpoint: Endpoint) -> &'static [&'static str] {
         ],
         Endpoint::Grpc | Endpoint::Other => &[],
     }
+}
+
+/// Whether some endpoint takes its prompt from a member of this name.
+pub(crate) fn is_prompt_member(name: &str) -> bool {
+    [
+        Endpoint::OpenAiChat,
+        Endpoint::OpenAiResponses,
+        Endpoint::OpenAiEmbeddings,
+        Endpoint::Generate,
+    ]
+    .into_iter()
+    .any(|endpoint| prompt_members(endpoint).contains(&name))
+        || matches!(name, "system" | "system_prompt" | "suffix" | "template" | "chat_template")
 }
 
 fn piece(value: Value<'_>, origin: Origin, turn: u32) -> Read<Piece> {

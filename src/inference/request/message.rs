@@ -3,6 +3,7 @@
 use super::{
     Origin, ReadErrorKind, Unread,
     body::{Read, Reader, array, object},
+    words::is_prose,
 };
 use crate::inference::json::{Kind, Value};
 
@@ -133,5 +134,7 @@ fn of_role(role: &str) -> Option<Origin> {
 /// sentence in it.
 fn is_opaque(value: Value<'_>) -> bool {
     let opaque = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+/=:.".contains(&byte);
-    value.all().all(|value| value.text().is_none_or(|text| text.bytes().all(opaque)))
+    value
+        .all()
+        .all(|value| value.text().is_none_or(|text| text.bytes().all(opaque) && !is_prose(&text)))
 }

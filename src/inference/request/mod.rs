@@ -17,6 +17,7 @@
 mod body;
 mod error;
 mod message;
+mod nested;
 mod part;
 mod plain;
 pub(super) mod rewrite;
@@ -26,6 +27,8 @@ use std::{borrow::Cow, fmt, ops::Range};
 
 use bytes::Bytes;
 
+#[cfg(feature = "prompt-guard")]
+pub(crate) use self::body::is_prompt_member;
 pub use self::error::{ReadError, ReadErrorKind, ReadLimits};
 use super::{json::Document, tokens::TokenEstimator};
 use crate::route::Endpoint;
@@ -177,6 +180,8 @@ struct Found {
     model: Option<Piece>,
     /// Before it is multiplied.
     max_output: Option<u64>,
+    /// A limit is stated that means none, and some server may go by that one.
+    unlimited: bool,
     /// Answers per prompt.
     answers: u64,
     /// Prompts in the request.
@@ -247,7 +252,7 @@ impl Prompt {
     /// the answers to each (`n`, `best_of`). `None` if it states none, or a negative one, which means that.
     #[must_use]
     pub fn max_output_tokens(&self) -> Option<u64> {
-        let each = self.found.max_output?;
+        let each = self.found.max_output.filter(|_| !self.found.unlimited)?;
         Some(
             each.saturating_mul(self.found.answers.max(1))
                 .saturating_mul(self.found.prompts.max(1)),
@@ -284,7 +289,8 @@ impl Prompt {
 
     /// The body with the edits made: the spans of decoded text replaced and escaped again, every other byte as it
     /// was. A span that is out of range or splits a character is moved to the borders around it. Of
-    /// edits that overlap, the first one's replacement stands for all.
+    /// edits that overlap, the first one's replacement stands for all. A text that is itself a JSON object or array,
+    /// such as what a tool is called with, stays one: only what is in its strings and numbers is replaced.
     #[must_use]
     pub fn rewrite(&self, edits: &[Edit]) -> Bytes {
         rewrite::rewrite(&self.raw, &self.found.pieces, edits)

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Edit, Piece};
+use super::{Edit, Piece, nested};
 use crate::inference::json::{SourceOffsets, escape_into};
 
 /// In one pass over the body, however many edits there are.
@@ -22,12 +22,13 @@ pub(in crate::inference) fn rewrite(raw: &Bytes, pieces: &[Piece], edits: &[Edit
         let text = piece.text(raw);
         let mut places = Places::new(piece, raw);
         let mut removed = 0;
-        for edit in edits {
-            let span = widen(text, &edit.span);
+        let changes: Vec<_> =
+            edits.iter().map(|edit| (widen(text, &edit.span), edit.replacement.clone())).collect();
+        for (span, replacement) in nested::fit(text, changes) {
             if span.start >= removed {
                 let start = places.of(span.start);
                 out.extend_from_slice(raw.get(done..start).unwrap_or_default());
-                escape_into(&edit.replacement, &mut out);
+                escape_into(&replacement, &mut out);
             } else if span.end <= removed {
                 continue;
             }

@@ -125,5 +125,13 @@ pub(super) fn holds_identifier(name: &str) -> bool {
 /// Whether the text is an identifier that servers make up, such as `call_1a2b`: no sentence fits in it.
 pub(super) fn is_identifier(text: &str) -> bool {
     text.len() <= 64
+        && !is_prose(text)
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// Whether there are words in it, whatever stands between: four or more of nothing but letters. Identifiers, addresses
+/// and signatures have digits in nearly every part.
+pub(super) fn is_prose(text: &str) -> bool {
+    let words = text.split(|character: char| !character.is_alphanumeric());
+    words.filter(|word| word.len() > 1 && word.chars().all(char::is_alphabetic)).count() >= 4
 }

@@ -79,6 +79,7 @@ impl Engine {
             .map(|rule| {
                 let pattern = RegexBuilder::new(&expand(rule.pattern, fragments))
                     .unicode(false)
+                    .dfa_size_limit(DFA_CACHE)
                     .build()
                     .map_err(|error| invalid(format!("{}: {error}", rule.id)))?;
                 let needs = rule.needs.iter().map(|group| set(group)).collect();
@@ -129,6 +130,10 @@ impl Engine {
         self.rules.len()
     }
 }
+
+/// What each pattern may keep of its automaton per thread, in bytes. Few patterns run on most texts: with the
+/// 2 MiB that are usual, diverse texts grow the process by half as much again.
+pub(in crate::prompt_guard) const DFA_CACHE: usize = 128 * 1024;
 
 /// What stands between words. CJK punctuation is in it as bytes, which no letter is made of alone.
 const SEPARATOR: &str = r#"(?:[ \n,.:;"'`*_!+()<>\[\]{}|/\\#=-]+)"#;

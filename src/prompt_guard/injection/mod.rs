@@ -9,6 +9,7 @@ mod engine;
 mod english;
 mod languages;
 
+pub(super) use self::engine::DFA_CACHE;
 use self::engine::{Engine, Hit, Rule};
 use super::{Category, Detector, Finding, View, Views};
 use crate::{BuildError, inference::Segment};

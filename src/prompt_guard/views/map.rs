@@ -190,7 +190,7 @@ impl<'a> Text<'a> {
 }
 
 /// The smallest range on character borders of `text` that covers `range`.
-pub(super) fn on_borders(text: &str, range: Range<usize>) -> Range<usize> {
+pub(in crate::prompt_guard) fn on_borders(text: &str, range: Range<usize>) -> Range<usize> {
     let mut start = range.start.min(text.len());
     let mut end = range.end.clamp(start, text.len());
     while !text.is_char_boundary(start) {

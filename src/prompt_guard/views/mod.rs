@@ -19,6 +19,7 @@ mod words;
 
 use std::{borrow::Cow, fmt, ops::Range};
 
+pub(super) use self::map::on_borders;
 use self::{canonical::canonical, hints::Hints, map::Text};
 
 /// How many views a text has at most.
@@ -141,7 +142,7 @@ impl View<'_> {
     pub fn origin_span(&self, range: Range<usize>) -> Range<usize> {
         let end = range.end.min(self.text.folded.len());
         let start = range.start.min(end);
-        map::on_borders(self.original, self.text.map.origin(start..end))
+        on_borders(self.original, self.text.map.origin(start..end))
     }
 }
 
