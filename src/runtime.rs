@@ -17,7 +17,7 @@ where
 }
 
 /// Whether there is a runtime here, without which waiting panics.
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "jwt"))]
 pub(crate) fn is_here() -> bool {
     tokio::runtime::Handle::try_current().is_ok()
 }
@@ -28,6 +28,8 @@ pub(crate) async fn sleep(duration: Duration) {
 }
 
 /// For tasks to tell each other something.
+#[cfg(feature = "jwt")]
+pub(crate) use tokio::sync::watch;
 #[cfg(feature = "redis")]
 pub(crate) use tokio::sync::{Notify, oneshot};
 

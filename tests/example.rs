@@ -15,6 +15,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     process::Command,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -237,13 +238,15 @@ async fn keys_come_from_a_file_or_a_url() {
     fs::write(&file, &key_set).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/jwks", listener.local_addr().unwrap());
-    let keys = Router::new().route("/jwks", get(|| async { key_set }));
+    let published = Arc::new(Mutex::new(key_set));
+    let served = Arc::clone(&published);
+    let keys = Router::new().route("/jwks", get(|| async move { served.lock().unwrap().clone() }));
     tokio::spawn(async { axum::serve(listener, keys).await });
 
     let client = Client::new();
     let body = json!({"prompt": "The", "max_tokens": 1});
     for jwks in [file, url] {
-        let tiers = setup.tiers.clone();
+        let (tiers, rotates) = (setup.tiers.clone(), jwks.starts_with("http"));
         let server = tokio::task::spawn_blocking(move || {
             Server::start(&["--jwks", &jwks, "--tiers", &tiers])
         });
@@ -251,6 +254,12 @@ async fn keys_come_from_a_file_or_a_url() {
         assert_eq!(ask(&client, server.addr, &token, &body).await.status(), 200);
         let stranger = dev::Issuer::new(ISSUER, AUDIENCE).unwrap().token("any", "ann").unwrap();
         assert_eq!(ask(&client, server.addr, &stranger, &body).await.status(), 401);
+        if rotates {
+            let next = dev::Issuer::new(ISSUER, AUDIENCE).unwrap();
+            *published.lock().unwrap() = next.key_set();
+            let token = next.token("any", "ann").unwrap();
+            assert_eq!(ask(&client, server.addr, &token, &body).await.status(), 200);
+        }
     }
 }
 

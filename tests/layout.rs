@@ -22,6 +22,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["tls"]),
     ("webpki", &["trust"]),
     ("x509_cert", &["peer_cert", "trust"]),
+    ("reqwest", &["jwt/http_fetch.rs"]),
     ("tokio", &["runtime.rs"]),
     ("tracing", &["observe.rs"]),
     ("metrics", &["observe.rs"]),

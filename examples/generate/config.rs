@@ -22,8 +22,8 @@ pub(crate) struct Config {
     #[arg(long, default_value = "https://generate.example")]
     pub(crate) audience: String,
 
-    /// The issuer's key set: a file, or a URL that is asked when the server starts. With it, no key
-    /// is made here.
+    /// The issuer's key set: a file, or a URL that is asked again as keys change (`https://`, or on
+    /// this machine `http://`). With it, no key is made here.
     #[arg(long, value_name = "FILE-or-URL", conflicts_with = "dev_key")]
     pub(crate) jwks: Option<String>,
 

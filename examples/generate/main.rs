@@ -21,7 +21,7 @@ use std::{
 
 use clap::Parser;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use palisade::{BoxError, jwt::KeySet};
+use palisade::BoxError;
 
 use crate::{config::Config, dev::Issuer, engine::Engine};
 
@@ -64,16 +64,14 @@ async fn run(config: &Config) -> Result<(), BoxError> {
         writeln!(io::stdout(), "{}", issuer.token(tier, subject)?)?;
         return Ok(());
     }
-    let key_set = match (&config.jwks, &own) {
-        (Some(source), _) => stack::fetch_key_set(source).await?,
-        (None, Some(issuer)) => KeySet::from_json(&issuer.key_set())?,
-        (None, None) => return Err("there is no key to check tokens by".into()),
-    };
+    let tokens = stack::tokens(config, own.as_ref())?;
+    // Its keys are there before the first request is, if they can be had; else the server starts without.
+    tokens.warm_up().await;
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let stores = stack::stores(config).await?;
     let engine = Engine::start(config.tokens_per_second);
     let app = api::router(engine.clone(), metrics.clone());
-    let app = stack::guarded(app, config, &stores, key_set)?;
+    let app = stack::guarded(app, config, &stores, tokens)?;
 
     let upkeep = tokio::spawn(keep_up(metrics));
     let bound = serve::bind(config).await?;

@@ -1,6 +1,6 @@
 //! The four layers, as the command line wants them.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use axum::Router;
 use palisade::{
@@ -12,22 +12,20 @@ use palisade::{
     store::{Pepper, RedisStore, Stores},
 };
 
-use crate::{api::DEFAULT_MAX_TOKENS, config::Config};
+use crate::{api::DEFAULT_MAX_TOKENS, config::Config, dev};
 
 /// Puts the layers around the application.
 pub(crate) fn guarded(
     app: Router,
     config: &Config,
     stores: &Stores,
-    key_set: KeySet,
+    tokens: ResourceServer,
 ) -> Result<Router, BoxError> {
     let routes = Routes::guard_all().exempt("/healthz").exempt("/metrics");
 
-    let issuer = Issuer::jwks(&config.issuer, key_set).audience(&config.audience);
-    let server = ResourceServer::builder().issuer(issuer).build()?;
     let jwt = match api_keys(config)? {
-        Some(keys) => JwtAuthLayer::builder(keys.or(server)),
-        None => JwtAuthLayer::builder(server),
+        Some(keys) => JwtAuthLayer::builder(keys.or(tokens)),
+        None => JwtAuthLayer::builder(tokens),
     };
     let jwt = jwt.routes(routes.clone()).build()?;
 
@@ -77,25 +75,29 @@ pub(crate) async fn stores(config: &Config) -> Result<Stores, BoxError> {
     Ok(Stores::new(Arc::new(redis), Pepper::from_secret(pepper)))
 }
 
+/// Whose tokens are believed: those of the issuer whose keys are in this file, or at this URL, where
+/// they may change; or our own.
+pub(crate) fn tokens(
+    config: &Config,
+    own: Option<&dev::Issuer>,
+) -> Result<ResourceServer, BoxError> {
+    let issuer = match (config.jwks.as_deref(), own) {
+        (Some(url), _) if url.starts_with("http://") => {
+            Issuer::jwks_uri(&config.issuer, url).insecure_http_loopback()
+        }
+        (Some(url), _) if url.starts_with("https://") => Issuer::jwks_uri(&config.issuer, url),
+        (Some(file), _) => Issuer::jwks(&config.issuer, KeySet::from_file(file)?),
+        (None, Some(own)) => Issuer::jwks(&config.issuer, KeySet::from_json(&own.key_set())?),
+        (None, None) => return Err("there is no key to check tokens by".into()),
+    };
+    Ok(ResourceServer::builder().issuer(issuer.audience(&config.audience)).build()?)
+}
+
 fn api_keys(config: &Config) -> Result<Option<ApiKeys>, BoxError> {
     let (Some(file), Some(pepper)) = (&config.api_keys, &config.pepper) else { return Ok(None) };
     let pepper = Secret::new(pepper.clone().into_bytes());
     Ok(Some(ApiKeyFile::new(file, &pepper)?.open()?))
 }
-
-/// The issuer's keys, from a file or over the network.
-pub(crate) async fn fetch_key_set(source: &str) -> Result<KeySet, BoxError> {
-    let text = if source.starts_with("https://") || source.starts_with("http://") {
-        let client = reqwest::Client::builder().timeout(FETCH).build()?;
-        client.get(source).send().await?.error_for_status()?.text().await?
-    } else {
-        fs::read_to_string(source).map_err(|error| format!("{source}: {error}"))?
-    };
-    Ok(KeySet::from_json(&text).map_err(|error| format!("{source}: {error}"))?)
-}
-
-/// How long a key set may take to arrive.
-const FETCH: Duration = Duration::from_secs(10);
 
 fn tiers(file: Option<&Path>) -> Result<BTreeMap<String, Tier>, BoxError> {
     let Some(file) = file else { return Ok(default_tiers()) };

@@ -99,11 +99,8 @@ mod tests {
 
     fn verified(name: u64, expires_at: u64) -> Verified {
         let times = Times::read(json!({ "exp": expires_at }).as_object().unwrap()).unwrap();
-        Verified {
-            user: Arc::new(UserIdentity::asserted("issuer", name.to_string())),
-            times,
-            binding: Default::default(),
-        }
+        let user = Arc::new(UserIdentity::asserted("issuer", name.to_string()));
+        Verified { user, times, issuer: 0, generation: 0, binding: Default::default() }
     }
 
     fn stored(cache: &TokenCache) -> usize {

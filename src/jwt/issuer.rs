@@ -1,19 +1,25 @@
 //! One issuer of access tokens, and what its tokens must say.
 
-use std::time::Duration;
+use std::{mem, sync::Arc, time::Duration};
 
 use super::{
-    AccessTokenProfile, Algorithm, KeySet,
+    AccessTokenProfile, Algorithm, KeySet, KeySetFetch,
     claims::{Audience, Rules},
+    discovery,
+    key_source::KeySource,
+    remote_keys::{RemoteKeys, RemoteOptions},
 };
-use crate::{BuildError, Secret};
+use crate::{BuildError, Secret, clock::Clock};
 
 /// An issuer whose tokens are accepted. Nothing of one issuer, keys least of all, serves for another.
 #[derive(Debug)]
 #[must_use]
 pub struct Issuer {
     issuer: String,
-    keys: Result<KeySet, BuildError>,
+    keys: Keys,
+    http_loopback: bool,
+    refresh_interval: Duration,
+    max_stale: Duration,
     audiences: Vec<String>,
     audience_claim: Option<(String, String)>,
     algorithms: Vec<Algorithm>,
@@ -21,19 +27,46 @@ pub struct Issuer {
     max_lifetime: Duration,
 }
 
+#[derive(Debug)]
+enum Keys {
+    Given(Result<KeySet, BuildError>),
+    /// At this URL.
+    At(String),
+    /// Where the issuer's metadata say.
+    Discovered,
+}
+
 /// An [`Issuer`] that was found to make sense.
 #[derive(Debug)]
 pub(crate) struct Trusted {
-    pub(crate) keys: KeySet,
+    pub(crate) keys: KeySource,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) rules: Rules,
 }
 
 impl Issuer {
+    /// An issuer whose metadata say where its keys are: OpenID Connect Discovery, or RFC 8414. `issuer` is
+    /// its URL, and must equal both the `iss` of its tokens and the `issuer` of the metadata to the byte,
+    /// a trailing slash included.
+    ///
+    /// Nothing is fetched before the first token comes, or
+    /// [`ResourceServer::warm_up`](super::ResourceServer::warm_up) asks for it, so the server starts while
+    /// the issuer is down. Until there are keys its tokens get 503. Needs a way to fetch: the feature
+    /// `http-client`, or [`ResourceServerBuilder::fetch`](super::ResourceServerBuilder::fetch).
+    pub fn discover(issuer: impl Into<String>) -> Self {
+        Self::new(issuer.into(), Keys::Discovered, Algorithm::DEFAULT.to_vec())
+    }
+
+    /// An issuer whose key set is at this URL, which may be another host than the issuer's: the one that is
+    /// reached from inside a cluster, for one. Otherwise like [`discover`](Self::discover).
+    pub fn jwks_uri(issuer: impl Into<String>, url: impl Into<String>) -> Self {
+        Self::new(issuer.into(), Keys::At(url.into()), Algorithm::DEFAULT.to_vec())
+    }
+
     /// An issuer with these keys. `issuer` must equal the `iss` of its tokens to the byte, a
     /// trailing slash included.
     pub fn jwks(issuer: impl Into<String>, keys: KeySet) -> Self {
-        Self::new(issuer.into(), Ok(keys), Algorithm::DEFAULT.to_vec())
+        Self::new(issuer.into(), Keys::Given(Ok(keys)), Algorithm::DEFAULT.to_vec())
     }
 
     /// An issuer that signs with a shared secret, of at least the algorithm's hash length: 32, 48 or 64
@@ -44,7 +77,7 @@ impl Issuer {
         secret: &Secret<Vec<u8>>,
     ) -> Self {
         let keys = KeySet::secret(None, algorithm, secret);
-        Self::new(issuer.into(), keys, vec![algorithm])
+        Self::new(issuer.into(), Keys::Given(keys), vec![algorithm])
     }
 
     /// Accepts tokens for this audience: their `aud` is it, or contains it. Required; said more than
@@ -80,31 +113,90 @@ impl Issuer {
         self
     }
 
-    pub(crate) fn build(self) -> Result<Trusted, BuildError> {
+    /// The age at which keys that are fetched have been fetched anew: how long a key that the issuer
+    /// withdrew still counts. By default 5 minutes; at least 1. A token that names a key which is not
+    /// known has them fetched at once, 3 times and then every 10 seconds at most.
+    pub fn refresh_interval(mut self, interval: Duration) -> Self {
+        self.refresh_interval = interval;
+        self
+    }
+
+    /// How old fetched keys may get while the issuer can't be reached. Past that its tokens get 503. By
+    /// default an hour; at least the refresh interval.
+    pub fn max_stale(mut self, max_stale: Duration) -> Self {
+        self.max_stale = max_stale;
+        self
+    }
+
+    /// Fetches over plain HTTP too, from `localhost`, `127.0.0.0/8` and `[::1]` alone: for development, and
+    /// for a sidecar. Whoever else listens on this machine may then choose the keys.
+    pub fn insecure_http_loopback(mut self) -> Self {
+        self.http_loopback = true;
+        self
+    }
+
+    pub(crate) fn build(
+        mut self,
+        fetch: Option<&Arc<dyn KeySetFetch>>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Trusted, BuildError> {
         if self.issuer.is_empty() {
             return Err(BuildError::Missing("issuer"));
         }
         if self.algorithms.is_empty() {
             return Err(BuildError::Empty("algorithms"));
         }
-        let keys = self.keys?;
-        if !keys.serves(&self.algorithms) {
-            return Err(BuildError::Empty("the set of keys that fit the issuer's algorithms"));
-        }
-        let audience = audience(self.audiences, self.audience_claim)?;
+        let url = match mem::replace(&mut self.keys, Keys::Discovered) {
+            Keys::Given(keys) => {
+                let keys = keys?;
+                if !keys.serves(&self.algorithms) {
+                    return Err(BuildError::Empty(
+                        "the set of keys that fit the issuer's algorithms",
+                    ));
+                }
+                return self.trusted(KeySource::fixed(keys));
+            }
+            Keys::At(url) => Some(url),
+            Keys::Discovered => None,
+        };
+        let options = RemoteOptions {
+            issuer: self.issuer.clone(),
+            url,
+            algorithms: self.algorithms.clone(),
+            http_loopback: self.http_loopback,
+            refresh_interval: self.refresh_interval,
+            max_stale: self.max_stale,
+        };
+        check_remote(&options)?;
+        let fetch = fetch.ok_or(BuildError::Missing(
+            "a way to fetch keys: the feature http-client, or ResourceServerBuilder::fetch",
+        ))?;
+        let keys = RemoteKeys::new(options, Arc::clone(fetch), Arc::clone(clock));
+        self.trusted(KeySource::Remote(Arc::new(keys)))
+    }
+
+    /// Whether its keys are to be fetched.
+    pub(crate) fn is_remote(&self) -> bool {
+        !matches!(self.keys, Keys::Given(_))
+    }
+
+    fn trusted(self, keys: KeySource) -> Result<Trusted, BuildError> {
         let rules = Rules {
+            audience: audience(self.audiences, self.audience_claim)?,
             issuer: self.issuer,
             profile: self.profile,
-            audience,
             max_lifetime: self.max_lifetime,
         };
         Ok(Trusted { keys, algorithms: self.algorithms, rules })
     }
 
-    fn new(issuer: String, keys: Result<KeySet, BuildError>, algorithms: Vec<Algorithm>) -> Self {
+    fn new(issuer: String, keys: Keys, algorithms: Vec<Algorithm>) -> Self {
         Self {
             issuer,
             keys,
+            http_loopback: false,
+            refresh_interval: DEFAULT_REFRESH_INTERVAL,
+            max_stale: DEFAULT_MAX_STALE,
             audiences: Vec::new(),
             audience_claim: None,
             algorithms,
@@ -112,6 +204,30 @@ impl Issuer {
             max_lifetime: DEFAULT_MAX_LIFETIME,
         }
     }
+}
+
+fn check_remote(options: &RemoteOptions) -> Result<(), BuildError> {
+    if options.algorithms.iter().any(|algorithm| algorithm.is_symmetric()) {
+        return Err(BuildError::invalid("algorithms", "a shared secret is never fetched"));
+    }
+    if options.refresh_interval < MIN_REFRESH_INTERVAL {
+        return Err(BuildError::invalid("refresh_interval", "less than a minute"));
+    }
+    if options.max_stale < options.refresh_interval {
+        return Err(BuildError::invalid("max_stale", "less than the refresh interval"));
+    }
+    let (what, urls) = match &options.url {
+        Some(url) => ("jwks_uri", vec![url.clone()]),
+        None => {
+            let wrong = |reason| BuildError::invalid("issuer", reason);
+            ("issuer", discovery::locations(&options.issuer).map_err(wrong)?)
+        }
+    };
+    for url in urls {
+        let checked = discovery::check_url(&url, options.http_loopback);
+        checked.map_err(|reason| BuildError::invalid(what, reason))?;
+    }
+    Ok(())
 }
 
 fn audience(
@@ -134,3 +250,6 @@ fn audience(
 }
 
 const DEFAULT_MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+const DEFAULT_REFRESH_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+const DEFAULT_MAX_STALE: Duration = Duration::from_secs(60 * 60);

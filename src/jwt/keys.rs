@@ -35,24 +35,12 @@ impl KeySet {
     /// [`BuildError::Invalid`] for text that is no key set, and for a set that holds a private
     /// key, secrets and public keys at once, or two keys of one `kid` that fit the same algorithm.
     pub fn from_json(text: &str) -> Result<Self, BuildError> {
-        let set =
-            json::parse_object(text.as_bytes()).ok_or_else(|| invalid("not a JSON object"))?;
-        let Some(Value::Array(members)) = set.get("keys") else {
-            return Err(invalid("it has no list of keys"));
-        };
-        refuse_dangerous(members)?;
-        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
-        for (index, member) in members.iter().enumerate() {
-            let read = member.as_object().ok_or("it is no object").and_then(Key::read);
-            match read {
-                Ok(key) => keys.push(key),
-                Err(reason) => {
-                    let id = member.get("kid").and_then(Value::as_str).map(str::to_owned);
-                    skipped.push(SkippedKey { index, id, reason });
-                }
-            }
-        }
-        Self::new(keys, skipped)
+        Self::read(text.as_bytes(), Secrets::Used).map_err(invalid)
+    }
+
+    /// A set that was fetched. Secrets in it are set aside: what is published is none.
+    pub(crate) fn from_network(text: &[u8]) -> Result<Self, &'static str> {
+        Self::read(text, Secrets::SetAside)
     }
 
     /// A JSON Web Key Set in a file.
@@ -102,7 +90,7 @@ impl KeySet {
     pub fn and(self, other: &Self) -> Result<Self, BuildError> {
         let join = |of: fn(&Inner) -> &[Key]| [of(&self.0), of(&other.0)].concat();
         let skipped = [self.0.skipped.as_slice(), &other.0.skipped].concat();
-        Self::new(join(|inner| &inner.keys), skipped)
+        Self::new(join(|inner| &inner.keys), skipped).map_err(invalid)
     }
 
     /// How many keys can be used.
@@ -135,6 +123,13 @@ impl KeySet {
         named.or_else(|| only(fitting().filter(|key| key.id.is_none())))
     }
 
+    /// Whether a key has this `kid`, be it one that can't be used.
+    pub(crate) fn mentions(&self, key_id: &str) -> bool {
+        let mut used = self.0.keys.iter().map(|key| key.id.as_deref());
+        let mut skipped = self.0.skipped.iter().map(|key| key.id.as_deref());
+        used.any(|id| id == Some(key_id)) || skipped.any(|id| id == Some(key_id))
+    }
+
     /// Whether a token of one of these algorithms could ever be verified.
     pub(crate) fn serves(&self, algorithms: &[Algorithm]) -> bool {
         let mut all = self.0.keys.iter().flat_map(|key| &key.algorithms);
@@ -154,10 +149,37 @@ impl KeySet {
         Ok(Self(Arc::new(Inner { keys: vec![key], skipped: Vec::new() })))
     }
 
-    fn new(keys: Vec<Key>, skipped: Vec<SkippedKey>) -> Result<Self, BuildError> {
+    fn read(text: &[u8], secrets: Secrets) -> Result<Self, &'static str> {
+        let set = json::parse_object(text).ok_or("not a JSON object")?;
+        let Some(Value::Array(members)) = set.get("keys") else {
+            return Err("it has no list of keys");
+        };
+        let is_left_out = |jwk: &Map<String, Value>| secrets == Secrets::SetAside && is_secret(jwk);
+        refuse_dangerous(
+            members.iter().filter_map(Value::as_object).filter(|jwk| !is_left_out(jwk)),
+        )?;
+        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+        for (index, member) in members.iter().enumerate() {
+            let read = match member.as_object() {
+                None => Err("it is no object"),
+                Some(jwk) if is_left_out(jwk) => Err("a secret that was published is none"),
+                Some(jwk) => Key::read(jwk),
+            };
+            match read {
+                Ok(key) => keys.push(key),
+                Err(reason) => {
+                    let id = member.get("kid").and_then(Value::as_str).map(str::to_owned);
+                    skipped.push(SkippedKey { index, id, reason });
+                }
+            }
+        }
+        Self::new(keys, skipped)
+    }
+
+    fn new(keys: Vec<Key>, skipped: Vec<SkippedKey>) -> Result<Self, &'static str> {
         let symmetric = |key: &Key| key.algorithms.iter().any(|algorithm| algorithm.is_symmetric());
         if keys.iter().any(symmetric) && !keys.iter().all(symmetric) {
-            return Err(invalid(MIXED));
+            return Err(MIXED);
         }
         for (index, key) in keys.iter().enumerate() {
             let clash = keys.iter().skip(index + 1).any(|other| {
@@ -166,7 +188,7 @@ impl KeySet {
                     && key.algorithms.iter().any(|algorithm| other.algorithms.contains(algorithm))
             });
             if clash {
-                return Err(invalid(AMBIGUOUS));
+                return Err(AMBIGUOUS);
             }
         }
         Ok(Self(Arc::new(Inner { keys, skipped })))
@@ -181,6 +203,13 @@ impl fmt::Debug for KeySet {
             .field("skipped", &self.0.skipped)
             .finish()
     }
+}
+
+/// What is done with secrets in a set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secrets {
+    Used,
+    SetAside,
 }
 
 /// A key of a set that can't be used.
@@ -219,22 +248,27 @@ fn only<'a>(mut keys: impl Iterator<Item = &'a Key>) -> Option<&'a Key> {
 
 /// A published private key signs for everybody, and secrets beside public keys invite a public key
 /// to be taken for a secret (RFC 8725, section 2.1). Both are the set's fault, not one key's.
-fn refuse_dangerous(members: &[Value]) -> Result<(), BuildError> {
-    let objects = || members.iter().filter_map(Value::as_object);
-    let is_secret = |jwk: &Map<String, Value>| jwk.get("kty").is_some_and(|kty| kty == "oct");
+fn refuse_dangerous<'a>(
+    objects: impl Iterator<Item = &'a Map<String, Value>> + Clone,
+) -> Result<(), &'static str> {
     let is_private =
         |jwk: &Map<String, Value>| PRIVATE_MEMBERS.iter().any(|name| jwk.contains_key(*name));
-    if objects().any(is_private) {
-        return Err(invalid("it holds a private key"));
+    if objects.clone().any(is_private) {
+        return Err("it holds a private key");
     }
-    if objects().any(is_secret) && !objects().all(is_secret) {
-        return Err(invalid(MIXED));
+    if objects.clone().any(is_secret) && !objects.clone().all(is_secret) {
+        return Err(MIXED);
     }
-    let clash = |(index, jwk)| objects().skip(index + 1).any(|other| is_ambiguous(jwk, other));
-    if objects().enumerate().any(clash) {
-        return Err(invalid(AMBIGUOUS));
+    let clash =
+        |(index, jwk)| objects.clone().skip(index + 1).any(|other| is_ambiguous(jwk, other));
+    if objects.clone().enumerate().any(clash) {
+        return Err(AMBIGUOUS);
     }
     Ok(())
+}
+
+fn is_secret(jwk: &Map<String, Value>) -> bool {
+    jwk.get("kty").is_some_and(|kty| kty == "oct")
 }
 
 /// Whether a token could mean either key, going by what the keys say of themselves: one that turns

@@ -17,7 +17,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let random_bytes = vec![7; 32];
-//! // Or `Issuer::jwks`, with a key set of the issuer's public keys.
+//! // Or `Issuer::discover`, which finds the issuer's public keys, or `Issuer::jwks`, with keys at hand.
 //! let secret = Secret::new(random_bytes);
 //! let issuer = Issuer::secret("https://login.example", Algorithm::HS256, &secret)
 //!     .audience("https://llm.example");
@@ -157,16 +157,25 @@ mod compact;
 mod confirmation;
 mod credentials;
 mod crypto;
+mod discovery;
 mod dpop;
 mod facts;
+mod fetch;
 mod future;
+mod health;
+#[cfg(feature = "http-client")]
+mod http_fetch;
 mod issuer;
 mod json;
 mod jwk;
+mod key_flight;
+mod key_source;
 mod keys;
 mod kinds;
 mod layer;
 mod pem;
+mod refetch_budget;
+mod remote_keys;
 mod resource_server;
 mod revocation;
 mod scopes;
@@ -176,6 +185,8 @@ mod verification;
 mod verified;
 mod verifier;
 
+#[cfg(feature = "http-client")]
+pub use self::http_fetch::HttpFetch;
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
 pub use self::resource_server::verify_signature;
@@ -190,7 +201,9 @@ pub use self::{
     confirmation::Confirmation,
     crypto::CryptoBackend,
     dpop::{DpopOptions, DpopVerifier},
+    fetch::{FetchError, KeySetFetch},
     future::JwtAuthFuture,
+    health::IssuerHealth,
     issuer::Issuer,
     keys::{KeySet, SkippedKey},
     layer::{JwtAuthLayer, JwtAuthLayerBuilder},

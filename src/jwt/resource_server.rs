@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts, Issuer, Presented, Reason,
-    TokenVerifier,
+    Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts, Issuer, IssuerHealth,
+    KeySetFetch, Presented, Reason, TokenVerifier,
     cache::TokenCache,
     compact::Compact,
     confirmation::{self, Enforced, Shown},
@@ -49,9 +49,28 @@ impl ResourceServer {
             clock: Arc::new(SystemClock),
             crypto: CryptoBackend::compiled_in(),
             cache: DEFAULT_CACHE,
+            fetch: None,
             confirmation: Confirmation::default(),
             dpop: None,
         }
+    }
+
+    /// Fetches the keys of every issuer whose keys are fetched and that has none yet, and returns when
+    /// each attempt has ended, well or badly, within 15 seconds. From here on they are kept up in the
+    /// background. Without this the first token does it, and waits.
+    pub async fn warm_up(&self) {
+        let flights: Vec<_> =
+            self.0.issuers.iter().filter_map(|issuer| issuer.keys.warm_up()).collect();
+        for flight in flights {
+            flight.landed().await;
+        }
+    }
+
+    /// How the keys of each issuer are doing, now. Asks nobody.
+    #[must_use]
+    pub fn health(&self) -> Vec<IssuerHealth> {
+        let of = |issuer: &Trusted| issuer.keys.health(&issuer.rules.issuer);
+        self.0.issuers.iter().map(of).collect()
     }
 }
 
@@ -63,7 +82,8 @@ impl TokenVerifier for ResourceServer {
             return ReadyOr::ready(Err(Reason::TooLong.error()));
         }
         let digest = Sha256::digest(presented.token).into();
-        let Some(verified) = server.cache.get(&digest) else {
+        let remembered = server.cache.get(&digest);
+        let Some(verified) = remembered.filter(|verified| verified.keys_are_current(server)) else {
             let facts = Facts::of(presented, digest);
             return ReadyOr::pending(verification::verify(Arc::clone(server), facts));
         };
@@ -88,10 +108,16 @@ impl TokenVerifier for ResourceServer {
 }
 
 impl Inner {
-    pub(crate) fn issuer_of(&self, claim: Option<&str>) -> Result<&Trusted, Reason> {
+    /// The issuer of this name, and its place.
+    pub(crate) fn issuer_of(&self, claim: Option<&str>) -> Result<(usize, &Trusted), Reason> {
         let claim = claim.ok_or(Reason::Malformed)?;
-        let found = self.issuers.iter().find(|issuer| issuer.rules.issuer == claim);
+        let mut issuers = self.issuers.iter().enumerate();
+        let found = issuers.find(|(_, issuer)| issuer.rules.issuer == claim);
         found.ok_or(Reason::Unverifiable)
+    }
+
+    pub(crate) fn issuer_at(&self, index: usize) -> Option<&Trusted> {
+        self.issuers.get(index)
     }
 }
 
@@ -105,6 +131,7 @@ pub struct ResourceServerBuilder {
     clock: Arc<dyn Clock>,
     crypto: Option<CryptoBackend>,
     cache: usize,
+    fetch: Option<Arc<dyn KeySetFetch>>,
     confirmation: Confirmation,
     dpop: Option<DpopOptions>,
 }
@@ -149,6 +176,12 @@ impl ResourceServerBuilder {
         self
     }
 
+    /// How keys are fetched. By default by `HttpFetch`, where the feature `http-client` is on.
+    pub fn fetch(mut self, fetch: impl KeySetFetch) -> Self {
+        self.fetch = Some(Arc::new(fetch));
+        self
+    }
+
     /// What is done with tokens that are bound to a client certificate (RFC 8705), and with those
     /// that are bound to nothing. By default the former are refused and the latter accepted.
     pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
@@ -163,12 +196,12 @@ impl ResourceServerBuilder {
         self
     }
 
-    /// The resource server.
+    /// The resource server. Fetches nothing.
     ///
     /// # Errors
     /// [`BuildError`] when there is no issuer, when two have the same name, when one lacks an
-    /// audience or usable keys, when the options of DPoP can't be meant, and when no signature
-    /// backend is compiled in.
+    /// audience, usable keys or a way to fetch them, or wants them from anywhere but `https://`, when
+    /// the options of DPoP can't be meant, and when no signature backend is compiled in.
     pub fn build(self) -> Result<ResourceServer, BuildError> {
         let crypto = self.crypto.ok_or(BuildError::Missing(
             "a signature backend: one of the features aws-lc-rs and rust-crypto",
@@ -179,8 +212,12 @@ impl ResourceServerBuilder {
         if self.leeway > MAX_LEEWAY {
             return Err(BuildError::invalid("leeway", "more than 5 minutes"));
         }
-        let issuers: Result<Vec<_>, _> = self.issuers.into_iter().map(Issuer::build).collect();
-        let issuers = issuers?;
+        let fetch = match self.fetch {
+            None if self.issuers.iter().any(Issuer::is_remote) => default_fetch()?,
+            given => given,
+        };
+        let build = |issuer: Issuer| issuer.build(fetch.as_ref(), &self.clock);
+        let issuers = self.issuers.into_iter().map(build).collect::<Result<Vec<_>, _>>()?;
         let name = |trusted: &Trusted| trusted.rules.issuer.clone();
         let names: std::collections::HashSet<String> = issuers.iter().map(name).collect();
         if names.len() < issuers.len() {
@@ -198,6 +235,16 @@ impl ResourceServerBuilder {
             enforced,
         })))
     }
+}
+
+#[cfg(feature = "http-client")]
+fn default_fetch() -> Result<Option<Arc<dyn KeySetFetch>>, BuildError> {
+    Ok(Some(Arc::new(super::HttpFetch::new()?)))
+}
+
+#[cfg(not(feature = "http-client"))]
+fn default_fetch() -> Result<Option<Arc<dyn KeySetFetch>>, BuildError> {
+    Ok(None)
 }
 
 /// Whether a token's form and signature hold under a key of the set, whatever it says: for published

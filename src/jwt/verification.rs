@@ -22,7 +22,7 @@ async fn verify_jwt(server: &Inner, facts: &Facts) -> Result<Verified, Reason> {
     let compact = Compact::split(&facts.token)?;
     let now = server.clock.unix();
     let (header, claims) = (compact.header()?, compact.claims()?);
-    let issuer = server.issuer_of(claims::string(&claims, "iss")?)?;
+    let (index, issuer) = server.issuer_of(claims::string(&claims, "iss")?)?;
     if !issuer.algorithms.contains(&header.algorithm) {
         return Err(Reason::Unverifiable);
     }
@@ -32,14 +32,16 @@ async fn verify_jwt(server: &Inner, facts: &Facts) -> Result<Verified, Reason> {
     let user = claims::identity(&issuer.rules.issuer, times, claims)?;
     let signature = compact.signature()?;
 
-    let key = issuer.keys.choose(header.key_id.as_deref(), header.algorithm);
-    let key = key.ok_or(Reason::Unverifiable)?;
+    let key_id = header.key_id.as_deref();
+    let held = issuer.keys.keys_for(key_id, header.algorithm).await?;
+    let key = held.keys.choose(key_id, header.algorithm).ok_or(Reason::Unverifiable)?;
     if !server.crypto.verifies(header.algorithm, &key.material, compact.signed(), &signature) {
         return Err(Reason::Unverifiable);
     }
 
     confirmation::check(&server.enforced, facts, &binding, now).await?;
-    let verified = Verified { user: Arc::new(user), times, binding };
+    let generation = held.generation;
+    let verified = Verified { user: Arc::new(user), times, issuer: index, generation, binding };
     server.cache.insert(facts.digest, verified.clone(), now);
     Ok(verified)
 }

@@ -10,11 +10,20 @@ use crate::identity::UserIdentity;
 pub(crate) struct Verified {
     pub(crate) user: Arc<UserIdentity>,
     pub(crate) times: Times,
+    /// The issuer's place among the server's.
+    pub(crate) issuer: usize,
+    /// Of the issuer's keys.
+    pub(crate) generation: u64,
     /// Held against every request anew: proofs serve once.
     pub(crate) binding: Binding,
 }
 
 impl Verified {
+    /// Whether the keys that it was verified by are the issuer's still. If not, it is verified again.
+    pub(crate) fn keys_are_current(&self, server: &Inner) -> bool {
+        server.issuer_at(self.issuer).is_some_and(|issuer| issuer.keys.is_current(self.generation))
+    }
+
     /// Whether the token still holds: asked of a remembered one on every use. Neither waits nor
     /// allocates.
     pub(crate) fn recheck(
@@ -24,6 +33,6 @@ impl Verified {
         now: Duration,
     ) -> Result<(), Reason> {
         self.times.check(now, server.leeway)
-        // Here also: the generation of the keys. `Revocable` looks after revocation.
+        // `Revocable` looks after revocation.
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use futures_util::FutureExt as _;
 use jsonwebtoken::{Algorithm as Alg, EncodingKey, crypto::aws_lc::DEFAULT_PROVIDER};
 use palisade::{
@@ -51,6 +54,21 @@ impl Key {
 
     pub(crate) fn set(&self) -> KeySet {
         KeySet::pem(Some("k"), self.algorithm, &self.public_pem).unwrap()
+    }
+
+    /// An Ed25519 key as a member of a key set.
+    pub(crate) fn jwk(&self, id: &str) -> Value {
+        let pem: String = self.public_pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = BASE64_STANDARD.decode(pem).unwrap();
+        let x = BASE64_URL_SAFE_NO_PAD.encode(der.last_chunk::<32>().unwrap());
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "use": "sig", "alg": "EdDSA", "x": x})
+    }
+
+    /// Signed by the key of this name.
+    pub(crate) fn token_by(&self, id: &str, claims: &Value) -> String {
+        let mut header = self.header();
+        header.as_object_mut().unwrap().insert("kid".into(), id.into());
+        self.sign(&header, claims)
     }
 
     pub(crate) fn issuer(&self) -> Issuer {
