@@ -1,9 +1,11 @@
 //! The bodies that the layers put around those of the server and the inner service.
 
+mod ending;
+
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -11,6 +13,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
+
+pub(crate) use self::ending::Ending;
 
 pin_project! {
     /// The body of a layer's answer: the inner service's, frame by frame, or that of a refusal.
@@ -24,6 +28,8 @@ pin_project! {
     #[project = ResponseProj]
     enum ResponseKind<B> {
         Inner { #[pin] body: B },
+        // `None` once it has ended: whatever the inner body holds is let go at once.
+        Ending { #[pin] body: Option<B>, ending: Box<Ending> },
         Refusal { #[pin] body: Full<Bytes> },
     }
 }
@@ -31,6 +37,11 @@ pin_project! {
 impl<B> ResponseBody<B> {
     pub(crate) fn inner(body: B) -> Self {
         Self { kind: ResponseKind::Inner { body } }
+    }
+
+    /// The inner service's body, which ends when its time is up.
+    pub(crate) fn ending(body: B, ending: Box<Ending>) -> Self {
+        Self { kind: ResponseKind::Ending { body: Some(body), ending } }
     }
 
     pub(crate) fn refusal(body: Bytes) -> Self {
@@ -48,6 +59,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             ResponseProj::Inner { body } => body.poll_frame(cx),
+            ResponseProj::Ending { body, ending } => poll_ending(body, ending, cx),
             ResponseProj::Refusal { body } => body.poll_frame(cx).map_err(|never| match never {}),
         }
     }
@@ -55,6 +67,7 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             ResponseKind::Inner { body } => body.is_end_stream(),
+            ResponseKind::Ending { body, .. } => body.as_ref().is_none_or(Body::is_end_stream),
             ResponseKind::Refusal { body } => body.is_end_stream(),
         }
     }
@@ -62,15 +75,37 @@ impl<B: Body<Data = Bytes>> Body for ResponseBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             ResponseKind::Inner { body } => body.size_hint(),
+            ResponseKind::Ending { body, .. } => match body {
+                Some(body) => body.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
             ResponseKind::Refusal { body } => body.size_hint(),
         }
     }
+}
+
+fn poll_ending<B: Body<Data = Bytes>>(
+    mut slot: Pin<&mut Option<B>>,
+    ending: &mut Ending,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    let Some(body) = slot.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+    if ending.poll(cx).is_ready() && !body.is_end_stream() {
+        slot.set(None);
+        return Poll::Ready(ending.last_frame().map(Ok));
+    }
+    let frame = ready!(body.poll_frame(cx));
+    if let Some(Ok(frame)) = &frame {
+        ending.saw(frame);
+    }
+    Poll::Ready(frame)
 }
 
 impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.kind {
             ResponseKind::Inner { .. } => "ResponseBody::Inner(..)",
+            ResponseKind::Ending { .. } => "ResponseBody::Ending(..)",
             ResponseKind::Refusal { .. } => "ResponseBody::Refusal(..)",
         })
     }

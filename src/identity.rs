@@ -103,8 +103,8 @@ impl Identity {
 
     /// The caller, for a layer that can do nothing without: nobody is a refusal, and so is a stack in which nobody was
     /// asked.
-    pub(crate) fn known_user(&self) -> Result<&UserIdentity, Rejection> {
-        match self.user() {
+    pub(crate) fn known_user(&self) -> Result<&Arc<UserIdentity>, Rejection> {
+        match &self.user {
             Some(user) => Ok(user),
             None if self.anonymous => Err(Rejection::new(
                 RejectionKind::Unauthenticated,
@@ -153,6 +153,7 @@ pub struct UserIdentity {
     client_id: Option<String>,
     token_id: Option<String>,
     scopes: Vec<String>,
+    roles: Vec<String>,
     expires_at: Option<u64>,
     claims: Claims,
 }
@@ -167,6 +168,7 @@ impl UserIdentity {
             client_id: None,
             token_id: None,
             scopes: Vec::new(),
+            roles: Vec::new(),
             expires_at: None,
             claims: Claims(Value::Null),
         }
@@ -190,6 +192,13 @@ impl UserIdentity {
     #[must_use]
     pub fn with_scopes<T: Into<String>>(mut self, scopes: impl IntoIterator<Item = T>) -> Self {
         self.scopes = scopes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// With these roles.
+    #[must_use]
+    pub fn with_roles<T: Into<String>>(mut self, roles: impl IntoIterator<Item = T>) -> Self {
+        self.roles = roles.into_iter().map(Into::into).collect();
         self
     }
 
@@ -250,6 +259,18 @@ impl UserIdentity {
         self.scopes.iter().any(|granted| granted == scope)
     }
 
+    /// The roles, from the claim that the issuer keeps them in.
+    #[must_use]
+    pub fn roles(&self) -> &[String] {
+        &self.roles
+    }
+
+    /// Whether the caller has a role. Roles are case-sensitive.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|held| held == role)
+    }
+
     /// When the token ends, in seconds since the Unix epoch.
     #[must_use]
     pub fn expires_at(&self) -> Option<u64> {
@@ -304,6 +325,29 @@ impl Claims {
         list.into_iter().flatten().filter_map(Value::as_str)
     }
 
+    /// All claims as a type of the application's own, which borrows nothing.
+    ///
+    /// # Errors
+    /// [`ClaimsMismatch`] when they don't fit the type.
+    #[cfg(any(feature = "jwt", feature = "serde"))]
+    pub fn get<T: serde::de::DeserializeOwned>(&self) -> Result<T, ClaimsMismatch> {
+        T::deserialize(&self.0).map_err(|_| ClaimsMismatch(()))
+    }
+
+    /// One claim as a type of the application's own. A claim that is not there reads as null, which
+    /// an `Option` takes for `None`.
+    ///
+    /// # Errors
+    /// [`ClaimsMismatch`] when it does not fit the type.
+    #[cfg(any(feature = "jwt", feature = "serde"))]
+    pub fn get_claim<T: serde::de::DeserializeOwned>(
+        &self,
+        claim: &str,
+    ) -> Result<T, ClaimsMismatch> {
+        let value = self.value(claim).unwrap_or(&Value::Null);
+        T::deserialize(value).map_err(|_| ClaimsMismatch(()))
+    }
+
     /// Whether the claim is there at all.
     #[must_use]
     pub fn contains(&self, claim: &str) -> bool {
@@ -321,6 +365,11 @@ impl fmt::Debug for Claims {
     }
 }
 
+/// The claims don't fit the type that was asked for. Does not say where, since that would show them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the claims don't fit the type that was asked for")]
+pub struct ClaimsMismatch(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +386,26 @@ mod tests {
         assert_eq!(claims.u64("n"), Some(3));
         assert_eq!(claims.str("n"), None);
         assert!(!format!("{user:?}").contains("paid"));
+    }
+
+    #[cfg(any(feature = "jwt", feature = "serde"))]
+    #[test]
+    fn claims_are_read_as_a_type_and_errors_do_not_show_them() {
+        #[derive(serde::Deserialize, Debug)]
+        struct Mine {
+            tier: String,
+            seats: Option<u32>,
+        }
+        let user = |json| UserIdentity::asserted("i", "s").with_claims(json);
+        let mine: Mine = user(r#"{"tier":"paid","more":[1]}"#).claims().get().unwrap();
+        assert_eq!((mine.tier.as_str(), mine.seats), ("paid", None));
+        let odd = user(r#"{"tier":"paid","seats":"hush"}"#);
+        let error = odd.claims().get::<Mine>().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"));
+        assert_eq!(odd.claims().get_claim::<String>("/tier").unwrap(), "paid");
+        assert_eq!(odd.claims().get_claim::<Option<u8>>("none"), Ok(None));
+        assert!(odd.claims().get_claim::<u8>("none").is_err());
+        assert!(user("[]").claims().get::<Mine>().is_err());
     }
 
     #[test]

@@ -17,7 +17,6 @@ where
 }
 
 /// Whether there is a runtime here, without which waiting panics.
-#[cfg(any(feature = "redis", feature = "jwt"))]
 pub(crate) fn is_here() -> bool {
     tokio::runtime::Handle::try_current().is_ok()
 }

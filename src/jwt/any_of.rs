@@ -33,4 +33,12 @@ impl TokenVerifier for AnyOf {
     fn dpop(&self) -> Option<&DpopVerifier> {
         self.other.dpop()
     }
+
+    fn remembers(&self, presented: &Presented<'_>) -> bool {
+        if self.keys.claims(presented.token) {
+            self.keys.remembers(presented)
+        } else {
+            self.other.remembers(presented)
+        }
+    }
 }

@@ -2,13 +2,17 @@
 
 use http::{HeaderValue, header};
 
-use super::{AuthError, AuthErrorKind, DpopVerifier, Scheme, credentials::Unreadable, dpop::NONCE};
+use super::{
+    AuthError, AuthErrorKind, DpopVerifier, Missing, Scheme, credentials::Unreadable, dpop::NONCE,
+};
 use crate::{BuildError, Rejection, RejectionKind};
 
 /// Who challenges.
 #[derive(Clone, Debug)]
 pub(crate) struct Challenger {
     realm: String,
+    /// Where the resource's metadata is (RFC 9728, section 5.1). Empty: not said.
+    resource_metadata: String,
 }
 
 /// What a challenge is about.
@@ -24,7 +28,7 @@ pub(crate) struct Asked<'a> {
 
 impl Default for Challenger {
     fn default() -> Self {
-        Self { realm: "inference".into() }
+        Self { realm: "inference".into(), resource_metadata: String::new() }
     }
 }
 
@@ -33,7 +37,11 @@ impl Challenger {
         if realm.is_empty() || !realm.bytes().all(is_quotable) {
             return Err(BuildError::invalid("realm", "it must be of printable ASCII"));
         }
-        Ok(Self { realm })
+        Ok(Self { realm, ..Self::default() })
+    }
+
+    pub(crate) fn with_resource_metadata(self, url: &str) -> Self {
+        Self { resource_metadata: url.to_owned(), ..self }
     }
 
     /// No credential was sent, or one of another scheme: no error code then.
@@ -53,9 +61,13 @@ impl Challenger {
     }
 
     /// The token grants too little.
-    pub(crate) fn insufficient(&self, asked: Asked<'_>) -> Rejection {
-        const DESCRIPTION: &str = "The access token does not grant a scope that is needed here.";
-        self.refused(&AuthError::new(AuthErrorKind::InsufficientScope, DESCRIPTION), asked)
+    pub(crate) fn insufficient(&self, missing: &Missing, asked: Asked<'_>) -> Rejection {
+        let description = if missing.is_beyond_scopes() {
+            "The caller has not the role or claim that is needed here."
+        } else {
+            "The access token does not grant a scope that is needed here."
+        };
+        self.refused(&AuthError::new(AuthErrorKind::InsufficientScope, description), asked)
     }
 
     /// The verifier did not accept the token.
@@ -79,7 +91,7 @@ impl Challenger {
     }
 
     /// One challenge for each scheme, in a header of its own: two in one header, many can't tell
-    /// apart (RFC 9110, section 11.6.1).
+    /// apart (RFC 9110, section 11.6.1). Parameters that are empty are left out.
     fn challenged(
         &self,
         rejection: Rejection,
@@ -87,12 +99,14 @@ impl Challenger {
         error: &[Parameter<'_>],
     ) -> Rejection {
         let scope = ("scope", asked.scope);
+        let metadata = ("resource_metadata", &*self.resource_metadata);
         let of_scheme = |scheme| if asked.scheme == scheme { error } else { &[] };
-        let bearer = [&[("realm", &*self.realm)], of_scheme(Scheme::Bearer), &[scope]].concat();
+        let bearer =
+            [&[("realm", &*self.realm)], of_scheme(Scheme::Bearer), &[scope, metadata]].concat();
         let rejection = with_challenge(rejection, "Bearer", &bearer);
         let Some(dpop) = asked.dpop else { return rejection };
         let algorithms = ("algs", dpop.algorithms());
-        let parameters = [of_scheme(Scheme::Dpop), &[scope, algorithms]].concat();
+        let parameters = [of_scheme(Scheme::Dpop), &[scope, algorithms, metadata]].concat();
         let rejection = with_challenge(rejection, "DPoP", &parameters);
         match dpop.nonce() {
             Some(nonce) => rejection.with_header(NONCE, nonce),
@@ -162,8 +176,24 @@ mod tests {
             "Bearer realm=\"llm\", error=\"invalid_token\", \
              error_description=\"The access token cannot be verified.\"",
         );
-        assert!(challenge(challenger.insufficient(scoped)).ends_with(r#", scope="a b""#));
+        let refused = challenger.insufficient(&Missing::default(), scoped);
+        assert!(challenge(refused).ends_with(r#", scope="a b""#));
         assert_eq!(challenge(challenger.refused(&AuthError::unavailable(), Asked::default())), "");
+    }
+
+    #[test]
+    fn every_challenge_names_the_metadata() {
+        let url = "https://a.example/.well-known/oauth-protected-resource";
+        let challenger = Challenger::default().with_resource_metadata(url);
+        for rejection in [
+            challenger.missing(Asked::default()),
+            challenger.unreadable(Unreadable::Several, Asked::default()),
+            challenger.insufficient(&Missing::default(), Asked::default()),
+            challenger.refused(&AuthError::invalid_token(), Asked::default()),
+        ] {
+            let challenge = challenge(rejection);
+            assert!(challenge.ends_with(&format!(r#", resource_metadata="{url}""#)), "{challenge}");
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Rules {
     pub(crate) profile: AccessTokenProfile,
     pub(crate) audience: Audience,
     pub(crate) max_lifetime: Duration,
+    /// The claim that roles stand in: a name or a JSON pointer.
+    pub(crate) roles: String,
 }
 
 /// How a token says whom it is for.
@@ -157,12 +159,12 @@ impl Times {
 
 /// The caller, of claims that hold and were signed.
 pub(crate) fn identity(
-    issuer: &str,
+    rules: &Rules,
     times: Times,
     claims: Map<String, Value>,
 ) -> Result<UserIdentity, Reason> {
     let subject = string(&claims, "sub")?.filter(|subject| !subject.is_empty());
-    let mut user = UserIdentity::asserted(issuer, subject.ok_or(Reason::Malformed)?)
+    let mut user = UserIdentity::asserted(&rules.issuer, subject.ok_or(Reason::Malformed)?)
         .with_scopes(scopes(&claims)?)
         .with_expiry(times.expires_at);
     let client_id = string(&claims, "client_id")?;
@@ -172,7 +174,9 @@ pub(crate) fn identity(
     if let Some(token_id) = string(&claims, "jti")? {
         user = user.with_token_id(token_id);
     }
-    Ok(user.with_claims_value(Value::Object(claims)))
+    let user = user.with_claims_value(Value::Object(claims));
+    let roles: Vec<String> = user.claims().strs(&rules.roles).map(str::to_owned).collect();
+    Ok(user.with_roles(roles))
 }
 
 /// `scope` (RFC 8693, section 4.2), or `scp`, as Entra ID and Okta name it.

@@ -10,6 +10,7 @@ fn rules(profile: AccessTokenProfile) -> Rules {
         profile,
         audience: Audience::Aud(vec!["https://llm.example".into(), "llm".into()]),
         max_lifetime: Duration::from_secs(86_400),
+        roles: "roles".into(),
     }
 }
 
@@ -44,7 +45,7 @@ fn check(change: Value) -> Result<(), Reason> {
 
 fn identify(change: Value) -> Result<UserIdentity, Reason> {
     let claims = with(change);
-    identity("https://idp.example", Times::read(&claims)?, claims)
+    identity(&rules(AccessTokenProfile::Rfc9068), Times::read(&claims)?, claims)
 }
 
 #[test]
@@ -194,4 +195,16 @@ fn scopes_are_read_from_either_claim() {
     {
         assert!(identify(bad.clone()).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn roles_are_the_strings_of_the_claim_that_the_issuer_keeps_them_in() {
+    let user = identify(json!({"roles": ["a", 1, "b"], "groups": ["c"]})).unwrap();
+    assert_eq!(user.roles(), ["a", "b"]);
+    assert!(identify(json!({"roles": "admin"})).unwrap().roles().is_empty());
+    let mut rules = rules(AccessTokenProfile::Rfc9068);
+    rules.roles = "/realm_access/roles".into();
+    let claims = with(json!({"realm_access": {"roles": ["r"]}, "roles": ["a"]}));
+    let user = identity(&rules, Times::read(&claims).unwrap(), claims).unwrap();
+    assert_eq!(user.roles(), ["r"]);
 }

@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::{Scheme, dpop::NONCE, layer::Config, service::Verdict};
 use crate::{
     Rejection,
-    body::ResponseBody,
+    body::{Ending, ResponseBody},
     future::{Oneshot, ReadyOr},
     route::Endpoint,
 };
@@ -39,8 +39,14 @@ pin_project! {
         S: Service<Request<B>>,
     {
         Waiting { pending: Option<Pending<S, B>> },
+        Answered { answer: Option<Response<String>> },
         Refused { rejection: Option<Rejection>, config: Arc<Config>, endpoint: Endpoint },
-        Inner { #[pin] oneshot: Oneshot<S, Request<B>>, nonce: Option<HeaderValue> },
+        Inner {
+            #[pin]
+            oneshot: Oneshot<S, Request<B>>,
+            nonce: Option<HeaderValue>,
+            ending: Option<Box<Ending>>,
+        },
     }
 }
 
@@ -68,8 +74,9 @@ impl<S, B> Pending<S, B> {
 }
 
 impl<S: Service<Request<B>>, B> JwtAuthFuture<S, B> {
-    pub(crate) fn inner(inner: S, request: Request<B>) -> Self {
-        Self { state: State::Inner { oneshot: Oneshot::new(inner, request), nonce: None } }
+    pub(crate) fn inner(inner: S, request: Request<B>, ending: Option<Box<Ending>>) -> Self {
+        let oneshot = Oneshot::new(inner, request);
+        Self { state: State::Inner { oneshot, nonce: None, ending } }
     }
 
     /// Tells this nonce in the answer.
@@ -83,6 +90,11 @@ impl<S: Service<Request<B>>, B> JwtAuthFuture<S, B> {
     pub(crate) fn refused(rejection: Rejection, config: &Arc<Config>, endpoint: Endpoint) -> Self {
         let (rejection, config) = (Some(rejection), Arc::clone(config));
         Self { state: State::Refused { rejection, config, endpoint } }
+    }
+
+    /// Answered by the layer itself, without being refused.
+    pub(crate) fn answered(answer: Response<String>) -> Self {
+        Self { state: State::Answered { answer: Some(answer) } }
     }
 
     pub(crate) fn waiting(pending: Pending<S, B>) -> Self {
@@ -100,18 +112,28 @@ where
         let mut state = self.project().state;
         loop {
             let verified = match state.as_mut().project() {
-                StateProj::Inner { oneshot, nonce } => {
-                    let mut response = ready!(oneshot.poll(cx))?.map(ResponseBody::inner);
+                StateProj::Inner { oneshot, nonce, ending } => {
+                    let mut response = ready!(oneshot.poll(cx))?;
                     if let Some(nonce) = nonce.take() {
                         response.headers_mut().insert(NONCE, nonce);
                     }
-                    return Poll::Ready(Ok(response));
+                    return Poll::Ready(Ok(match ending.take() {
+                        None => response.map(ResponseBody::inner),
+                        Some(mut ending) => {
+                            ending.head(response.headers());
+                            response.map(|body| ResponseBody::ending(body, ending))
+                        }
+                    }));
                 }
                 StateProj::Refused { rejection, config, endpoint } => {
                     let Some(rejection) = rejection.take() else { return Poll::Pending };
                     let format = endpoint.error_format();
                     let response = rejection.into_response("jwt", format, &config.routes);
                     return Poll::Ready(Ok(response));
+                }
+                StateProj::Answered { answer } => {
+                    let Some(answer) = answer.take() else { return Poll::Pending };
+                    return Poll::Ready(Ok(answer.map(|text| ResponseBody::refusal(text.into()))));
                 }
                 StateProj::Waiting { pending: slot } => {
                     let Some(pending) = slot.as_mut() else { return Poll::Pending };
@@ -130,6 +152,7 @@ impl<S: Service<Request<B>>, B> Pending<S, B> {
         match self.config.admit(&mut self.request, self.scheme, Some(verdict)) {
             Ok(()) => State::Inner {
                 nonce: self.config.nonce(self.scheme),
+                ending: self.config.ending(&self.request, self.endpoint),
                 oneshot: Oneshot::new(self.inner, self.request),
             },
             Err(rejection) => State::Refused {

@@ -25,6 +25,7 @@ pub struct Issuer {
     algorithms: Vec<Algorithm>,
     profile: AccessTokenProfile,
     max_lifetime: Duration,
+    roles: String,
 }
 
 #[derive(Debug)]
@@ -113,6 +114,14 @@ impl Issuer {
         self
     }
 
+    /// The claim, by name or JSON pointer, whose list of strings becomes
+    /// [`UserIdentity::roles`](crate::identity::UserIdentity::roles). By default `roles`, as in RFC 9068, section
+    /// 2.2.3.1; Keycloak has `/realm_access/roles`, others `groups`.
+    pub fn roles_from(mut self, claim: impl Into<String>) -> Self {
+        self.roles = claim.into();
+        self
+    }
+
     /// The age at which keys that are fetched have been fetched anew: how long a key that the issuer
     /// withdrew still counts. By default 5 minutes; at least 1. A token that names a key which is not
     /// known has them fetched at once, 3 times and then every 10 seconds at most.
@@ -186,6 +195,7 @@ impl Issuer {
             issuer: self.issuer,
             profile: self.profile,
             max_lifetime: self.max_lifetime,
+            roles: self.roles,
         };
         Ok(Trusted { keys, algorithms: self.algorithms, rules })
     }
@@ -202,6 +212,7 @@ impl Issuer {
             algorithms,
             profile: AccessTokenProfile::default(),
             max_lifetime: DEFAULT_MAX_LIFETIME,
+            roles: "roles".into(),
         }
     }
 }

@@ -60,12 +60,13 @@
 //! | carries no credential, or one of another scheme | 401 | `Bearer realm`, and `scope` where one is needed |
 //! | carries several credentials, or none that can be read | 400 | `error="invalid_request"` |
 //! | carries a token that does not hold | 401 | `error="invalid_token"` |
-//! | carries a token that grants too little | 403 | `error="insufficient_scope"`, `scope` |
+//! | carries a token that grants too little | 403 | `error="insufficient_scope"`, `scope` where one would help |
+//! | comes from a network that got too many tokens wrong | 429, `Retry-After` | |
 //! | lacks the DPoP proof that its token needs, or has a bad one | 401 | `DPoP error="invalid_dpop_proof"`, `algs` |
 //! | has a DPoP proof without the server's nonce | 401 | `DPoP error="use_dpop_nonce"`, `algs` |
 //! | can't be judged at the moment | 503 | |
 //!
-//! Over gRPC these are the statuses 16, 3, 16, 7, 16, 16 and 14, in an answer of headers alone. Where
+//! Over gRPC these are the statuses 16, 3, 16, 7, 8, 16, 16 and 14, in an answer of headers alone. Where
 //! [`dpop`](ResourceServerBuilder::dpop) is on, every challenge has a second `WWW-Authenticate` for the scheme
 //! `DPoP`; errors are told under the scheme that the request used.
 //!
@@ -136,6 +137,22 @@
 //! and what spares a token in use the round trip. If the store does not answer, tokens are refused with 503
 //! once the last answer is older than that.
 //!
+//! # Who may do what
+//! A [`Policy`] asks for scopes, roles, claims and alternatives of these: for all requests or by path in
+//! this layer, or on a route of its own with [`RequireAccess`]. What is missing is named in the challenge,
+//! of alternatives the first that more scopes would satisfy. Handlers read `UserIdentity`, or take what the
+//! token says as a type of theirs: `Claims::get`.
+//!
+//! # MCP clients
+//! They find out from the server where to get a token: give the layer its [`ProtectedResourceMetadata`], and it
+//! answers for it without a token and names it in its challenges. The layer must stand on the outermost router, since
+//! nested ones see a part of the path.
+//!
+//! # Guessing, and tokens that end
+//! [`throttle_failures`](JwtAuthLayerBuilder::throttle_failures) bounds how often a network may be wrong, and
+//! [`end_streams_at_expiry`](JwtAuthLayerBuilder::end_streams_at_expiry) how long an answer may outlive its token.
+//! Both are off by default.
+//!
 //! # What a proxy in front can break
 //! A proxy that sets its own `Authorization`, or adds one to a request that has one, causes 401 and 400.
 //! A proxy that normalises paths is fine; scope rules read a path in every way it may be meant, but a server
@@ -173,14 +190,18 @@ mod key_source;
 mod keys;
 mod kinds;
 mod layer;
+mod metadata;
 mod pem;
+mod policy;
 mod refetch_budget;
 mod remote_keys;
+mod require;
 mod resource_server;
 mod revocation;
 mod scopes;
 mod service;
 mod strength;
+mod throttle;
 mod verification;
 mod verified;
 mod verifier;
@@ -207,6 +228,9 @@ pub use self::{
     issuer::Issuer,
     keys::{KeySet, SkippedKey},
     layer::{JwtAuthLayer, JwtAuthLayerBuilder},
+    metadata::{MetadataService, ProtectedResourceMetadata},
+    policy::{ClaimTest, ClaimValue, Missing, Policy},
+    require::{RequireAccess, RequireAccessBuilder, RequireAccessFuture, RequireAccessService},
     resource_server::{ResourceServer, ResourceServerBuilder},
     revocation::{Revocable, Revocations},
     service::JwtAuth,

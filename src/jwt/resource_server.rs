@@ -105,6 +105,11 @@ impl TokenVerifier for ResourceServer {
     fn dpop(&self) -> Option<&DpopVerifier> {
         self.0.enforced.dpop.as_ref()
     }
+
+    fn remembers(&self, presented: &Presented<'_>) -> bool {
+        let digest = Sha256::digest(presented.token).into();
+        self.0.cache.get(&digest).is_some()
+    }
 }
 
 impl Inner {

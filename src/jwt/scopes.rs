@@ -1,65 +1,54 @@
-//! Which scopes a request needs.
+//! What a request needs of its caller, by its path.
 
 use std::borrow::Cow;
 
 use http::Request;
 
+use super::policy::{Missing, Policy};
 use crate::{BuildError, connection, identity::UserIdentity, route::ends_in_segments};
 
-/// Scopes by path. Every rule that fits a request holds for it.
+/// Policies by path. Every rule that fits a request holds for it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ScopeRules(Vec<Rule>);
+pub(crate) struct AccessRules(Vec<Rule>);
 
 #[derive(Clone, Debug)]
 struct Rule {
     /// The end of the path; `None` for every path.
     suffix: Option<String>,
-    scopes: Vec<String>,
+    policy: Policy,
+    /// The option that it was given to.
+    option: &'static str,
 }
 
-impl ScopeRules {
-    pub(crate) fn push(&mut self, suffix: Option<String>, scopes: Vec<String>) {
-        self.0.push(Rule { suffix, scopes });
+impl AccessRules {
+    pub(crate) fn push(&mut self, option: &'static str, suffix: Option<String>, policy: Policy) {
+        self.0.push(Rule { suffix, policy, option });
     }
 
-    /// Refuses rules that ask for nothing, and scopes that no token could be granted
-    /// (RFC 6749, section 3.3).
+    /// Refuses rules that ask for nothing, and what no token could be granted.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        for rule in &self.0 {
-            if rule.scopes.is_empty() {
-                return Err(BuildError::Empty("require_scopes"));
+        for Rule { suffix, policy, option } in &self.0 {
+            if suffix.as_deref().is_some_and(|suffix| suffix.trim_matches('/').is_empty()) {
+                return Err(BuildError::invalid(option, "the path has no segment"));
             }
-            if rule.suffix.as_deref().is_some_and(|suffix| suffix.trim_matches('/').is_empty()) {
-                return Err(BuildError::invalid("require_scopes_at", "the path has no segment"));
-            }
-            let is_scope = |scope: &String| {
-                !scope.is_empty()
-                    && scope.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-            };
-            if !rule.scopes.iter().all(is_scope) {
-                return Err(BuildError::invalid("require_scopes", "not a scope of RFC 6749"));
-            }
+            policy.check(option)?;
         }
         Ok(())
     }
 
     /// Whether the caller was granted all that the request needs.
     pub(crate) fn admit<B>(&self, request: &Request<B>, user: Option<&UserIdentity>) -> bool {
-        self.needed(request).all(|scope| user.is_some_and(|user| user.has_scope(scope)))
+        self.needed(request).all(|policy| user.is_some_and(|user| policy.admits(user)))
     }
 
-    /// All that the request needs, as a challenge lists it. Empty when that is nothing.
-    pub(crate) fn list<B>(&self, request: &Request<B>) -> String {
-        let mut list: Vec<&str> = Vec::new();
-        for scope in self.needed(request) {
-            if !list.contains(&scope) {
-                list.push(scope);
-            }
-        }
-        list.join(" ")
+    /// What the request needs that the caller lacks, as a challenge tells it.
+    pub(crate) fn missing<B>(&self, request: &Request<B>, user: Option<&UserIdentity>) -> Missing {
+        let mut missing = Missing::default();
+        self.needed(request).for_each(|policy| missing.add(policy, user));
+        missing
     }
 
-    fn needed<B>(&self, request: &Request<B>) -> impl Iterator<Item = &str> {
+    fn needed<B>(&self, request: &Request<B>) -> impl Iterator<Item = &Policy> {
         let given = request.uri().path();
         let pattern = connection::matched_path(request.extensions());
         let plain = if self.0.is_empty() { Cow::Borrowed(given) } else { plain(given) };
@@ -69,7 +58,7 @@ impl ScopeRules {
                 fits(given) || fits(&plain) || pattern.is_some_and(fits)
             })
         };
-        self.0.iter().filter(applies).flat_map(|rule| &rule.scopes).map(String::as_str)
+        self.0.iter().filter(applies).map(|rule| &rule.policy)
     }
 }
 
@@ -124,16 +113,20 @@ const MAX_DECODINGS: usize = 3;
 mod tests {
     use super::*;
 
-    fn rules() -> ScopeRules {
-        let mut rules = ScopeRules::default();
-        rules.push(None, vec!["llm".into()]);
-        rules.push(Some("/chat/completions".into()), vec!["chat".into(), "llm".into()]);
-        rules.push(Some("/admin".into()), vec!["admin".into()]);
+    fn rules() -> AccessRules {
+        let mut rules = AccessRules::default();
+        let mut push = |suffix: Option<&str>, scopes: &[&str]| {
+            let policy = Policy::all_scopes(scopes.iter().copied());
+            rules.push("require", suffix.map(Into::into), policy);
+        };
+        push(None, &["llm"]);
+        push(Some("/chat/completions"), &["chat", "llm"]);
+        push(Some("/admin"), &["admin"]);
         rules
     }
 
     fn needed(path: &str) -> String {
-        rules().list(&Request::post(path).body(()).unwrap())
+        rules().missing(&Request::post(path).body(()).unwrap(), None).list()
     }
 
     #[test]
@@ -174,15 +167,15 @@ mod tests {
         assert!(!rules().admit(&request, Some(&user(&["chat"]))));
         assert!(!rules().admit(&request, Some(&user(&["CHAT", "llm"]))));
         assert!(!rules().admit(&request, None));
-        assert!(ScopeRules::default().admit(&request, None));
+        assert!(AccessRules::default().admit(&request, None));
     }
 
     #[test]
     fn rules_that_mean_nothing_are_refused() {
         let check = |suffix: Option<&str>, scopes: &[&str]| {
-            let mut rules = ScopeRules::default();
-            let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
-            rules.push(suffix.map(str::to_owned), scopes);
+            let mut rules = AccessRules::default();
+            let policy = Policy::all_scopes(scopes.iter().copied());
+            rules.push("require", suffix.map(str::to_owned), policy);
             rules.check().is_ok()
         };
         assert!(check(None, &["a:b.c/d"]));

@@ -4,6 +4,7 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, Response};
@@ -15,14 +16,15 @@ use super::{
     credentials::{self, Credential},
     future::{JwtAuthFuture, Pending},
     layer::Config,
+    throttle::Throttle,
 };
 use crate::{
-    Rejection,
-    body::ResponseBody,
+    Rejection, RejectionKind,
+    body::{Ending, ResponseBody},
     future::ReadyOr,
     identity::{Identity, Stage, UserIdentity},
     observe,
-    route::Route,
+    route::{Endpoint, Route},
 };
 
 /// The service of [`JwtAuthLayer`](super::JwtAuthLayer).
@@ -55,8 +57,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> JwtAuthFuture<S, B> {
+        let metadata = self.config.metadata.as_ref();
+        if let Some(answer) = metadata.and_then(|metadata| metadata.answers(&request)) {
+            return JwtAuthFuture::answered(answer);
+        }
         let Route::Guarded(endpoint) = self.config.routes.classify(&request) else {
-            return JwtAuthFuture::inner(self.inner.clone(), request);
+            return JwtAuthFuture::inner(self.inner.clone(), request, None);
         };
         let refuse = |rejection| JwtAuthFuture::refused(rejection, &self.config, endpoint);
         let (scheme, answer) = match self.config.ask(&request) {
@@ -76,7 +82,8 @@ where
         match self.config.admit(&mut request, scheme, verdict) {
             Ok(()) => {
                 let nonce = self.config.nonce(scheme);
-                JwtAuthFuture::inner(self.inner.clone(), request).with_nonce(nonce)
+                let ending = self.config.ending(&request, endpoint);
+                JwtAuthFuture::inner(self.inner.clone(), request, ending).with_nonce(nonce)
             }
             Err(rejection) => refuse(rejection),
         }
@@ -95,7 +102,7 @@ impl Config {
             Ok(Credential::Dpop(token)) if dpop.is_some() => (Scheme::Dpop, token),
             Ok(Credential::Nothing) if self.optional => return Ok((Scheme::Bearer, None)),
             Ok(_) => {
-                let scope = &self.scopes.list(request);
+                let scope = &self.access.missing(request, None).list();
                 let asked = Asked { scope, dpop, ..Asked::default() };
                 return Err(self.challenger.missing(asked));
             }
@@ -104,7 +111,32 @@ impl Config {
             }
         };
         let presented = Presented::by(request, token).with_scheme(scheme);
-        Ok((scheme, Some(self.verifier.verify(&presented))))
+        Ok((scheme, Some(self.verify(&presented)?)))
+    }
+
+    /// Asks the verifier, unless the token's network got too many wrong. A token that is remembered is
+    /// verified in any case, and is no guess even if it has expired meanwhile.
+    fn verify(&self, presented: &Presented<'_>) -> Result<ReadyOr<Verdict>, Rejection> {
+        let throttle = self.throttle.as_ref();
+        let network = throttle.and_then(|throttle| throttle.network(presented.extensions));
+        let (Some(throttle), Some(network)) = (throttle, network) else {
+            return Ok(self.verifier.verify(presented));
+        };
+        if let Some(wait) = throttle.wait(network)
+            && !self.verifier.remembers(presented)
+        {
+            return Err(Throttle::refused(wait));
+        }
+        match self.verifier.verify(presented).try_now() {
+            Ok(verdict) => {
+                if verdict.is_err() && !self.verifier.remembers(presented) {
+                    throttle.note(network, &verdict);
+                }
+                Ok(ReadyOr::ready(verdict))
+            }
+            Err(pending) if self.verifier.remembers(presented) => Ok(pending),
+            Err(pending) => Ok(throttle.noting(network, pending)),
+        }
     }
 
     fn hide_token<B>(&self, request: &mut Request<B>) {
@@ -121,6 +153,21 @@ impl Config {
         }
     }
 
+    /// When the answer to an admitted request has to end.
+    pub(crate) fn ending<B>(
+        &self,
+        request: &Request<B>,
+        endpoint: Endpoint,
+    ) -> Option<Box<Ending>> {
+        const MESSAGE: &str = "The access token has expired while the answer was running.";
+        let clock = self.ends_streams.as_ref()?;
+        let expiry = Identity::of(request.extensions())?.user()?.expires_at()?;
+        // A token that is past its `exp`, as leeways allow, has its answer heard out for as long.
+        let at = Duration::from_secs(expiry).max(clock.unix()).saturating_add(EXPIRY_GRACE);
+        let why = Rejection::new(RejectionKind::Unauthenticated, "token_expired", MESSAGE);
+        Some(Box::new(Ending::new(at, Arc::clone(clock), why, endpoint.error_format())))
+    }
+
     /// Writes down the caller, if the token holds and grants enough. No verdict is nobody.
     pub(crate) fn admit<B>(
         &self,
@@ -128,18 +175,22 @@ impl Config {
         scheme: Scheme,
         verdict: Option<Verdict>,
     ) -> Result<(), Rejection> {
-        let refuse = |refusal: &dyn Fn(Asked<'_>) -> Rejection| {
-            refusal(Asked { scheme, scope: &self.scopes.list(request), dpop: self.verifier.dpop() })
-        };
+        let missing = |user| self.access.missing(request, user);
+        let dpop = self.verifier.dpop();
         let challenger = &self.challenger;
         let user = match verdict.transpose() {
             Ok(user) => user,
-            Err(error) => return Err(refuse(&|asked| challenger.refused(&error, asked))),
+            Err(error) => {
+                let scope = &missing(None).list();
+                return Err(challenger.refused(&error, Asked { scheme, scope, dpop }));
+            }
         };
-        if !self.scopes.admit(request, user.as_deref()) {
+        if !self.access.admit(request, user.as_deref()) {
+            let missing = missing(user.as_deref());
+            let asked = Asked { scheme, scope: &missing.list(), dpop };
             return Err(match user {
-                Some(_) => refuse(&|asked| challenger.insufficient(asked)),
-                None => refuse(&|asked| challenger.missing(asked)),
+                Some(_) => challenger.insufficient(&missing, asked),
+                None => challenger.missing(asked),
             });
         }
         // Always written, nobody included: what stood there before was nobody's business here.
@@ -148,6 +199,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// The leeway of a resource server, unless it was told another.
+const EXPIRY_GRACE: Duration = Duration::from_secs(30);
 
 impl<S: fmt::Debug> fmt::Debug for JwtAuth<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

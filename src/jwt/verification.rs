@@ -29,7 +29,7 @@ async fn verify_jwt(server: &Inner, facts: &Facts) -> Result<Verified, Reason> {
     let typ = header.token_type.as_deref();
     let times = issuer.rules.check(&claims, typ, now, server.leeway)?;
     let binding = server.enforced.read(&claims)?;
-    let user = claims::identity(&issuer.rules.issuer, times, claims)?;
+    let user = claims::identity(&issuer.rules, times, claims)?;
     let signature = compact.signature()?;
 
     let key_id = header.key_id.as_deref();

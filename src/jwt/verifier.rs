@@ -34,6 +34,14 @@ pub trait TokenVerifier: Debug + Send + Sync + 'static {
     /// Dropping a pending answer must do no harm.
     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>>;
 
+    /// Whether the token held before and is remembered, so that verifying it costs next to nothing. Of
+    /// a network that got too many tokens wrong, only such ones are verified: see
+    /// [`throttle_failures`](super::JwtAuthLayerBuilder::throttle_failures). By default none is.
+    fn remembers(&self, presented: &Presented<'_>) -> bool {
+        let _ = presented;
+        false
+    }
+
     /// How DPoP proofs (RFC 9449) are asked for, by a verifier that checks them: one that hands
     /// tokens on to a [`ResourceServer`](super::ResourceServer) answers with what that one answers.
     /// By default none are, and the layer takes no token of the scheme `DPoP`.
@@ -48,6 +56,10 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
         (**self).verify(presented)
     }
 
+    fn remembers(&self, presented: &Presented<'_>) -> bool {
+        (**self).remembers(presented)
+    }
+
     fn dpop(&self) -> Option<&DpopVerifier> {
         (**self).dpop()
     }
@@ -57,6 +69,10 @@ impl<T: TokenVerifier + ?Sized> TokenVerifier for Arc<T> {
 impl<T: TokenVerifier + ?Sized> TokenVerifier for Box<T> {
     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
         (**self).verify(presented)
+    }
+
+    fn remembers(&self, presented: &Presented<'_>) -> bool {
+        (**self).remembers(presented)
     }
 
     fn dpop(&self) -> Option<&DpopVerifier> {

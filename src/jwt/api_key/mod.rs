@@ -153,6 +153,12 @@ impl TokenVerifier for ApiKeys {
             }
         })
     }
+
+    /// A key that is known costs a lookup, as a token that is remembered does.
+    fn remembers(&self, presented: &Presented<'_>) -> bool {
+        let hash = self.0.form.hash(presented.token);
+        hash.is_some_and(|hash| self.0.holds(&hash))
+    }
 }
 
 impl Inner {
@@ -169,6 +175,10 @@ impl Inner {
             ApiKeyState::Expired => Err(EXPIRED),
             ApiKeyState::Revoked => Err(REVOKED),
         }
+    }
+
+    fn holds(&self, hash: &KeyHash) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
     }
 
     /// Whether the file is known to have changed since it was read. Looks only once in a while.

@@ -216,6 +216,10 @@ impl TokenVerifier for Revocable {
     fn dpop(&self) -> Option<&DpopVerifier> {
         self.verifier.dpop()
     }
+
+    fn remembers(&self, presented: &Presented<'_>) -> bool {
+        self.verifier.remembers(presented)
+    }
 }
 
 /// Under which keys a token may be revoked.

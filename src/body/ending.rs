@@ -1,0 +1,156 @@
+//! The end of an answer whose time is up before it is.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, header};
+use http_body::Frame;
+
+use crate::{
+    clock::Clock,
+    reject::{ErrorFormat, Rejection},
+    runtime,
+};
+
+/// When a running answer ends, and how.
+pub(crate) struct Ending {
+    at: Duration,
+    clock: Arc<dyn Clock>,
+    timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    why: Rejection,
+    format: ErrorFormat,
+    how: How,
+    /// Whether what was sent so far is made of whole events.
+    whole: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// With an error event.
+    Event,
+    /// With trailers.
+    Grpc,
+    /// Without a word, since the answer has none for it.
+    Cut,
+}
+
+impl Ending {
+    /// An answer that ends at `at`, since the Unix epoch.
+    pub(crate) fn new(
+        at: Duration,
+        clock: Arc<dyn Clock>,
+        why: Rejection,
+        format: ErrorFormat,
+    ) -> Self {
+        Self { at, clock, timer: None, why, format, how: How::Cut, whole: true }
+    }
+
+    /// Learns from the answer's head how it can be ended.
+    pub(crate) fn head(&mut self, headers: &HeaderMap) {
+        let of_type = |prefix: &str| {
+            let value = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+            let start = value.and_then(|value| value.get(..prefix.len()));
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        };
+        self.how = if of_type("application/grpc") && !of_type("application/grpc-web") {
+            How::Grpc
+        } else if of_type("text/event-stream") && !headers.contains_key(header::CONTENT_ENCODING) {
+            How::Event
+        } else {
+            How::Cut
+        };
+    }
+
+    /// Ready when the time is up: by the clock whenever the answer is asked for more, and by a timer
+    /// while it has nothing to say.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let left = self.at.saturating_sub(self.clock.unix());
+        if left.is_zero() {
+            return Poll::Ready(());
+        }
+        if self.timer.is_none() && runtime::is_here() {
+            self.timer = Some(Box::pin(runtime::sleep(left)));
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Sees what the answer says.
+    pub(crate) fn saw(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) {
+            self.whole = data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n");
+        }
+    }
+
+    /// The last frame, if the answer has a form for it.
+    pub(crate) fn last_frame(&self) -> Option<Frame<Bytes>> {
+        match self.how {
+            How::Event => {
+                let event = self.format.stream_event(&self.why);
+                if self.whole {
+                    return Some(Frame::data(event));
+                }
+                let mut data = BytesMut::with_capacity(event.len() + 2);
+                data.put_slice(b"\n\n");
+                data.put_slice(&event);
+                Some(Frame::data(data.freeze()))
+            }
+            How::Grpc => Some(Frame::trailers(self.trailers())),
+            How::Cut => None,
+        }
+    }
+
+    fn trailers(&self) -> HeaderMap {
+        let refused = ErrorFormat::Grpc.respond(&self.why);
+        let mut trailers = HeaderMap::new();
+        for name in ["grpc-status", "grpc-message"] {
+            if let Some(value) = refused.headers().get(name) {
+                trailers.insert(name, value.clone());
+            }
+        }
+        trailers
+    }
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ending").field("at", &self.at).field("how", &self.how).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn how(headers: &[(&'static str, &'static str)]) -> How {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, HeaderValue::from_static(value));
+        }
+        let why = Rejection::new(crate::RejectionKind::Unauthenticated, "token_expired", "Over.");
+        let clock = Arc::new(crate::clock::SystemClock);
+        let mut ending = Ending::new(Duration::ZERO, clock, why, ErrorFormat::OpenAi);
+        ending.head(&map);
+        ending.how
+    }
+
+    #[test]
+    fn an_answer_ends_in_its_own_form() {
+        assert_eq!(how(&[("content-type", "text/event-stream; charset=utf-8")]), How::Event);
+        assert_eq!(how(&[("content-type", "application/grpc+proto")]), How::Grpc);
+        assert_eq!(how(&[("content-type", "application/grpc-web")]), How::Cut);
+        assert_eq!(how(&[("content-type", "application/json")]), How::Cut);
+        assert_eq!(how(&[]), How::Cut);
+        let encoded = [("content-type", "text/event-stream"), ("content-encoding", "gzip")];
+        assert_eq!(how(&encoded), How::Cut);
+    }
+}
