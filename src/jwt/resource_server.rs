@@ -108,7 +108,8 @@ impl TokenVerifier for ResourceServer {
 
     fn remembers(&self, presented: &Presented<'_>) -> bool {
         let digest = Sha256::digest(presented.token).into();
-        self.0.cache.get(&digest).is_some()
+        let verified = self.0.cache.get(&digest);
+        verified.is_some_and(|verified| verified.keys_are_current(&self.0))
     }
 }
 
