@@ -8,7 +8,6 @@ use super::{
     Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts, Issuer, IssuerHealth,
     KeySetFetch, Presented, Reason, TokenVerifier,
     cache::TokenCache,
-    compact::Compact,
     confirmation::{self, Enforced, Shown},
     issuer::Trusted,
     service::Verdict,
@@ -260,7 +259,7 @@ fn default_fetch() -> Result<Option<Arc<dyn KeySetFetch>>, BuildError> {
 #[must_use]
 pub fn verify_signature(keys: &super::KeySet, token: &str, backend: CryptoBackend) -> bool {
     let verify = || {
-        let compact = Compact::split(token)?;
+        let compact = super::compact::Compact::split(token)?;
         let header = compact.header()?;
         compact.payload()?;
         let key = keys.choose(header.key_id.as_deref(), header.algorithm);
