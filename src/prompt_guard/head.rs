@@ -7,24 +7,38 @@ use crate::{
     reject::{Rejection, RejectionKind},
 };
 
-/// Whether the body is JSON in UTF-8 to a server that goes by the content type. As a form, the same
-/// bytes would have other members; in another charset, another text.
+/// Whether the body is JSON in UTF-8 to a server that goes by the content type. In several parts, the
+/// same bytes would have other members; in another charset, another text.
 pub(crate) fn readable_type(headers: &HeaderMap) -> Result<(), Rejection> {
-    let mut types = headers.get_all(header::CONTENT_TYPE).iter().map(|value| value.as_bytes());
-    let readable = types.all(|value| !is_form(value) && is_utf8(value));
-    readable.then_some(()).ok_or_else(|| {
-        Rejection::new(
-            RejectionKind::Unreadable,
-            "unsupported_media_type",
-            "The body has a Content-Type or charset that is not accepted here. Send application/json in UTF-8.",
-        )
-    })
+    let readable = |value: &[u8]| !essence(value).starts_with(b"multipart/") && is_utf8(value);
+    content_types(headers).all(readable).then_some(()).ok_or_else(unsupported_type)
 }
 
-fn is_form(content_type: &[u8]) -> bool {
+/// Refuses JSON under the content type of a form, which `curl -d` sends and most handlers ignore, if it
+/// has a prompt to one that does not.
+pub(crate) fn no_prompt_as_form(headers: &HeaderMap, data: &[u8]) -> Result<(), Rejection> {
+    let is_form = |value: &[u8]| essence(value) == b"application/x-www-form-urlencoded";
+    if !content_types(headers).any(is_form) || !has_prompt(&String::from_utf8_lossy(data)) {
+        return Ok(());
+    }
+    Err(unsupported_type())
+}
+
+fn content_types(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(header::CONTENT_TYPE).iter().map(|value| value.as_bytes())
+}
+
+fn essence(content_type: &[u8]) -> Vec<u8> {
     let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
-    let essence = essence.trim_ascii().to_ascii_lowercase();
-    essence == b"application/x-www-form-urlencoded" || essence.starts_with(b"multipart/")
+    essence.trim_ascii().to_ascii_lowercase()
+}
+
+fn unsupported_type() -> Rejection {
+    Rejection::new(
+        RejectionKind::Unreadable,
+        "unsupported_media_type",
+        "The body has a Content-Type or charset that is not accepted here. Send application/json in UTF-8.",
+    )
 }
 
 /// Whether a content type names no charset, or one whose text is read as UTF-8.
@@ -43,9 +57,7 @@ pub(crate) fn is_utf8(content_type: &[u8]) -> bool {
 
 /// Refuses a prompt in the query, where some frameworks take what is a member of the body to others.
 pub(crate) fn no_prompt_in_query(uri: &Uri) -> Result<(), Rejection> {
-    let parameters = uri.query().unwrap_or_default().split(['&', ';']);
-    let mut names = parameters.map(|parameter| parameter.split('=').next().unwrap_or_default());
-    if !names.any(|name| is_prompt_member(decoded(name).trim())) {
+    if !has_prompt(uri.query().unwrap_or_default()) {
         return Ok(());
     }
     Err(Rejection::new(
@@ -53,6 +65,12 @@ pub(crate) fn no_prompt_in_query(uri: &Uri) -> Result<(), Rejection> {
         "unreadable_content",
         "A prompt in the query can't be inspected. Send it in the body, as JSON.",
     ))
+}
+
+/// Whether a query, or a form, has a member that is a prompt.
+fn has_prompt(pairs: &str) -> bool {
+    let mut names = pairs.split(['&', ';']).map(|pair| pair.split('=').next().unwrap_or_default());
+    names.any(|name| is_prompt_member(decoded(name).trim()))
 }
 
 /// Percent-decoded, in lower case and up to the first bracket: `prompt%5B%5D` and `prompt[0]` are

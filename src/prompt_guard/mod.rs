@@ -65,7 +65,7 @@
 //! |---|---|
 //! | a body larger than the cap, by its `Content-Length` or when it is read | 413 `request_too_large` |
 //! | a `Content-Encoding` | 415 `unsupported_encoding` |
-//! | a form, or JSON in a charset other than UTF-8 | 415 `unsupported_media_type` |
+//! | several parts, JSON that is a prompt as a form too, a charset other than UTF-8 | 415 `unsupported_media_type` |
 //! | a body on a route that is no known endpoint, a change of protocol, gRPC | 415 `unreadable_endpoint` |
 //! | an image, a sound, a file, token ids, a prompt in the query, a chat template with code | 415 `unreadable_content` |
 //! | a body that is not strict JSON of its endpoint's shape, or not as long as stated | 400 `invalid_request` |

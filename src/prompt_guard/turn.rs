@@ -7,6 +7,7 @@ use http::{Extensions, HeaderName, HeaderValue, header, request};
 
 use super::{
     AnswerVerdict, Outcome, Unseen, Verdict,
+    head::no_prompt_as_form,
     joined::Joined,
     layer::Config,
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
@@ -81,6 +82,9 @@ impl Turn {
         };
         if content_length(&parts.headers).ok().flatten().is_some_and(|n| n != whole.len()) {
             return Next::Refuse(bad_length());
+        }
+        if let Err(rejection) = no_prompt_as_form(&parts.headers, &whole.data) {
+            return Next::Refuse(rejection);
         }
         if whole.data.is_empty() {
             return self.call(Held { service, parts, whole });

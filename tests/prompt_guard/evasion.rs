@@ -61,6 +61,18 @@ async fn a_body_that_another_reader_reads_differently_does_not_pass() {
     }
 }
 
+/// `curl -d` says that it sends a form.
+#[tokio::test]
+async fn json_under_the_type_of_a_form_is_read_as_json() {
+    for (body, status) in [(r#"{"prompt":"a = b & c; d"}"#, 200), (r#"{"prompt":"evil"}"#, 403)] {
+        let mut request = post("/generate", body);
+        let form = "application/x-www-form-urlencoded".parse().unwrap();
+        request.headers_mut().insert("content-type", form);
+        let (answer, _) = ask(guard().detector(EVIL, Action::Block), request).await;
+        assert_eq!(answer.status(), status, "{body}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_cut_over_parts_or_messages_is_seen_whole() {
     let long = "x ".repeat(3000);
