@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use palisade::store::{
@@ -17,7 +17,7 @@ use palisade::store::{
     Pepper, RedisStore, ReservationId, Settlement, StoreError,
     conformance::{self, RealTime},
 };
-use support::redis::RedisServer;
+use support::{redis::RedisServer, within};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_millis(900);
@@ -59,17 +59,6 @@ async fn remaining(store: &impl LimiterStore, charges: &[Charge]) -> Vec<u64> {
 fn settle(store: &impl LimiterStore, charges: &[Charge], grant: &Grant, used: &[u64]) {
     let receipts = grant.receipts.as_slice();
     store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
-}
-
-async fn within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
-    let since = Instant::now();
-    while since.elapsed() < limit {
-        if holds().await {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    false
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use palisade::store::{
     Admission, Charge, Decision, FactStore, Grant, Key, Limit, LimitId, LimiterStore, Pepper,
     RedisStore, ReservationId, Settlement, StoreError,
 };
-use support::redis::RedisServer;
+use support::{redis::RedisServer, within};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_millis(900);
@@ -57,17 +57,6 @@ fn settle(store: &RedisStore, charges: &[Charge], grant: &Grant, used: &[u64]) {
 async fn remaining(store: &RedisStore, charges: &[Charge]) -> Vec<u64> {
     let standings = store.peek(&Admission::new(ReservationId::next(), charges)).await.unwrap();
     standings.as_slice().iter().map(|standing| standing.remaining).collect()
-}
-
-async fn within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
-    let since = Instant::now();
-    while since.elapsed() < limit {
-        if holds().await {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    false
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,13 @@
 //! What a verification that waits keeps of the request, which it does not hold on to.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::{HeaderMap, Method, Uri};
 
 use super::{Presented, Scheme, cache::Digest, dpop};
-use crate::{connection, identity::Identity};
+use crate::identity::Identity;
 
 /// A token, and what it may be bound to or judged by.
-// Not every kind of credential asks for all of it.
-#[allow(dead_code)]
 pub(crate) struct Facts {
     pub(crate) token: String,
     /// SHA-256 of the token.
@@ -17,21 +15,17 @@ pub(crate) struct Facts {
     pub(crate) scheme: Scheme,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
-    /// Those of [`KEPT`] alone, all values of each.
+    /// Those that a verification reads alone: the proofs.
     pub(crate) headers: HeaderMap,
     /// What the layers outside verified: the peer's certificate.
     pub(crate) identity: Option<Identity>,
-    /// The other end of the connection.
-    pub(crate) address: Option<IpAddr>,
 }
 
 impl Facts {
     pub(crate) fn of(presented: &Presented<'_>, digest: Digest) -> Self {
         let mut headers = HeaderMap::new();
-        for name in &KEPT {
-            for value in presented.headers.get_all(name) {
-                headers.append(name, value.clone());
-            }
+        for proof in presented.headers.get_all(dpop::PROOF) {
+            headers.append(dpop::PROOF, proof.clone());
         }
         Self {
             token: presented.token.to_owned(),
@@ -41,7 +35,6 @@ impl Facts {
             uri: presented.uri.clone(),
             headers,
             identity: Identity::of(presented.extensions).cloned(),
-            address: connection::peer_addr(presented.extensions).map(|address| address.ip()),
         }
     }
 }
@@ -52,6 +45,3 @@ impl fmt::Debug for Facts {
         f.debug_struct("Facts").field("method", &self.method).finish_non_exhaustive()
     }
 }
-
-/// The headers that a verification reads.
-const KEPT: [HeaderName; 2] = [dpop::PROOF, http::header::HOST];

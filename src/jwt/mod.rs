@@ -188,7 +188,6 @@ mod jwk;
 mod key_flight;
 mod key_source;
 mod keys;
-mod kinds;
 mod layer;
 mod metadata;
 mod pem;

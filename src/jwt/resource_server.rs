@@ -89,7 +89,7 @@ impl TokenVerifier for ResourceServer {
         let now = server.clock.unix();
         let shown = Shown::by(presented);
         let held = verified
-            .recheck(server, presented, now)
+            .recheck(server, now)
             .and_then(|()| server.enforced.confirm(&verified.binding, &shown, &digest, now));
         match held {
             Ok(None) => ReadyOr::ready(Ok(verified.user)),

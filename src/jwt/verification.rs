@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Facts, Reason, Verified, claims, compact::Compact, confirmation, kinds, resource_server::Inner,
+    Facts, Reason, Verified, claims, compact::Compact, confirmation, resource_server::Inner,
     service::Verdict,
 };
 use crate::observe;
@@ -11,9 +11,6 @@ use crate::observe;
 /// Whose the token is. What can be refused without cryptography is refused before it.
 pub(crate) async fn verify(server: Arc<Inner>, facts: Facts) -> Verdict {
     observe::count("palisade_token_cache_misses_total", &[]);
-    if let Some(verdict) = kinds::other(&server, &facts).await {
-        return verdict;
-    }
     let verified = verify_jwt(&server, &facts).await.map_err(Reason::error)?;
     Ok(verified.user)
 }

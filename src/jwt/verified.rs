@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Presented, Reason, claims::Times, confirmation::Binding, resource_server::Inner};
+use super::{Reason, claims::Times, confirmation::Binding, resource_server::Inner};
 use crate::identity::UserIdentity;
 
 /// What verifying a token found, and what must still be so when it comes again. Cheap to clone.
@@ -26,13 +26,8 @@ impl Verified {
 
     /// Whether the token still holds: asked of a remembered one on every use. Neither waits nor
     /// allocates.
-    pub(crate) fn recheck(
-        &self,
-        server: &Inner,
-        _presented: &Presented<'_>,
-        now: Duration,
-    ) -> Result<(), Reason> {
+    /// `Revocable` looks after revocation.
+    pub(crate) fn recheck(&self, server: &Inner, now: Duration) -> Result<(), Reason> {
         self.times.check(now, server.leeway)
-        // `Revocable` looks after revocation.
     }
 }

@@ -3,7 +3,11 @@
 
 pub mod redis;
 
-use std::{io::Write, thread};
+use std::{
+    io::Write,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Says that a test is skipped for want of `what`; under `PALISADE_REQUIRE_SERVERS=1` that is a failure.
 pub fn skip(what: &str) {
@@ -14,4 +18,16 @@ pub fn skip(what: &str) {
     let test = thread::current();
     let test = test.name().unwrap_or("a test");
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {what}");
+}
+
+/// Whether `holds` comes to hold before `limit` has passed.
+pub async fn within(limit: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    let since = Instant::now();
+    while since.elapsed() < limit {
+        if holds().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
 }
