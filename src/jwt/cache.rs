@@ -67,6 +67,13 @@ impl TokenCache {
         }
     }
 
+    /// Forgets a token.
+    pub(crate) fn remove(&self, digest: &Digest) {
+        let Some(set) = self.set(digest) else { return };
+        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
+        set.entries.retain(|entry| entry.digest != *digest);
+    }
+
     fn set(&self, digest: &Digest) -> Option<&Mutex<Set>> {
         let (low, _) = digest.split_first_chunk()?;
         // Widening: 64 bits of the hash against a count that fits the memory.
@@ -89,7 +96,10 @@ mod tests {
 
     use serde_json::json;
 
-    use super::{super::claims::Times, *};
+    use super::{
+        super::{claims::Times, verified::Basis},
+        *,
+    };
     use crate::identity::UserIdentity;
 
     fn digest(token: u64) -> Digest {
@@ -100,7 +110,8 @@ mod tests {
     fn verified(name: u64, expires_at: u64) -> Verified {
         let times = Times::read(json!({ "exp": expires_at }).as_object().unwrap()).unwrap();
         let user = Arc::new(UserIdentity::asserted("issuer", name.to_string()));
-        Verified { user, times, issuer: 0, generation: 0, binding: Default::default() }
+        let basis = Basis::Keys { generation: 0 };
+        Verified { user, times, issuer: 0, basis, binding: Default::default() }
     }
 
     fn stored(cache: &TokenCache) -> usize {

@@ -43,7 +43,8 @@ pub(crate) enum Audience {
 /// When a token holds, in seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
-    expires_at: u64,
+    /// An introspected token need not say.
+    expires_at: Option<u64>,
     not_before: Option<u64>,
     issued_at: Option<u64>,
 }
@@ -89,10 +90,7 @@ impl Rules {
                 if token_type.is_some() && !is("jwt") {
                     return Err(Reason::WrongType);
                 }
-                // Only ID tokens, and security events such as logout tokens, have these.
-                if ["at_hash", "c_hash", "events"].iter().any(|name| claims.contains_key(*name)) {
-                    return Err(Reason::WrongType);
-                }
+                refuse_marked(claims)?;
             }
         }
         Ok(())
@@ -100,7 +98,8 @@ impl Rules {
 
     fn check_lifetime(&self, times: Times, now: Duration, leeway: Duration) -> Result<(), Reason> {
         let from = times.issued_at.unwrap_or_else(|| now.saturating_add(leeway).as_secs());
-        if times.expires_at.saturating_sub(from) > self.max_lifetime.as_secs() {
+        let lifetime = times.expires_at.map(|end| end.saturating_sub(from));
+        if lifetime.is_none_or(|lifetime| lifetime > self.max_lifetime.as_secs()) {
             return Err(Reason::TooLongLived);
         }
         Ok(())
@@ -108,7 +107,7 @@ impl Rules {
 }
 
 impl Audience {
-    fn check(&self, claims: &Map<String, Value>) -> Result<(), Reason> {
+    pub(crate) fn check(&self, claims: &Map<String, Value>) -> Result<(), Reason> {
         let holds = match self {
             Self::Aud(accepted) => match claims.get("aud").ok_or(Reason::Malformed)? {
                 Value::String(one) => accepted.contains(one),
@@ -129,9 +128,16 @@ impl Audience {
 
 impl Times {
     pub(crate) fn read(claims: &Map<String, Value>) -> Result<Self, Reason> {
+        let times = Self::of_answer(claims)?;
+        times.expires_at.ok_or(Reason::Malformed)?;
+        Ok(times)
+    }
+
+    /// Those of a token that its issuer calls active: RFC 7662, section 2.2, has none of them required.
+    pub(crate) fn of_answer(claims: &Map<String, Value>) -> Result<Self, Reason> {
         // Parts of a second count against the token.
         Ok(Self {
-            expires_at: date(claims, "exp", f64::floor)?.ok_or(Reason::Malformed)?,
+            expires_at: date(claims, "exp", f64::floor)?,
             not_before: date(claims, "nbf", f64::ceil)?,
             issued_at: date(claims, "iat", f64::ceil)?,
         })
@@ -139,7 +145,8 @@ impl Times {
 
     /// Whether the token holds at `now`. Cached tokens are asked again on every use.
     pub(crate) fn check(&self, now: Duration, leeway: Duration) -> Result<(), Reason> {
-        if now.saturating_sub(leeway).as_secs() >= self.expires_at {
+        let earliest = now.saturating_sub(leeway).as_secs();
+        if self.expires_at.is_some_and(|end| earliest >= end) {
             return Err(Reason::Expired);
         }
         let latest = now.saturating_add(leeway).as_secs();
@@ -153,20 +160,27 @@ impl Times {
 
     /// Whether `exp` has passed.
     pub(crate) fn have_passed(&self, now: Duration) -> bool {
-        self.expires_at <= now.as_secs()
+        self.expires_at.is_some_and(|end| end <= now.as_secs())
     }
 }
 
-/// The caller, of claims that hold and were signed.
+/// Whose the token is: `sub`, which nothing else stands in for.
+pub(crate) fn subject(claims: &Map<String, Value>) -> Result<String, Reason> {
+    let subject = string(claims, "sub")?.filter(|subject| !subject.is_empty());
+    subject.map(str::to_owned).ok_or(Reason::Malformed)
+}
+
+/// The caller, of claims that hold and were signed, or stated by the issuer.
 pub(crate) fn identity(
     rules: &Rules,
     times: Times,
+    subject: String,
     claims: Map<String, Value>,
 ) -> Result<UserIdentity, Reason> {
-    let subject = string(&claims, "sub")?.filter(|subject| !subject.is_empty());
-    let mut user = UserIdentity::asserted(&rules.issuer, subject.ok_or(Reason::Malformed)?)
-        .with_scopes(scopes(&claims)?)
-        .with_expiry(times.expires_at);
+    let mut user = UserIdentity::asserted(&rules.issuer, subject).with_scopes(scopes(&claims)?);
+    if let Some(end) = times.expires_at {
+        user = user.with_expiry(end);
+    }
     let client_id = string(&claims, "client_id")?;
     if let Some(client_id) = client_id.or(string(&claims, "azp")?) {
         user = user.with_client_id(client_id);
@@ -177,6 +191,22 @@ pub(crate) fn identity(
     let user = user.with_claims_value(Value::Object(claims));
     let roles: Vec<String> = user.claims().strs(&rules.roles).map(str::to_owned).collect();
     Ok(user.with_roles(roles))
+}
+
+/// Refuses a token whose claims mark it as another kind: only ID tokens, and security events such as logout tokens,
+/// have the first three; Cognito and Hydra state a `token_use`, Keycloak a `typ`.
+pub(crate) fn refuse_marked(claims: &Map<String, Value>) -> Result<(), Reason> {
+    let states = |name: &str, values: &[&str]| {
+        let value = claims.get(name).and_then(Value::as_str);
+        value.is_some_and(|value| values.iter().any(|known| value.eq_ignore_ascii_case(known)))
+    };
+    let other_use =
+        claims.contains_key("token_use") && !states("token_use", &["access", "access_token"]);
+    let is_marked = ["at_hash", "c_hash", "events"].iter().any(|name| claims.contains_key(*name));
+    if is_marked || other_use || states("typ", &["ID", "Refresh", "Offline", "Logout"]) {
+        return Err(Reason::WrongType);
+    }
+    Ok(())
 }
 
 /// `scope` (RFC 8693, section 4.2), or `scp`, as Entra ID and Okta name it.

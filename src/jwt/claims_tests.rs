@@ -45,7 +45,8 @@ fn check(change: Value) -> Result<(), Reason> {
 
 fn identify(change: Value) -> Result<UserIdentity, Reason> {
     let claims = with(change);
-    identity(&rules(AccessTokenProfile::Rfc9068), Times::read(&claims)?, claims)
+    let subject = subject(&claims)?;
+    identity(&rules(AccessTokenProfile::Rfc9068), Times::read(&claims)?, subject, claims)
 }
 
 #[test]
@@ -205,6 +206,6 @@ fn roles_are_the_strings_of_the_claim_that_the_issuer_keeps_them_in() {
     let mut rules = rules(AccessTokenProfile::Rfc9068);
     rules.roles = "/realm_access/roles".into();
     let claims = with(json!({"realm_access": {"roles": ["r"]}, "roles": ["a"]}));
-    let user = identity(&rules, Times::read(&claims).unwrap(), claims).unwrap();
+    let user = identity(&rules, Times::read(&claims).unwrap(), "s".into(), claims).unwrap();
     assert_eq!(user.roles(), ["r"]);
 }

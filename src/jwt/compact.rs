@@ -26,6 +26,11 @@ impl<'a> Compact<'a> {
         Ok(Self { header, payload, signature, signed })
     }
 
+    /// Whether this is a JWS, good or bad, and not a token that only its issuer understands.
+    pub(crate) fn is_jws(token: &'a str) -> bool {
+        Self::split(token).is_ok_and(|parts| parts.members().is_ok())
+    }
+
     pub(crate) fn header(&self) -> Result<Header, Reason> {
         Header::of(&self.members()?)
     }

@@ -13,18 +13,23 @@ pub struct IssuerHealth {
     pub(crate) age: Option<Duration>,
     pub(crate) failures: u32,
     pub(crate) last_error: Option<&'static str>,
+    /// Whether its tokens are verified by keys.
+    pub(crate) has_keys: bool,
+    pub(crate) unanswered: u32,
 }
 
 impl IssuerHealth {
-    /// Of keys that stay as they are.
-    pub(crate) fn of(issuer: &str, keys: &KeySet) -> Self {
+    /// Of keys that stay as they are, or of an issuer that has none and is asked.
+    pub(crate) fn of(issuer: &str, keys: Option<&KeySet>) -> Self {
         Self {
             issuer: issuer.to_owned(),
-            keys: keys.len(),
-            skipped: keys.skipped().len(),
+            keys: keys.map_or(0, KeySet::len),
+            skipped: keys.map_or(0, |keys| keys.skipped().len()),
             age: None,
             failures: 0,
             last_error: None,
+            has_keys: keys.is_some(),
+            unanswered: 0,
         }
     }
 
@@ -34,10 +39,11 @@ impl IssuerHealth {
         &self.issuer
     }
 
-    /// Whether its tokens can be verified: there are keys, and they are not too old.
+    /// Whether its tokens can be verified: there are keys, and they are not too old; or, of an issuer that is asked
+    /// about all of its tokens, it answered when it was last asked.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.keys > 0
+        if self.has_keys { self.keys > 0 } else { self.unanswered == 0 }
     }
 
     /// How many keys can be used now.
@@ -62,6 +68,12 @@ impl IssuerHealth {
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// How many introspections got no answer since the last one that did.
+    #[must_use]
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered
     }
 
     /// Why the last fetch failed, if it did.

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header;
 use reqwest::{Client, StatusCode, redirect::Policy};
 
-use super::{FetchError, KeySetFetch, discovery, fetch::MAX_BYTES};
+use super::{
+    FetchError, IntrospectionClient, IntrospectionRequest, KeySetFetch, discovery, fetch::MAX_BYTES,
+};
 use crate::{BuildError, future::ReadyOr};
 
-/// Fetches over HTTPS, with the certificates that the system trusts: at most 512 KiB, status 200 alone, no
+/// Fetches, and asks about tokens, over HTTPS, with the certificates that the system trusts: at most 512 KiB, status 200 alone, no
 /// redirect followed, nothing sent but the request. Heeds `HTTPS_PROXY` and `NO_PROXY`. Needs tokio.
 ///
 /// Plain HTTP only from a loopback address, and only for issuers that allow it.
@@ -41,6 +44,24 @@ impl KeySetFetch for HttpFetch {
             return ReadyOr::ready(Err(FetchError::new(reason)));
         }
         ReadyOr::pending(read(self.0.get(url)))
+    }
+}
+
+impl IntrospectionClient for HttpFetch {
+    fn introspect(&self, request: &IntrospectionRequest<'_>) -> ReadyOr<Result<Bytes, FetchError>> {
+        if let Err(reason) = discovery::check_url(request.url, true) {
+            return ReadyOr::ready(Err(FetchError::new(reason)));
+        }
+        let mut post = self
+            .0
+            .post(request.url)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+            .body(request.form.to_owned());
+        if let Some(authorization) = request.authorization {
+            post = post.header(header::AUTHORIZATION, authorization);
+        }
+        ReadyOr::pending(read(post))
     }
 }
 

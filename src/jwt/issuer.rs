@@ -3,9 +3,11 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use super::{
-    AccessTokenProfile, Algorithm, KeySet, KeySetFetch,
+    AccessTokenProfile, Algorithm, Introspection, IntrospectionClient, IssuerHealth, KeySet,
+    KeySetFetch,
     claims::{Audience, Rules},
     discovery,
+    introspection::Introspector,
     key_source::KeySource,
     remote_keys::{RemoteKeys, RemoteOptions},
 };
@@ -17,6 +19,7 @@ use crate::{BuildError, Secret, clock::Clock};
 pub struct Issuer {
     issuer: String,
     keys: Keys,
+    introspection: Option<Introspection>,
     http_loopback: bool,
     refresh_interval: Duration,
     max_stale: Duration,
@@ -35,14 +38,34 @@ enum Keys {
     At(String),
     /// Where the issuer's metadata say.
     Discovered,
+    /// Nowhere.
+    None,
+}
+
+/// What issuers are built with.
+#[derive(Debug)]
+pub(crate) struct Means {
+    pub(crate) fetch: Option<Arc<dyn KeySetFetch>>,
+    pub(crate) introspection_client: Option<Arc<dyn IntrospectionClient>>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// An [`Issuer`] that was found to make sense.
 #[derive(Debug)]
 pub(crate) struct Trusted {
     pub(crate) keys: KeySource,
+    /// Who is asked about its tokens that are no JWTs, and about all where there are no keys.
+    pub(crate) introspector: Option<Introspector>,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) rules: Rules,
+}
+
+impl Trusted {
+    pub(crate) fn health(&self) -> IssuerHealth {
+        let mut health = self.keys.health(&self.rules.issuer);
+        health.unanswered = self.introspector.as_ref().map_or(0, |asked| asked.flights.failures());
+        health
+    }
 }
 
 impl Issuer {
@@ -79,6 +102,21 @@ impl Issuer {
     ) -> Self {
         let keys = KeySet::secret(None, algorithm, secret);
         Self::new(issuer.into(), Keys::Given(keys), vec![algorithm])
+    }
+
+    /// An issuer that is asked about every token of its own: those that are no JWTs, and JWTs whose `iss` it is. A
+    /// token that it revoked counts no longer than [`max_age`](Introspection::max_age).
+    pub fn introspected(issuer: impl Into<String>, introspection: Introspection) -> Self {
+        Self::new(issuer.into(), Keys::None, Algorithm::DEFAULT.to_vec())
+            .introspection(introspection)
+    }
+
+    /// Asks this issuer about tokens that are no JWTs, beside verifying its JWTs by its keys. By default such tokens
+    /// are refused. Only one issuer of a server may be asked: nothing in the token says whose it is, and it is
+    /// nobody else's to see.
+    pub fn introspection(mut self, introspection: Introspection) -> Self {
+        self.introspection = Some(introspection);
+        self
     }
 
     /// Accepts tokens for this audience: their `aud` is it, or contains it. Required; said more than
@@ -137,25 +175,22 @@ impl Issuer {
         self
     }
 
-    /// Fetches over plain HTTP too, from `localhost`, `127.0.0.0/8` and `[::1]` alone: for development, and
+    /// Fetches and asks over plain HTTP too, at `localhost`, `127.0.0.0/8` and `[::1]` alone: for development, and
     /// for a sidecar. Whoever else listens on this machine may then choose the keys.
     pub fn insecure_http_loopback(mut self) -> Self {
         self.http_loopback = true;
         self
     }
 
-    pub(crate) fn build(
-        mut self,
-        fetch: Option<&Arc<dyn KeySetFetch>>,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<Trusted, BuildError> {
+    pub(crate) fn build(mut self, means: &Means) -> Result<Trusted, BuildError> {
         if self.issuer.is_empty() {
             return Err(BuildError::Missing("issuer"));
         }
         if self.algorithms.is_empty() {
             return Err(BuildError::Empty("algorithms"));
         }
-        let url = match mem::replace(&mut self.keys, Keys::Discovered) {
+        let url = match mem::replace(&mut self.keys, Keys::None) {
+            Keys::None => return self.trusted(KeySource::None, means),
             Keys::Given(keys) => {
                 let keys = keys?;
                 if !keys.serves(&self.algorithms) {
@@ -163,7 +198,7 @@ impl Issuer {
                         "the set of keys that fit the issuer's algorithms",
                     ));
                 }
-                return self.trusted(KeySource::fixed(keys));
+                return self.trusted(KeySource::fixed(keys), means);
             }
             Keys::At(url) => Some(url),
             Keys::Discovered => None,
@@ -177,19 +212,27 @@ impl Issuer {
             max_stale: self.max_stale,
         };
         check_remote(&options)?;
-        let fetch = fetch.ok_or(BuildError::Missing(
+        let fetch = means.fetch.as_ref().ok_or(BuildError::Missing(
             "a way to fetch keys: the feature http-client, or ResourceServerBuilder::fetch",
         ))?;
-        let keys = RemoteKeys::new(options, Arc::clone(fetch), Arc::clone(clock));
-        self.trusted(KeySource::Remote(Arc::new(keys)))
+        let keys = RemoteKeys::new(options, Arc::clone(fetch), Arc::clone(&means.clock));
+        self.trusted(KeySource::Remote(Arc::new(keys)), means)
     }
 
     /// Whether its keys are to be fetched.
     pub(crate) fn is_remote(&self) -> bool {
-        !matches!(self.keys, Keys::Given(_))
+        matches!(self.keys, Keys::At(_) | Keys::Discovered)
     }
 
-    fn trusted(self, keys: KeySource) -> Result<Trusted, BuildError> {
+    /// Whether it is to be asked about tokens.
+    pub(crate) fn is_introspected(&self) -> bool {
+        self.introspection.is_some()
+    }
+
+    fn trusted(self, keys: KeySource, means: &Means) -> Result<Trusted, BuildError> {
+        let client = means.introspection_client.as_ref();
+        let build = |asked: Introspection| asked.build(client, self.http_loopback);
+        let introspector = self.introspection.map(build).transpose()?;
         let rules = Rules {
             audience: audience(self.audiences, self.audience_claim)?,
             issuer: self.issuer,
@@ -197,13 +240,14 @@ impl Issuer {
             max_lifetime: self.max_lifetime,
             roles: self.roles,
         };
-        Ok(Trusted { keys, algorithms: self.algorithms, rules })
+        Ok(Trusted { keys, introspector, algorithms: self.algorithms, rules })
     }
 
     fn new(issuer: String, keys: Keys, algorithms: Vec<Algorithm>) -> Self {
         Self {
             issuer,
             keys,
+            introspection: None,
             http_loopback: false,
             refresh_interval: DEFAULT_REFRESH_INTERVAL,
             max_stale: DEFAULT_MAX_STALE,

@@ -9,6 +9,8 @@ use super::{
 /// An issuer's keys.
 #[derive(Debug)]
 pub(crate) enum KeySource {
+    /// None: the issuer is asked about its tokens.
+    None,
     /// As they were given, for good.
     Fixed(Arc<HeldKeys>),
     /// As they were last fetched.
@@ -34,10 +36,16 @@ impl KeySource {
         Self::Fixed(Arc::new(held))
     }
 
+    /// Whether no token of the issuer is verified by a key.
+    pub(crate) fn are_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
     /// Whether the keys of `generation` are still believed. Asked for every remembered token: neither
     /// waits, nor locks, nor allocates, but where it finds a refresh due.
     pub(crate) fn is_current(&self, generation: u64) -> bool {
         match self {
+            Self::None => false,
             Self::Fixed(_) => true,
             Self::Remote(remote) => remote.is_current(generation),
         }
@@ -50,6 +58,7 @@ impl KeySource {
         algorithm: Algorithm,
     ) -> Result<Arc<HeldKeys>, Reason> {
         match self {
+            Self::None => Err(Reason::Unverifiable),
             Self::Fixed(held) => {
                 let fits = held.keys.choose(key_id, algorithm).is_some();
                 fits.then(|| Arc::clone(held)).ok_or(Reason::Unverifiable)
@@ -61,14 +70,15 @@ impl KeySource {
     /// Has the keys fetched, if they never were.
     pub(crate) fn warm_up(&self) -> Option<Awaited> {
         match self {
-            Self::Fixed(_) => None,
+            Self::None | Self::Fixed(_) => None,
             Self::Remote(remote) => remote.warm_up(),
         }
     }
 
     pub(crate) fn health(&self, issuer: &str) -> IssuerHealth {
         match self {
-            Self::Fixed(held) => IssuerHealth::of(issuer, &held.keys),
+            Self::None => IssuerHealth::of(issuer, None),
+            Self::Fixed(held) => IssuerHealth::of(issuer, Some(&held.keys)),
             Self::Remote(remote) => remote.health(issuer),
         }
     }

@@ -137,6 +137,13 @@
 //! and what spares a token in use the round trip. If the store does not answer, tokens are refused with 503
 //! once the last answer is older than that.
 //!
+//! # Tokens that say nothing
+//! Some issuers give out tokens that only they understand. [`Introspection`] asks the issuer about them (RFC 7662):
+//! beside its JWTs with [`Issuer::introspection`], or about all of its tokens with [`Issuer::introspected`]. What it
+//! answers is held against the same rules, and counts for 30 seconds. Requests that show the same token share one
+//! question; while there is no answer, and beyond 256 questions at a time, they get 503. An answer that a token
+//! does not hold is not kept, so whoever may send tokens can have the issuer asked: [`throttle_failures`] bounds it.
+//!
 //! # Who may do what
 //! A [`Policy`] asks for scopes, roles, claims and alternatives of these: for all requests or by path in
 //! this layer, or on a route of its own with [`RequireAccess`]. What is missing is named in the challenge,
@@ -149,7 +156,7 @@
 //! nested ones see a part of the path.
 //!
 //! # Guessing, and tokens that end
-//! [`throttle_failures`](JwtAuthLayerBuilder::throttle_failures) bounds how often a network may be wrong, and
+//! [`throttle_failures`] bounds how often a network may be wrong, and
 //! [`end_streams_at_expiry`](JwtAuthLayerBuilder::end_streams_at_expiry) how long an answer may outlive its token.
 //! Both are off by default.
 //!
@@ -163,6 +170,7 @@
 //! a proxy, there is no certificate here to hold a token against.
 //!
 //! [`require_scopes`]: JwtAuthLayerBuilder::require_scopes
+//! [`throttle_failures`]: JwtAuthLayerBuilder::throttle_failures
 
 mod algorithm;
 mod any_of;
@@ -182,6 +190,7 @@ mod future;
 mod health;
 #[cfg(feature = "http-client")]
 mod http_fetch;
+mod introspection;
 mod issuer;
 mod json;
 mod jwk;
@@ -224,6 +233,7 @@ pub use self::{
     fetch::{FetchError, KeySetFetch},
     future::JwtAuthFuture,
     health::IssuerHealth,
+    introspection::{Introspection, IntrospectionClient, IntrospectionRequest},
     issuer::Issuer,
     keys::{KeySet, SkippedKey},
     layer::{JwtAuthLayer, JwtAuthLayerBuilder},

@@ -150,6 +150,8 @@ impl RemoteKeys {
             age: state.held.as_ref().map(|held| now.saturating_sub(held.fetched_at)),
             failures: state.failures,
             last_error: state.last_error,
+            has_keys: true,
+            unanswered: 0,
         }
     }
 

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts, Issuer, IssuerHealth,
-    KeySetFetch, Presented, Reason, TokenVerifier,
+    Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts, IntrospectionClient, Issuer,
+    IssuerHealth, KeySetFetch, Presented, Reason, TokenVerifier,
     cache::TokenCache,
     confirmation::{self, Enforced, Shown},
-    issuer::Trusted,
+    introspection::Introspector,
+    issuer::{Means, Trusted},
     service::Verdict,
     verification,
+    verified::Basis,
 };
 use crate::{
     BuildError,
@@ -19,7 +21,8 @@ use crate::{
     future::ReadyOr,
 };
 
-/// Verifies access tokens that are JWTs (RFC 9068), of one or more issuers. Cheap to clone.
+/// Verifies access tokens of one or more issuers: JWTs (RFC 9068), and such as only their issuer understands (RFC
+/// 7662). Cheap to clone.
 ///
 /// What can be refused without cryptography is refused before it; whatever is wrong with the
 /// issuer, the key or the signature gets one and the same answer.
@@ -30,6 +33,8 @@ pub struct ResourceServer(Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     issuers: Vec<Trusted>,
+    /// The place of the issuer that is asked about tokens that are no JWTs.
+    pub(crate) opaque: Option<usize>,
     pub(crate) leeway: Duration,
     max_token_bytes: usize,
     pub(crate) clock: Arc<dyn Clock>,
@@ -49,6 +54,7 @@ impl ResourceServer {
             crypto: CryptoBackend::compiled_in(),
             cache: DEFAULT_CACHE,
             fetch: None,
+            introspection_client: None,
             confirmation: Confirmation::default(),
             dpop: None,
         }
@@ -68,8 +74,7 @@ impl ResourceServer {
     /// How the keys of each issuer are doing, now. Asks nobody.
     #[must_use]
     pub fn health(&self) -> Vec<IssuerHealth> {
-        let of = |issuer: &Trusted| issuer.keys.health(&issuer.rules.issuer);
-        self.0.issuers.iter().map(of).collect()
+        self.0.issuers.iter().map(Trusted::health).collect()
     }
 }
 
@@ -82,7 +87,7 @@ impl TokenVerifier for ResourceServer {
         }
         let digest = Sha256::digest(presented.token).into();
         let remembered = server.cache.get(&digest);
-        let Some(verified) = remembered.filter(|verified| verified.keys_are_current(server)) else {
+        let Some(verified) = remembered.filter(|verified| verified.is_current(server)) else {
             let facts = Facts::of(presented, digest);
             return ReadyOr::pending(verification::verify(Arc::clone(server), facts));
         };
@@ -107,8 +112,11 @@ impl TokenVerifier for ResourceServer {
 
     fn remembers(&self, presented: &Presented<'_>) -> bool {
         let digest = Sha256::digest(presented.token).into();
-        let verified = self.0.cache.get(&digest);
-        verified.is_some_and(|verified| verified.keys_are_current(&self.0))
+        self.0.cache.get(&digest).is_some_and(|verified| match verified.basis {
+            Basis::Keys { .. } => verified.is_current(&self.0),
+            // One whose answer is old is asked about again. If it holds no more, it is forgotten.
+            Basis::Answer { .. } => true,
+        })
     }
 }
 
@@ -124,6 +132,10 @@ impl Inner {
     pub(crate) fn issuer_at(&self, index: usize) -> Option<&Trusted> {
         self.issuers.get(index)
     }
+
+    pub(crate) fn introspector_at(&self, index: usize) -> Option<&Introspector> {
+        self.issuer_at(index)?.introspector.as_ref()
+    }
 }
 
 /// Builds a [`ResourceServer`].
@@ -137,6 +149,7 @@ pub struct ResourceServerBuilder {
     crypto: Option<CryptoBackend>,
     cache: usize,
     fetch: Option<Arc<dyn KeySetFetch>>,
+    introspection_client: Option<Arc<dyn IntrospectionClient>>,
     confirmation: Confirmation,
     dpop: Option<DpopOptions>,
 }
@@ -187,6 +200,12 @@ impl ResourceServerBuilder {
         self
     }
 
+    /// How issuers are asked about tokens. By default by `HttpFetch`, where the feature `http-client` is on.
+    pub fn introspect_by(mut self, client: impl IntrospectionClient) -> Self {
+        self.introspection_client = Some(Arc::new(client));
+        self
+    }
+
     /// What is done with tokens that are bound to a client certificate (RFC 8705), and with those
     /// that are bound to nothing. By default the former are refused and the latter accepted.
     pub fn confirmation(mut self, confirmation: Confirmation) -> Self {
@@ -204,9 +223,10 @@ impl ResourceServerBuilder {
     /// The resource server. Fetches nothing.
     ///
     /// # Errors
-    /// [`BuildError`] when there is no issuer, when two have the same name, when one lacks an
-    /// audience, usable keys or a way to fetch them, or wants them from anywhere but `https://`, when
-    /// the options of DPoP can't be meant, and when no signature backend is compiled in.
+    /// [`BuildError`] when there is no issuer, when two have the same name or are to be asked about tokens that are
+    /// no JWTs, when one lacks an audience, usable keys or a way to fetch them or to ask, or wants to be asked
+    /// anywhere but at `https://`, when the options of DPoP can't be meant, and when no signature backend is
+    /// compiled in.
     pub fn build(self) -> Result<ResourceServer, BuildError> {
         let crypto = self.crypto.ok_or(BuildError::Missing(
             "a signature backend: one of the features aws-lc-rs and rust-crypto",
@@ -221,17 +241,28 @@ impl ResourceServerBuilder {
             None if self.issuers.iter().any(Issuer::is_remote) => default_fetch()?,
             given => given,
         };
-        let build = |issuer: Issuer| issuer.build(fetch.as_ref(), &self.clock);
+        let introspection_client = match self.introspection_client {
+            None if self.issuers.iter().any(Issuer::is_introspected) => default_client()?,
+            given => given,
+        };
+        let means = Means { fetch, introspection_client, clock: Arc::clone(&self.clock) };
+        let build = |issuer: Issuer| issuer.build(&means);
         let issuers = self.issuers.into_iter().map(build).collect::<Result<Vec<_>, _>>()?;
         let name = |trusted: &Trusted| trusted.rules.issuer.clone();
         let names: std::collections::HashSet<String> = issuers.iter().map(name).collect();
         if names.len() < issuers.len() {
             return Err(BuildError::invalid("issuers", "two have the same name"));
         }
+        let mut asked = issuers.iter().enumerate().filter(|(_, one)| one.introspector.is_some());
+        let opaque = asked.next().map(|(index, _)| index);
+        if asked.next().is_some() {
+            return Err(BuildError::invalid("issuers", "two are to be asked about opaque tokens"));
+        }
         let dpop = self.dpop.map(|dpop| dpop.build(Arc::clone(&self.clock), crypto, self.leeway));
         let enforced = Enforced { confirmation: self.confirmation, dpop: dpop.transpose()? };
         Ok(ResourceServer(Arc::new(Inner {
             issuers,
+            opaque,
             leeway: self.leeway,
             max_token_bytes: self.max_token_bytes,
             clock: self.clock,
@@ -245,6 +276,16 @@ impl ResourceServerBuilder {
 #[cfg(feature = "http-client")]
 fn default_fetch() -> Result<Option<Arc<dyn KeySetFetch>>, BuildError> {
     Ok(Some(Arc::new(super::HttpFetch::new()?)))
+}
+
+#[cfg(feature = "http-client")]
+fn default_client() -> Result<Option<Arc<dyn IntrospectionClient>>, BuildError> {
+    Ok(Some(Arc::new(super::HttpFetch::new()?)))
+}
+
+#[cfg(not(feature = "http-client"))]
+fn default_client() -> Result<Option<Arc<dyn IntrospectionClient>>, BuildError> {
+    Ok(None)
 }
 
 #[cfg(not(feature = "http-client"))]

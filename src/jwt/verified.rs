@@ -12,16 +12,28 @@ pub(crate) struct Verified {
     pub(crate) times: Times,
     /// The issuer's place among the server's.
     pub(crate) issuer: usize,
-    /// Of the issuer's keys.
-    pub(crate) generation: u64,
+    pub(crate) basis: Basis,
     /// Held against every request anew: proofs serve once.
     pub(crate) binding: Binding,
 }
 
+/// What it was believed for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Basis {
+    /// A signature, by a key of this generation of the issuer's.
+    Keys { generation: u64 },
+    /// The issuer's answer, which counts until this time of the monotonic clock.
+    Answer { until: Duration },
+}
+
 impl Verified {
-    /// Whether the keys that it was verified by are the issuer's still. If not, it is verified again.
-    pub(crate) fn keys_are_current(&self, server: &Inner) -> bool {
-        server.issuer_at(self.issuer).is_some_and(|issuer| issuer.keys.is_current(self.generation))
+    /// Whether what it was believed for still counts. If not, it is verified again.
+    pub(crate) fn is_current(&self, server: &Inner) -> bool {
+        let Some(issuer) = server.issuer_at(self.issuer) else { return false };
+        match self.basis {
+            Basis::Keys { generation } => issuer.keys.is_current(generation),
+            Basis::Answer { until } => server.clock.monotonic() < until,
+        }
     }
 
     /// Whether the token still holds: asked of a remembered one on every use. Neither waits nor

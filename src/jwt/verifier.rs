@@ -217,6 +217,8 @@ pub(crate) enum Reason {
     WrongType,
     /// For another audience.
     WrongAudience,
+    /// Its issuer says that it does not hold.
+    Inactive,
     /// Past `exp`.
     Expired,
     /// Before `nbf`, or issued in the future.
@@ -256,6 +258,7 @@ impl Reason {
             Self::Unverifiable => "The access token cannot be verified.",
             Self::WrongType => "The token is not an access token.",
             Self::WrongAudience => "The access token is for another audience.",
+            Self::Inactive => "The access token is not active.",
             Self::Expired => "The access token has expired.",
             Self::NotYetValid => "The access token is not valid yet.",
             Self::TooLongLived => "The access token is valid for too long.",
