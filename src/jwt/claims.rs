@@ -15,8 +15,9 @@ pub enum AccessTokenProfile {
     #[default]
     Rfc9068,
     /// A plain JWT: `typ` is `JWT` or absent. What Keycloak, Auth0 and Entra ID issue unless told
-    /// otherwise. Only the audience then tells an access token from an ID token, so give the API
-    /// an audience that no client has for its `client_id`.
+    /// otherwise. A claim of ID tokens alone, a `token_use` other than `access` (Cognito) and a claim `typ` of other
+    /// tokens (Keycloak) are refused; else the audience alone tells an access token from an ID token, so give
+    /// the API one that no client has for its `client_id`.
     Jwt,
 }
 

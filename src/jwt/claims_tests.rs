@@ -159,6 +159,14 @@ fn other_kinds_of_token_are_no_access_tokens() {
     for claim in ["at_hash", "c_hash", "events"] {
         assert_eq!(check(jwt, None, json!({ claim: "x" })), Err(Reason::WrongType), "{claim}");
     }
+    for (claim, value) in [("token_use", "id"), ("token_use", "refresh_token"), ("typ", "Refresh")]
+    {
+        assert_eq!(check(jwt, None, json!({ claim: value })), Err(Reason::WrongType), "{value}");
+    }
+    assert_eq!(check(jwt, None, json!({"token_use": 7})), Err(Reason::WrongType));
+    for (claim, value) in [("token_use", "access"), ("typ", "Bearer"), ("typ", "DPoP")] {
+        assert_eq!(check(jwt, None, json!({ claim: value })), Ok(()), "{value}");
+    }
     for claim in ["jti", "client_id", "iat"] {
         let without = check(rfc9068, Some("at+jwt"), json!({ claim: null }));
         assert_eq!(without, Err(Reason::Malformed), "{claim}");

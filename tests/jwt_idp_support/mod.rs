@@ -1,7 +1,8 @@
 //! A certified OpenID provider, on free loopback ports, gone when it is dropped: `tests/idp`.
+#![allow(dead_code)] // Each test binary uses a part of it.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -114,6 +115,39 @@ impl Idp {
             None => request,
         };
         request.send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Where its certificates are: `ca`, `server`, `client` and `client2`.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What two other validators say of each token: `oracle.mjs`.
+    pub(crate) fn oracles(&self, audience: &str, tokens: &[&str]) -> Vec<Value> {
+        let mut oracle = node()
+            .args(["oracle.mjs", audience])
+            .env("IDP", &self.issuer)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = oracle.stdin.take().unwrap();
+        let lines = tokens.join("\n");
+        let writing = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+        let output = oracle.wait_with_output().unwrap();
+        writing.join().unwrap().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Revokes a token that the client `svc` got: RFC 7009.
+    pub(crate) async fn revoke(&self, token: &str) {
+        let request = self.client.post(format!("{}/token/revocation", self.issuer));
+        let request = request.basic_auth("svc", Some("svc-secret")).body(format!("token={token}"));
+        let form = "application/x-www-form-urlencoded";
+        let answer = request.header("content-type", form).send().await.unwrap();
+        assert!(answer.status().is_success());
     }
 
     pub(crate) async fn key_set_fetches(&self) -> u64 {
