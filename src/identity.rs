@@ -19,6 +19,8 @@ pub(crate) const ORDER: &str =
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     peer: Option<Arc<PeerIdentity>>,
+    proxy: Option<Proxy>,
+    carries: Option<Arc<[String]>>,
     user: Option<Arc<UserIdentity>>,
     tier: Option<Arc<str>>,
     /// `JwtAuthLayer` was passed without a token, as it may be told to allow.
@@ -47,6 +49,29 @@ impl Identity {
     #[must_use]
     pub fn peer(&self) -> Option<&PeerIdentity> {
         self.peer.as_deref()
+    }
+
+    /// The proxy that forwarded the peer's certificate. `None`: the peer is at the other end of the connection
+    /// itself. Written by `PeerCertLayer`.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    /// The certificate at the other end of the connection: the proxy's, where one forwarded the peer's.
+    #[must_use]
+    pub fn connection(&self) -> Option<&PeerIdentity> {
+        match &self.proxy {
+            None => self.peer(),
+            Some(Proxy::Workload(proxy)) => Some(proxy),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether the peer may present tokens of this issuer's users: anybody may, unless `PeerCertLayer` was told who.
+    #[must_use]
+    pub fn may_carry(&self, issuer: &str) -> bool {
+        self.carries.as_ref().is_none_or(|issuers| issuers.iter().any(|known| known == issuer))
     }
 
     /// The caller, from an access token. Written by `JwtAuthLayer`.
@@ -88,8 +113,13 @@ impl Identity {
         Ok(identity)
     }
 
-    pub(crate) fn set_peer(&mut self, peer: Option<Arc<PeerIdentity>>) {
-        self.peer = peer;
+    pub(crate) fn set_peer(
+        &mut self,
+        peer: Option<Arc<PeerIdentity>>,
+        proxy: Option<Proxy>,
+        carries: Option<Arc<[String]>>,
+    ) {
+        (self.peer, self.proxy, self.carries) = (peer, proxy, carries);
     }
 
     pub(crate) fn set_user(&mut self, user: Option<Arc<UserIdentity>>) {
@@ -137,12 +167,33 @@ pub struct PeerIdentity {
     pub dns_names: Vec<String>,
     /// The IP addresses.
     pub ip_addresses: Vec<IpAddr>,
+    /// The e-mail addresses, as the certificate has them.
+    pub email_addresses: Vec<String>,
+    /// The common names of the subject, as the certificate has them. Texts without a form: no name of a service.
+    pub common_names: Vec<String>,
     /// SHA-256 of the certificate's DER.
     pub leaf_sha256: [u8; 32],
+    /// SHA-256 of the DER of its public key (SubjectPublicKeyInfo), which outlives a renewal with the same key.
+    pub public_key_sha256: [u8; 32],
+    /// SHA-256 of the public key of each authority on the path that was verified here, from the issuer of the
+    /// certificate to the anchor. Empty where the TLS stack alone verified it, since that does not tell the path.
+    pub issuer_keys_sha256: Vec<[u8; 32]>,
     /// When the certificate begins to be valid, in seconds since the Unix epoch.
     pub not_before: u64,
     /// When the certificate ends to be valid, in seconds since the Unix epoch.
     pub not_after: u64,
+}
+
+/// Who forwarded a peer's certificate, and why that is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proxy {
+    /// A workload, by its own certificate.
+    Workload(Arc<PeerIdentity>),
+    /// Whoever has this address, by the address alone.
+    Address(IpAddr),
+    /// Whoever may connect to a Unix socket of this machine.
+    UnixSocket,
 }
 
 /// A caller, by a verified access token.

@@ -8,7 +8,11 @@ use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value};
 
 use super::{DpopVerifier, Facts, Presented, Reason, Scheme, cache::Digest, dpop::Flaw};
-use crate::{identity::Identity, observe, secret, store::StoreFuture};
+use crate::{
+    identity::{Identity, PeerIdentity},
+    observe, secret,
+    store::StoreFuture,
+};
 
 /// What is done with tokens that are bound to a client certificate (RFC 8705), and with tokens that
 /// are bound to nothing. Tokens bound to a DPoP key are accepted where
@@ -26,6 +30,19 @@ pub enum Confirmation {
     Require,
 }
 
+/// Whose certificate a token that is bound to one is held against, where a proxy forwards those of its clients. See
+/// [`ResourceServerBuilder::certificate_holder`](super::ResourceServerBuilder::certificate_holder).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CertificateHolder {
+    /// Whoever is at the other end of the connection: a gateway that got the token for itself. Of a proxy that is
+    /// trusted by its address alone there is no certificate, and no bound token holds.
+    #[default]
+    Connection,
+    /// The peer, whose certificate a trusted proxy forwarded; without a proxy, whoever is at the other end.
+    Peer,
+}
+
 /// What a token is bound to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Binding {
@@ -39,6 +56,7 @@ pub(crate) struct Binding {
 #[derive(Debug, Default)]
 pub(crate) struct Enforced {
     pub(crate) confirmation: Confirmation,
+    pub(crate) holder: CertificateHolder,
     pub(crate) dpop: Option<DpopVerifier>,
 }
 
@@ -48,8 +66,8 @@ pub(crate) struct Shown<'a> {
     pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,
     pub(crate) headers: &'a HeaderMap,
-    /// SHA-256 of the peer's certificate.
-    pub(crate) certificate: Option<&'a [u8; 32]>,
+    /// What the layers outside verified.
+    pub(crate) identity: Option<&'a Identity>,
 }
 
 impl Binding {
@@ -97,7 +115,8 @@ impl Enforced {
         now: Duration,
     ) -> Result<Option<StoreFuture<bool>>, Reason> {
         let has = |bound: &[u8; 32]| {
-            shown.certificate.is_some_and(|shown| secret::constant_time_eq(shown, bound))
+            let holder = shown.identity.and_then(|identity| self.holder.of(identity));
+            holder.is_some_and(|holder| secret::constant_time_eq(&holder.leaf_sha256, bound))
         };
         if binding.certificate.as_ref().is_some_and(|bound| !has(bound)) {
             return Err(Reason::WrongPeer);
@@ -148,7 +167,7 @@ impl<'a> Shown<'a> {
             method: presented.method,
             uri: presented.uri,
             headers: presented.headers,
-            certificate: certificate(Identity::of(presented.extensions)),
+            identity: Identity::of(presented.extensions),
         }
     }
 
@@ -158,13 +177,18 @@ impl<'a> Shown<'a> {
             method: &facts.method,
             uri: &facts.uri,
             headers: &facts.headers,
-            certificate: certificate(facts.identity.as_ref()),
+            identity: facts.identity.as_ref(),
         }
     }
 }
 
-fn certificate(identity: Option<&Identity>) -> Option<&[u8; 32]> {
-    identity.and_then(Identity::peer).map(|peer| &peer.leaf_sha256)
+impl CertificateHolder {
+    fn of(self, identity: &Identity) -> Option<&PeerIdentity> {
+        match self {
+            Self::Connection => identity.connection(),
+            Self::Peer => identity.peer(),
+        }
+    }
 }
 
 /// A SHA-256 in base64url: 43 characters, no padding, no stray bits.
@@ -174,9 +198,12 @@ pub(crate) fn sha256_of(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
+    use crate::identity::Proxy;
 
     const A: [u8; 32] = [0xa5; 32];
     const B: [u8; 32] = [0xb6; 32];
@@ -186,7 +213,7 @@ mod tests {
     }
 
     fn enforced(confirmation: Confirmation) -> Enforced {
-        Enforced { confirmation, dpop: None }
+        Enforced { confirmation, ..Enforced::default() }
     }
 
     fn read(confirmation: Confirmation, cnf: Value) -> Result<Binding, Reason> {
@@ -199,12 +226,67 @@ mod tests {
         scheme: Scheme,
         certificate: Option<&[u8; 32]>,
     ) -> Result<bool, Reason> {
-        let (headers, uri) = (HeaderMap::new(), Uri::from_static("/"));
-        let method = &Method::POST;
-        let shown = Shown { scheme, method, uri: &uri, headers: &headers, certificate };
-        let asked =
-            enforced(Confirmation::Enforce).confirm(&binding, &shown, &[0; 32], Duration::ZERO);
+        let mut identity = Identity::default();
+        identity.set_peer(certificate.map(peer), None, None);
+        confirm_by(CertificateHolder::Connection, binding, scheme, &identity)
+    }
+
+    fn confirm_by(
+        holder: CertificateHolder,
+        binding: Binding,
+        scheme: Scheme,
+        identity: &Identity,
+    ) -> Result<bool, Reason> {
+        let (headers, uri, method) = (HeaderMap::new(), Uri::from_static("/"), &Method::POST);
+        let identity = Some(identity);
+        let shown = Shown { scheme, method, uri: &uri, headers: &headers, identity };
+        let enforced = Enforced { holder, ..enforced(Confirmation::Enforce) };
+        let asked = enforced.confirm(&binding, &shown, &[0; 32], Duration::ZERO);
         asked.map(|pending| pending.is_none())
+    }
+
+    fn peer(leaf_sha256: &[u8; 32]) -> Arc<PeerIdentity> {
+        Arc::new(PeerIdentity {
+            spiffe_id: None,
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            email_addresses: Vec::new(),
+            common_names: Vec::new(),
+            leaf_sha256: *leaf_sha256,
+            public_key_sha256: [0; 32],
+            issuer_keys_sha256: Vec::new(),
+            not_before: 0,
+            not_after: 0,
+        })
+    }
+
+    #[test]
+    fn behind_a_proxy_the_certificate_is_the_proxys_or_by_choice_the_clients() {
+        let bound = |certificate| Binding { certificate: Some(certificate), key: None };
+        let mut identity = Identity::default();
+        let ask = |holder, binding, identity: &Identity| {
+            confirm_by(holder, binding, Scheme::Bearer, identity)
+        };
+        // The client's is A, the proxy's is B.
+        identity.set_peer(Some(peer(&A)), Some(Proxy::Workload(peer(&B))), None);
+        for (holder, bound_to, expected) in [
+            (CertificateHolder::Connection, B, Ok(true)),
+            (CertificateHolder::Connection, A, Err(Reason::WrongPeer)),
+            (CertificateHolder::Peer, A, Ok(true)),
+            (CertificateHolder::Peer, B, Err(Reason::WrongPeer)),
+        ] {
+            assert_eq!(ask(holder, bound(bound_to), &identity), expected, "{holder:?}");
+        }
+        for proxy in [Proxy::UnixSocket, Proxy::Address([10, 0, 0, 1].into())] {
+            identity.set_peer(Some(peer(&A)), Some(proxy), None);
+            let by_connection = ask(CertificateHolder::Connection, bound(A), &identity);
+            assert_eq!(by_connection, Err(Reason::WrongPeer));
+            assert_eq!(ask(CertificateHolder::Peer, bound(A), &identity), Ok(true));
+        }
+        identity.set_peer(Some(peer(&A)), None, None);
+        assert_eq!(ask(CertificateHolder::Peer, bound(A), &identity), Ok(true));
+        identity.set_peer(None, None, None);
+        assert_eq!(ask(CertificateHolder::Peer, bound(A), &identity), Err(Reason::WrongPeer));
     }
 
     #[test]

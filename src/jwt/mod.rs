@@ -61,12 +61,13 @@
 //! | carries several credentials, or none that can be read | 400 | `error="invalid_request"` |
 //! | carries a token that does not hold | 401 | `error="invalid_token"` |
 //! | carries a token that grants too little | 403 | `error="insufficient_scope"`, `scope` where one would help |
+//! | comes from a peer that may not carry tokens of this issuer | 403 | |
 //! | comes from a network that got too many tokens wrong | 429, `Retry-After` | |
 //! | lacks the DPoP proof that its token needs, or has a bad one | 401 | `DPoP error="invalid_dpop_proof"`, `algs` |
 //! | has a DPoP proof without the server's nonce | 401 | `DPoP error="use_dpop_nonce"`, `algs` |
 //! | can't be judged at the moment | 503 | |
 //!
-//! Over gRPC these are the statuses 16, 3, 16, 7, 8, 16, 16 and 14, in an answer of headers alone. Where
+//! Over gRPC these are the statuses 16, 3, 16, 7, 7, 8, 16, 16 and 14, in an answer of headers alone. Where
 //! [`dpop`](ResourceServerBuilder::dpop) is on, every challenge has a second `WWW-Authenticate` for the scheme
 //! `DPoP`; errors are told under the scheme that the request used.
 //!
@@ -92,7 +93,8 @@
 //! who shows the key, and is refused unless all that it is bound to is checked:
 //!
 //! - `x5t#S256` (RFC 8705), a client certificate: with [`Confirmation::Enforce`] the token holds for the peer
-//!   with this certificate, as `PeerCertLayer` has found it. Without that layer outside, nobody has it.
+//!   with this certificate, as `PeerCertLayer` has found it: the one at the other end of the connection, or, by
+//!   [`CertificateHolder`], the one whose certificate a proxy forwarded. Without that layer outside, nobody has it.
 //! - `jkt` (RFC 9449), a key of the client's: with [`DpopOptions`] the token holds under the scheme `DPoP`, with
 //!   one proof in the header `DPoP`: at most 8 KiB of strict JWS of the type `dpop+jwt`, signed with an allowed
 //!   algorithm by the public key in it, which is as strong as an issuer's must be and is the token's; for this
@@ -227,7 +229,7 @@ pub use self::{
         NewApiKey,
     },
     claims::AccessTokenProfile,
-    confirmation::Confirmation,
+    confirmation::{CertificateHolder, Confirmation},
     crypto::CryptoBackend,
     dpop::{DpopOptions, DpopVerifier},
     fetch::{FetchError, KeySetFetch},

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts, IntrospectionClient, Issuer,
-    IssuerHealth, KeySetFetch, Presented, Reason, TokenVerifier,
+    CertificateHolder, Confirmation, CryptoBackend, DpopOptions, DpopVerifier, Facts,
+    IntrospectionClient, Issuer, IssuerHealth, KeySetFetch, Presented, Reason, TokenVerifier,
     cache::TokenCache,
     confirmation::{self, Enforced, Shown},
     introspection::Introspector,
@@ -56,6 +56,7 @@ impl ResourceServer {
             fetch: None,
             introspection_client: None,
             confirmation: Confirmation::default(),
+            holder: CertificateHolder::default(),
             dpop: None,
         }
     }
@@ -151,6 +152,7 @@ pub struct ResourceServerBuilder {
     fetch: Option<Arc<dyn KeySetFetch>>,
     introspection_client: Option<Arc<dyn IntrospectionClient>>,
     confirmation: Confirmation,
+    holder: CertificateHolder,
     dpop: Option<DpopOptions>,
 }
 
@@ -213,6 +215,13 @@ impl ResourceServerBuilder {
         self
     }
 
+    /// Whose certificate tokens are held against, where a proxy forwards those of its clients. By default that of
+    /// whoever is at the other end of the connection.
+    pub fn certificate_holder(mut self, holder: CertificateHolder) -> Self {
+        self.holder = holder;
+        self
+    }
+
     /// Accepts tokens that are bound to a DPoP key (RFC 9449), from who proves to have it. By default
     /// they are refused.
     pub fn dpop(mut self, options: DpopOptions) -> Self {
@@ -259,7 +268,8 @@ impl ResourceServerBuilder {
             return Err(BuildError::invalid("issuers", "two are to be asked about opaque tokens"));
         }
         let dpop = self.dpop.map(|dpop| dpop.build(Arc::clone(&self.clock), crypto, self.leeway));
-        let enforced = Enforced { confirmation: self.confirmation, dpop: dpop.transpose()? };
+        let (confirmation, holder) = (self.confirmation, self.holder);
+        let enforced = Enforced { confirmation, holder, dpop: dpop.transpose()? };
         Ok(ResourceServer(Arc::new(Inner {
             issuers,
             opaque,

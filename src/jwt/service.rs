@@ -193,11 +193,21 @@ impl Config {
                 None => challenger.missing(asked),
             });
         }
+        let identity = Identity::enter(request.extensions_mut(), Stage::JwtAuth)?;
+        if user.as_ref().is_some_and(|user| !identity.may_carry(user.issuer())) {
+            return Err(wrong_carrier());
+        }
         // Always written, nobody included: what stood there before was nobody's business here.
-        Identity::enter(request.extensions_mut(), Stage::JwtAuth)?.set_user(user);
+        identity.set_user(user);
         observe::admitted("jwt");
         Ok(())
     }
+}
+
+/// `PeerCertLayer` was told who may present this issuer's tokens. Another token would not help.
+fn wrong_carrier() -> Rejection {
+    const MESSAGE: &str = "This client may not present access tokens of their issuer.";
+    Rejection::new(RejectionKind::Forbidden, "carrier_not_allowed", MESSAGE)
 }
 
 /// The leeway of a resource server, unless it was told another.

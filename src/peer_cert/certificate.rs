@@ -8,7 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use sha2::{Digest, Sha256};
 use x509_cert::{
     Certificate, TbsCertificate, Version,
-    der::{Decode, oid::AssociatedOid},
+    der::{
+        Decode, Encode as _,
+        asn1::{Any, PrintableStringRef, Utf8StringRef},
+        oid::{AssociatedOid, db::rfc4519::COMMON_NAME},
+    },
     ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, name::GeneralName},
 };
 
@@ -41,11 +45,17 @@ pub(super) fn read(leaf: &[u8]) -> Result<PeerIdentity, Unusable> {
         check_svid(tbs)?;
     }
     let validity = tbs.validity();
+    let public_key = tbs.subject_public_key_info().to_der();
+    let public_key = public_key.map_err(|_| Unusable("its public key is no DER"))?;
     Ok(PeerIdentity {
         spiffe_id,
         dns_names: names.dns,
         ip_addresses: names.ips,
+        email_addresses: names.emails,
+        common_names: common_names(tbs),
         leaf_sha256: Sha256::digest(leaf).into(),
+        public_key_sha256: Sha256::digest(public_key).into(),
+        issuer_keys_sha256: Vec::new(),
         not_before: validity.not_before.to_unix_duration().as_secs(),
         not_after: validity.not_after.to_unix_duration().as_secs(),
     })
@@ -57,6 +67,7 @@ struct Names {
     uris: Vec<String>,
     dns: Vec<String>,
     ips: Vec<IpAddr>,
+    emails: Vec<String>,
 }
 
 impl Names {
@@ -83,7 +94,7 @@ impl Names {
             }
             GeneralName::IpAddress(octets) => self.ips.push(ip(octets.as_bytes())?),
             GeneralName::Rfc822Name(name) => {
-                printable(name.as_str())?;
+                self.emails.push(printable(name.as_str())?.to_owned());
             }
             _ => {}
         }
@@ -138,6 +149,19 @@ where
         Ok(found) => Ok(found.map(|(_critical, extension)| extension)),
         Err(_) => Err(Unusable("one of its extensions is malformed or there twice")),
     }
+}
+
+/// The common names of the subject, or none of them where one is in an outdated encoding or holds a control
+/// character: then it could pass for another name, or for several.
+fn common_names(tbs: &TbsCertificate) -> Vec<String> {
+    let read = |value: &Any| {
+        let utf8 = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
+        let printable = || value.decode_as::<PrintableStringRef<'_>>().map(|text| text.to_string());
+        let text = utf8.or_else(|_| printable()).ok()?;
+        (!text.chars().any(char::is_control)).then_some(text)
+    };
+    let names = tbs.subject().iter().filter(|attribute| attribute.oid == COMMON_NAME);
+    names.map(|attribute| read(&attribute.value)).collect::<Option<_>>().unwrap_or_default()
 }
 
 fn ip(octets: &[u8]) -> Result<IpAddr, Unusable> {

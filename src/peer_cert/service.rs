@@ -76,7 +76,7 @@ impl Shared {
         let peer = self.identify(extensions)?;
         self.check_validity(&peer)?;
         self.check_rules(&peer)?;
-        Identity::enter(extensions, Stage::PeerCert)?.set_peer(Some(peer));
+        Identity::enter(extensions, Stage::PeerCert)?.set_peer(Some(peer), None, None);
         Ok(())
     }
 

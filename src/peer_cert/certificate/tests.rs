@@ -40,6 +40,31 @@ fn names(entries: &[Vec<u8>]) -> Vec<u8> {
     with_san(|_| {}, der(0x30, &entries.concat()))
 }
 
+#[test]
+fn the_subject_and_the_key_are_read() {
+    use rcgen::{DnType, DnValue, PublicKeyData as _};
+    let leaf = |names: &[DnValue]| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for name in names {
+            params.distinguished_name.push(DnType::CommonName, name.clone());
+        }
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        (read(&der).unwrap(), key)
+    };
+    let utf8 = |text: &str| DnValue::Utf8String(text.into());
+    let (peer, key) = leaf(&[utf8("gåteway")]);
+    assert_eq!(peer.common_names, ["gåteway"]);
+    let expected: [u8; 32] = Sha256::digest(key.subject_public_key_info()).into();
+    assert_eq!(peer.public_key_sha256, expected);
+    assert_eq!(leaf(&[DnValue::PrintableString("a".try_into().unwrap())]).0.common_names, ["a"]);
+    assert!(leaf(&[]).0.common_names.is_empty());
+    for odd in [utf8("a\0b"), utf8("a\nb"), DnValue::BmpString("a".try_into().unwrap())] {
+        assert!(leaf(&[odd.clone()]).0.common_names.is_empty(), "{odd:?}");
+    }
+}
+
 fn refused(leaf: &[u8]) -> bool {
     read(leaf).is_err()
 }
@@ -58,6 +83,7 @@ fn a_leaf_is_read() {
     assert_eq!(peer.spiffe_id.as_deref(), Some(ID));
     assert_eq!(peer.dns_names, ["gateway.edge.svc", "*.edge.svc"]);
     assert_eq!(peer.ip_addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "::".parse().unwrap()]);
+    assert_eq!(peer.email_addresses, ["ops@prod.example"]);
     assert_eq!(peer.leaf_sha256, <[u8; 32]>::from(Sha256::digest(&leaf)));
     // rcgen's defaults: the years 1975 and 4096.
     assert_eq!((peer.not_before, peer.not_after), (157_766_400, 67_090_118_400));

@@ -9,7 +9,11 @@ fn dns(names: &[&str]) -> PeerIdentity {
         spiffe_id: None,
         dns_names: names.iter().map(|&name| name.to_owned()).collect(),
         ip_addresses: vec!["10.0.0.1".parse().unwrap()],
+        email_addresses: Vec::new(),
+        common_names: Vec::new(),
         leaf_sha256: [7; 32],
+        public_key_sha256: [8; 32],
+        issuer_keys_sha256: Vec::new(),
         not_before: 0,
         not_after: 1,
     }
