@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
@@ -39,9 +39,11 @@ impl<B> ResponseBody<B> {
         Self { kind: ResponseKind::Inner { body } }
     }
 
-    /// The inner service's body, which ends when its time is up.
-    pub(crate) fn ending(body: B, ending: Box<Ending>) -> Self {
-        Self { kind: ResponseKind::Ending { body: Some(body), ending } }
+    /// The inner service's answer, which ends when its time is up, if it has one.
+    pub(crate) fn until(response: Response<B>, ending: Option<Box<Ending>>) -> Response<Self> {
+        let Some(mut ending) = ending else { return response.map(Self::inner) };
+        ending.head(response.headers());
+        response.map(|body| Self { kind: ResponseKind::Ending { body: Some(body), ending } })
     }
 
     pub(crate) fn refusal(body: Bytes) -> Self {

@@ -23,6 +23,19 @@ pub fn peer_addr(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<SocketAddr>().copied()
 }
 
+/// The host name that the client asked for in the handshake (SNI), where the server tells. Its word.
+#[cfg(feature = "peer-cert")]
+pub(crate) fn server_name(extensions: &Extensions) -> Option<&str> {
+    if let Some(peer) = tls_peer(extensions) {
+        return peer.server_name();
+    }
+    #[cfg(feature = "axum-server")]
+    if let Some(info) = extensions.get::<std::sync::Arc<axum_server::tls::TlsInfo>>() {
+        return info.server_name.as_deref();
+    }
+    None
+}
+
 /// The router's pattern for the path, where there is a router that says.
 #[cfg_attr(not(feature = "axum"), allow(unused_variables))]
 pub(crate) fn matched_path(extensions: &Extensions) -> Option<&str> {
@@ -120,6 +133,7 @@ mod certificates {
     struct Connection {
         addr: SocketAddr,
         certificates: Option<PeerCertificates>,
+        server_name: Option<String>,
         /// Parsed by the first request that needs it; `None` for a leaf that can't be read.
         identity: OnceLock<Option<Arc<PeerIdentity>>>,
     }
@@ -129,7 +143,26 @@ mod certificates {
         /// listener whose TLS stack verified them.
         #[must_use]
         pub fn verified(addr: SocketAddr, certificates: Option<PeerCertificates>) -> Self {
-            Self(Arc::new(Connection { addr, certificates, identity: OnceLock::new() }))
+            let identity = OnceLock::new();
+            Self(Arc::new(Connection { addr, certificates, server_name: None, identity }))
+        }
+
+        /// With the host name that the client asked for (SNI). To be said before the handle is cloned: a clone made
+        /// before has none.
+        #[must_use]
+        pub fn with_server_name(self, name: impl Into<String>) -> Self {
+            Self(Arc::new(Connection {
+                addr: self.0.addr,
+                certificates: self.0.certificates.clone(),
+                server_name: Some(name.into()),
+                identity: OnceLock::new(),
+            }))
+        }
+
+        /// The host name that the client asked for (SNI). Its word.
+        #[must_use]
+        pub fn server_name(&self) -> Option<&str> {
+            self.0.server_name.as_deref()
         }
 
         /// The other end's address.

@@ -30,6 +30,10 @@ pub enum RejectionKind {
     RateLimited,
     /// The prompt or the answer breaks a policy: 403, gRPC 7. The caller's fault.
     Blocked,
+    /// The request is for another host than its connection: 421, gRPC 7. The caller's fault.
+    Misdirected,
+    /// The request may be a replay, and is to be sent again: 425, gRPC 14. The caller's fault.
+    TooEarly,
     /// What a check needs is out of reach: 503, gRPC 14. Our fault.
     Unavailable,
     /// The layers are stacked wrongly: 500, gRPC 13. The embedding application's fault.
@@ -48,6 +52,8 @@ impl RejectionKind {
             Self::Unreadable => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooEarly => StatusCode::TOO_EARLY,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Misconfigured => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -59,10 +65,10 @@ impl RejectionKind {
         match self {
             Self::BadRequest | Self::Unreadable => 3,
             Self::TimedOut => 4,
-            Self::Forbidden | Self::Blocked => 7,
+            Self::Forbidden | Self::Blocked | Self::Misdirected => 7,
             Self::TooLarge | Self::RateLimited => 8,
             Self::Misconfigured => 13,
-            Self::Unavailable => 14,
+            Self::Unavailable | Self::TooEarly => 14,
             Self::Unauthenticated => 16,
         }
     }

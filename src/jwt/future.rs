@@ -117,13 +117,7 @@ where
                     if let Some(nonce) = nonce.take() {
                         response.headers_mut().insert(NONCE, nonce);
                     }
-                    return Poll::Ready(Ok(match ending.take() {
-                        None => response.map(ResponseBody::inner),
-                        Some(mut ending) => {
-                            ending.head(response.headers());
-                            response.map(|body| ResponseBody::ending(body, ending))
-                        }
-                    }));
+                    return Poll::Ready(Ok(ResponseBody::until(response, ending.take())));
                 }
                 StateProj::Refused { rejection, config, endpoint } => {
                     let Some(rejection) = rejection.take() else { return Poll::Pending };

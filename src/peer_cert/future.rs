@@ -10,7 +10,7 @@ use std::{
 use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::body::ResponseBody;
+use crate::body::{Ending, ResponseBody};
 
 pin_project! {
     /// The answer of a [`PeerCert`](super::PeerCert): the inner service's, or a
@@ -25,14 +25,14 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<F, R> {
-        Inner { #[pin] future: F },
+        Inner { #[pin] future: F, ending: Option<Box<Ending>> },
         Refused { response: Option<Response<ResponseBody<R>>> },
     }
 }
 
 impl<F, R> PeerCertFuture<F, R> {
-    pub(super) fn inner(future: F) -> Self {
-        Self { kind: Kind::Inner { future } }
+    pub(super) fn inner(future: F, ending: Option<Box<Ending>>) -> Self {
+        Self { kind: Kind::Inner { future, ending } }
     }
 
     pub(super) fn refused(response: Response<ResponseBody<R>>) -> Self {
@@ -48,8 +48,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
-            KindProj::Inner { future } => {
-                future.poll(cx).map_ok(|response| response.map(ResponseBody::inner))
+            KindProj::Inner { future, ending } => {
+                future.poll(cx).map_ok(|response| ResponseBody::until(response, ending.take()))
             }
             KindProj::Refused { response } => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))

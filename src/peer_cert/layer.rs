@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use http::Extensions;
+use http::{Extensions, HeaderName};
 use tower_layer::Layer;
 
-use super::{PeerCert, PeerRule};
+use super::{PeerCert, PeerEvent, PeerRule};
 use crate::{
     BuildError, Routes,
     clock::{Clock, SystemClock},
@@ -22,11 +22,16 @@ impl PeerCertLayer {
     /// A layer that admits nobody yet.
     pub fn builder() -> PeerCertLayerBuilder {
         PeerCertLayerBuilder {
-            allow: Vec::new(),
-            deny: Vec::new(),
+            rules: Rules::default(),
             routes: Routes::default(),
             clock: Arc::new(SystemClock),
             extract: None,
+            propagate: None,
+            on_event: None,
+            dry_run: false,
+            ends_streams: false,
+            checks_server_name: false,
+            refuses_early_data: false,
         }
     }
 }
@@ -43,25 +48,30 @@ impl<S> Layer<S> for PeerCertLayer {
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct PeerCertLayerBuilder {
-    allow: Vec<PeerRule>,
-    deny: Vec<PeerRule>,
+    rules: Rules,
     routes: Routes,
     clock: Arc<dyn Clock>,
     extract: Option<Extract>,
+    propagate: Option<HeaderName>,
+    on_event: Option<OnEvent>,
+    dry_run: bool,
+    ends_streams: bool,
+    checks_server_name: bool,
+    refuses_early_data: bool,
 }
 
 impl PeerCertLayerBuilder {
     /// Admits the workloads that this rule fits. At least one is required; with several, one that
     /// fits is enough.
     pub fn allow(mut self, rule: PeerRule) -> Self {
-        self.allow.push(rule);
+        self.rules.allow.push(rule);
         self
     }
 
     /// Refuses the workloads that this rule fits, whatever else admits them. None by default. It
     /// never admits anyone.
     pub fn deny(mut self, rule: PeerRule) -> Self {
-        self.deny.push(rule);
+        self.rules.deny.push(rule);
         self
     }
 
@@ -90,19 +100,90 @@ impl PeerCertLayerBuilder {
         self
     }
 
+    /// Lets the workloads that this rule fits present access tokens of the users of these issuers, as `JwtAuthLayer`
+    /// within then asks: "only the gateway may carry tokens of our users". Once said, peers that no such rule
+    /// fits may carry none. Of several that fit, all count. Without any, every peer may carry any token.
+    ///
+    /// It admits nobody: see [`allow`](Self::allow).
+    pub fn may_carry<T: Into<String>>(
+        mut self,
+        rule: PeerRule,
+        issuers: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.rules.carriers.push((rule, issuers.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Tells the services behind who the peer is, in this header of the request: its SPIFFE ID, or, if it has none,
+    /// `sha256:` and the SHA-256 of its certificate in hexadecimal. A header of this name that a client sent is
+    /// always taken away, on exempt routes too. By default nothing is told.
+    pub fn propagate(mut self, header: HeaderName) -> Self {
+        self.propagate = Some(header);
+        self
+    }
+
+    /// Is told of every decision, for an audit log: see [`PeerEvent`]. Called on the request's path: it must not wait.
+    pub fn on_event<F>(mut self, hear: F) -> Self
+    where
+        F: Fn(&PeerEvent<'_>) + Send + Sync + 'static,
+    {
+        self.on_event = Some(OnEvent(Box::new(hear)));
+        self
+    }
+
+    /// Lets everybody pass, and tells [`on_event`](Self::on_event) and the counter
+    /// `palisade_peer_would_refuse_total{code}` who would have been refused: to try rules on real traffic. A peer
+    /// that would be refused has no identity for the layers within. By default rules are enforced.
+    pub fn insecure_dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    /// Ends an answer that still runs when the peer's certificate ends, and drops what produces it. An event stream
+    /// ends with an error event in the endpoint's shape, gRPC with the status 16, and any other answer is cut off.
+    /// By default an answer that has begun may run to its end.
+    pub fn end_streams_at_expiry(mut self) -> Self {
+        self.ends_streams = true;
+        self
+    }
+
+    /// Refuses with 421 a request for another host than the name that its connection was made for (SNI): a client that
+    /// got through the handshake of one host may else ask for another, which admits other clients. Only where the
+    /// server tells the name: our `TlsListener` and axum-server do. By default not asked.
+    pub fn check_server_name(mut self) -> Self {
+        self.checks_server_name = true;
+        self
+    }
+
+    /// Refuses with 425 a request that a proxy took from a handshake under way (`Early-Data: 1`, RFC 8470), unless it
+    /// is a GET, HEAD or OPTIONS: it may be a replay. By default not asked; our `TlsListener` takes no early data.
+    pub fn refuse_early_data(mut self) -> Self {
+        self.refuses_early_data = true;
+        self
+    }
+
     /// The layer.
     ///
     /// # Errors
-    /// [`BuildError::Empty`] where nothing is allowed.
+    /// [`BuildError::Empty`] where nothing is allowed, or a carrier may carry nothing.
     pub fn build(self) -> Result<PeerCertLayer, BuildError> {
-        if self.allow.is_empty() {
+        if self.rules.allow.is_empty() {
             return Err(BuildError::Empty("the allow list of PeerCertLayer"));
         }
+        if self.rules.carriers.iter().any(|(_, issuers)| issuers.is_empty()) {
+            return Err(BuildError::Empty("the issuers of may_carry"));
+        }
         Ok(PeerCertLayer(Arc::new(Shared {
-            rules: Rules { allow: self.allow, deny: self.deny },
+            rules: self.rules,
             routes: self.routes,
             clock: self.clock,
             extract: self.extract,
+            propagate: self.propagate,
+            on_event: self.on_event,
+            dry_run: self.dry_run,
+            ends_streams: self.ends_streams,
+            checks_server_name: self.checks_server_name,
+            refuses_early_data: self.refuses_early_data,
         })))
     }
 }
@@ -114,6 +195,29 @@ pub(super) struct Shared {
     pub(super) routes: Routes,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) extract: Option<Extract>,
+    pub(super) propagate: Option<HeaderName>,
+    pub(super) on_event: Option<OnEvent>,
+    pub(super) dry_run: bool,
+    pub(super) ends_streams: bool,
+    pub(super) checks_server_name: bool,
+    pub(super) refuses_early_data: bool,
+}
+
+/// The application's own ear.
+pub(super) struct OnEvent(Box<OnEventFn>);
+
+type OnEventFn = dyn Fn(&PeerEvent<'_>) + Send + Sync;
+
+impl OnEvent {
+    pub(super) fn tell(&self, event: &PeerEvent<'_>) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for OnEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnEvent(..)")
+    }
 }
 
 /// The application's own source of certificates.
@@ -133,29 +237,42 @@ impl fmt::Debug for Extract {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Rules {
     allow: Vec<PeerRule>,
     deny: Vec<PeerRule>,
+    /// Who may carry the tokens of which issuers. Empty: anybody, any.
+    carriers: Vec<(PeerRule, Arc<[String]>)>,
 }
 
 /// What the rules say of a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Allowed,
-    Denied,
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict<'a> {
+    Allowed(&'a PeerRule),
+    Denied(&'a PeerRule),
     NotAllowed,
 }
 
 impl Rules {
     /// A deny rule goes before any allow rule, and what no rule fits is not allowed.
-    pub(super) fn verdict(&self, peer: &PeerIdentity) -> Verdict {
-        if self.deny.iter().any(|rule| rule.matches(peer)) {
-            Verdict::Denied
-        } else if self.allow.iter().any(|rule| rule.matches(peer)) {
-            Verdict::Allowed
-        } else {
-            Verdict::NotAllowed
+    pub(super) fn verdict(&self, peer: &PeerIdentity) -> Verdict<'_> {
+        let fits = |rule: &&PeerRule| rule.matches(peer);
+        if let Some(rule) = self.deny.iter().find(fits) {
+            return Verdict::Denied(rule);
         }
+        self.allow.iter().find(fits).map_or(Verdict::NotAllowed, Verdict::Allowed)
+    }
+
+    /// The issuers whose tokens the workload may carry. `None`: any.
+    pub(super) fn carries(&self, peer: &PeerIdentity) -> Option<Arc<[String]>> {
+        if self.carriers.is_empty() {
+            return None;
+        }
+        let mut fitting = self.carriers.iter().filter(|(rule, _)| rule.matches(peer));
+        let first = fitting.next().map(|(_, issuers)| Arc::clone(issuers)).unwrap_or_default();
+        Some(
+            fitting
+                .fold(first, |all, (_, issuers)| all.iter().chain(&**issuers).cloned().collect()),
+        )
     }
 }

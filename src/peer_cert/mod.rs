@@ -88,8 +88,10 @@
 
 mod certificate;
 mod dns;
+mod event;
 mod future;
 mod layer;
+mod refusal;
 mod rule;
 mod service;
 mod spiffe;
@@ -97,6 +99,7 @@ mod spiffe;
 mod vectors;
 
 pub use self::{
+    event::{PeerEvent, PeerOutcome},
     future::PeerCertFuture,
     layer::{PeerCertLayer, PeerCertLayerBuilder},
     rule::PeerRule,

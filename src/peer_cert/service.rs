@@ -3,23 +3,25 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use http::{Extensions, Request, Response};
+use http::{HeaderValue, Method, Request, Response, header};
 use tower_service::Service;
 
 use super::{
-    PeerCertFuture,
+    PeerCertFuture, PeerEvent, PeerOutcome, PeerRule,
     certificate::{self, Unusable},
     layer::{Shared, Verdict},
+    refusal::Why,
 };
 use crate::{
-    body::ResponseBody,
-    connection::{Found, peer_certificates},
-    identity::{Identity, PeerIdentity, Stage},
+    body::{Ending, ResponseBody},
+    connection::{self, Found, peer_certificates},
+    identity::{Identity, PeerIdentity, Proxy, Stage},
     observe,
     reject::{Rejection, RejectionKind},
-    route::Route,
+    route::{Endpoint, Route},
 };
 
 /// This layer's name in metrics and logs.
@@ -52,14 +54,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let endpoint = match self.shared.routes.classify(&request) {
-            Route::Exempt => return PeerCertFuture::inner(self.inner.call(request)),
-            Route::Guarded(endpoint) => endpoint,
+        let route = self.shared.routes.classify(&request);
+        let Route::Guarded(endpoint) = route else {
+            self.shared.tell_those_behind(&mut request, None);
+            return PeerCertFuture::inner(self.inner.call(request), None);
         };
-        match self.shared.admit(request.extensions_mut()) {
-            Ok(()) => {
+        match self.shared.admit(&mut request, endpoint) {
+            Ok(ending) => {
                 observe::admitted(LAYER);
-                PeerCertFuture::inner(self.inner.call(request))
+                PeerCertFuture::inner(self.inner.call(request), ending)
             }
             Err(rejection) => PeerCertFuture::refused(rejection.into_response(
                 LAYER,
@@ -70,88 +73,154 @@ where
     }
 }
 
+/// A peer that was found, and who forwarded its certificate.
+#[derive(Debug)]
+struct Peer {
+    identity: Arc<PeerIdentity>,
+    proxy: Option<Proxy>,
+}
+
+/// What became of a request: the rule that admitted its peer, or why it is refused.
+type Judgement<'a> = Result<&'a PeerRule, (Why, Option<&'a PeerRule>)>;
+
 impl Shared {
-    /// Finds out who the peer is, and writes it into the request's identity if it may pass.
-    fn admit(&self, extensions: &mut Extensions) -> Result<(), Rejection> {
-        let peer = self.identify(extensions)?;
-        self.check_validity(&peer)?;
-        self.check_rules(&peer)?;
-        Identity::enter(extensions, Stage::PeerCert)?.set_peer(Some(peer), None, None);
-        Ok(())
+    /// Finds out who the peer is, and writes it into the request's identity if it may pass. When the answer has to
+    /// end, if it has to.
+    fn admit<B>(
+        &self,
+        request: &mut Request<B>,
+        endpoint: Endpoint,
+    ) -> Result<Option<Box<Ending>>, Rejection> {
+        let found = self.find(request);
+        let judgement = match &found {
+            Ok(peer) => self.judge(request, &peer.identity),
+            Err(why) => Err((*why, None)),
+        };
+        self.tell(found.as_ref().ok(), &judgement);
+        let (peer, proxy) = match (found, judgement) {
+            (Ok(peer), Ok(_)) => (Some(peer.identity), peer.proxy),
+            _ if self.dry_run => (None, None),
+            (_, Err((why, _))) | (Err(why), _) => return Err(why.rejection()),
+        };
+        self.tell_those_behind(request, peer.as_deref());
+        let ending = peer.as_deref().and_then(|peer| self.ending(peer, endpoint));
+        let carries = peer.as_deref().and_then(|peer| self.rules.carries(peer));
+        Identity::enter(request.extensions_mut(), Stage::PeerCert)?.set_peer(peer, proxy, carries);
+        Ok(ending)
     }
 
-    fn identify(&self, extensions: &Extensions) -> Result<Arc<PeerIdentity>, Rejection> {
+    fn find<B>(&self, request: &Request<B>) -> Result<Peer, Why> {
+        let extensions = request.extensions();
         let own = self.extract.as_ref().and_then(|extract| extract.from(extensions));
         let found = own.map(Found::Certificates).or_else(|| peer_certificates(extensions));
-        let read = |leaf: &[u8]| match certificate::read(leaf) {
-            Ok(peer) => Some(Arc::new(peer)),
-            Err(Unusable(reason)) => {
-                observe::debug(LAYER, reason);
-                None
+        let identity = match found.ok_or(Why::Missing)? {
+            Found::Connection(peer) => {
+                peer.certificates()
+                    .and_then(|certificates| certificates.leaf())
+                    .ok_or(Why::Missing)?;
+                peer.identity_or_parse(read).ok_or(Why::Unreadable)?
+            }
+            Found::Certificates(certificates) => {
+                read(certificates.leaf().ok_or(Why::Missing)?).ok_or(Why::Unreadable)?
             }
         };
-        match found {
-            Some(Found::Connection(peer)) => match peer.certificates().and_then(|c| c.leaf()) {
-                Some(_) => peer.identity_or_parse(read).ok_or_else(unreadable),
-                None => Err(missing()),
-            },
-            Some(Found::Certificates(certificates)) => match certificates.leaf() {
-                Some(leaf) => read(leaf).ok_or_else(unreadable),
-                None => Err(missing()),
-            },
-            None => Err(missing()),
-        }
+        Ok(Peer { identity, proxy: None })
     }
 
-    /// The TLS stack looked at the time when the connection began, or, if it resumed a session, when
-    /// that one did. Both bounds are inclusive (RFC 5280, section 4.1.2.5).
-    fn check_validity(&self, peer: &PeerIdentity) -> Result<(), Rejection> {
+    fn judge<B>(&self, request: &Request<B>, peer: &PeerIdentity) -> Judgement<'_> {
+        let fails = |why| Err((why, None));
+        if self.checks_server_name && is_misdirected(request) {
+            return fails(Why::Misdirected);
+        }
+        if self.refuses_early_data && is_early(request) {
+            return fails(Why::TooEarly);
+        }
+        // The TLS stack looked at the time when the connection began, or, if it resumed a session, when that one did.
+        // Both bounds are inclusive (RFC 5280, section 4.1.2.5).
         let now = self.clock.unix().as_secs();
-        if (peer.not_before..=peer.not_after).contains(&now) { Ok(()) } else { Err(expired()) }
-    }
-
-    fn check_rules(&self, peer: &PeerIdentity) -> Result<(), Rejection> {
-        match self.rules.verdict(peer) {
-            Verdict::Allowed => return Ok(()),
-            Verdict::Denied => observe::debug(LAYER, "a deny rule fits the peer"),
-            Verdict::NotAllowed => observe::debug(LAYER, "no allow rule fits the peer"),
+        if !(peer.not_before..=peer.not_after).contains(&now) {
+            return fails(Why::Expired);
         }
-        Err(not_allowed())
+        match self.rules.verdict(peer) {
+            Verdict::Allowed(rule) => Ok(rule),
+            Verdict::Denied(rule) => Err((Why::Denied, Some(rule))),
+            Verdict::NotAllowed => fails(Why::NotAllowed),
+        }
+    }
+
+    fn tell(&self, peer: Option<&Peer>, judgement: &Judgement<'_>) {
+        let (outcome, why, rule) = match judgement {
+            Ok(rule) => (PeerOutcome::Admitted, None, Some(*rule)),
+            Err((why, rule)) if self.dry_run => (PeerOutcome::WouldRefuse, Some(*why), *rule),
+            Err((why, rule)) => (PeerOutcome::Refused, Some(*why), *rule),
+        };
+        let code = why.map(Why::code);
+        if let (PeerOutcome::WouldRefuse, Some(code)) = (outcome, code) {
+            observe::count("palisade_peer_would_refuse_total", &[("code", code)]);
+        }
+        if let Some(on_event) = &self.on_event {
+            let proxy = peer.and_then(|peer| peer.proxy.as_ref());
+            let peer = peer.map(|peer| &*peer.identity);
+            on_event.tell(&PeerEvent { outcome, code, peer, proxy, rule });
+        }
+    }
+
+    /// What clients sent in the place of what this layer tells goes, whatever becomes of the request.
+    fn tell_those_behind<B>(&self, request: &mut Request<B>, peer: Option<&PeerIdentity>) {
+        let Some(name) = &self.propagate else { return };
+        let headers = request.headers_mut();
+        match peer.and_then(told) {
+            Some(value) => drop(headers.insert(name.clone(), value)),
+            None => drop(headers.remove(name)),
+        }
+    }
+
+    /// The end of the second in which the certificate ends.
+    fn ending(&self, peer: &PeerIdentity, endpoint: Endpoint) -> Option<Box<Ending>> {
+        const MESSAGE: &str = "The client certificate has expired while the answer was running.";
+        let at = Duration::from_secs(peer.not_after.saturating_add(1));
+        let why = || Rejection::new(RejectionKind::Unauthenticated, Why::Expired.code(), MESSAGE);
+        self.ends_streams.then(|| {
+            Box::new(Ending::new(at, Arc::clone(&self.clock), why(), endpoint.error_format()))
+        })
     }
 }
 
-// The texts name nobody, and do not tell a peer on a deny list from one that no list knows.
-
-fn missing() -> Rejection {
-    Rejection::new(
-        RejectionKind::Unauthenticated,
-        "client_certificate_required",
-        "This service asks for a client certificate.",
-    )
+fn read(leaf: &[u8]) -> Option<Arc<PeerIdentity>> {
+    match certificate::read(leaf) {
+        Ok(peer) => Some(Arc::new(peer)),
+        Err(Unusable(reason)) => {
+            observe::debug(LAYER, reason);
+            None
+        }
+    }
 }
 
-fn unreadable() -> Rejection {
-    Rejection::new(
-        RejectionKind::Unauthenticated,
-        "client_certificate_invalid",
-        "The client certificate can't be used.",
-    )
+/// How those behind are told of a peer.
+fn told(peer: &PeerIdentity) -> Option<HeaderValue> {
+    use std::fmt::Write as _;
+    if let Some(id) = &peer.spiffe_id {
+        return HeaderValue::from_str(id).ok();
+    }
+    let mut text = String::from("sha256:");
+    peer.leaf_sha256.iter().try_for_each(|byte| write!(text, "{byte:02x}")).ok()?;
+    HeaderValue::try_from(text).ok()
 }
 
-fn expired() -> Rejection {
-    Rejection::new(
-        RejectionKind::Unauthenticated,
-        "client_certificate_expired",
-        "The client certificate is not valid at this time.",
-    )
+/// Whether the request is for another host than the name that its connection was made for, where that is known.
+fn is_misdirected<B>(request: &Request<B>) -> bool {
+    let Some(name) = connection::server_name(request.extensions()) else { return false };
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
+    let parsed = authority.and_then(|text| text.parse::<http::uri::Authority>().ok());
+    // What can't be read is for nobody here.
+    parsed.is_none_or(|authority| !authority.host().eq_ignore_ascii_case(name))
 }
 
-fn not_allowed() -> Rejection {
-    Rejection::new(
-        RejectionKind::Forbidden,
-        "client_not_allowed",
-        "This client may not use this service.",
-    )
+/// Whether the request was taken from a handshake under way and may do something: RFC 8470, section 5.1.
+fn is_early<B>(request: &Request<B>) -> bool {
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    !is_safe && request.headers().contains_key("early-data")
 }
 
 #[cfg(test)]
