@@ -1,6 +1,6 @@
 //! What PeerCertLayer tells, of whom, and what else it may be asked to look at.
 #![cfg(all(feature = "peer-cert", feature = "test-util", feature = "jwt", feature = "aws-lc-rs"))]
-#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod jwt_support;
 mod pki;

@@ -1,10 +1,16 @@
 //! An issuer's keys.
 
+mod danger;
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, fs, path::Path, sync::Arc};
 
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
+pub(crate) use self::danger::PRIVATE_MEMBERS;
+use self::danger::{AMBIGUOUS, MIXED, is_secret, refuse_dangerous};
 use super::{
     Algorithm, json,
     jwk::{self, Key},
@@ -246,137 +252,6 @@ fn only<'a>(mut keys: impl Iterator<Item = &'a Key>) -> Option<&'a Key> {
     keys.next().is_none().then_some(first)
 }
 
-/// A published private key signs for everybody, and secrets beside public keys invite a public key
-/// to be taken for a secret (RFC 8725, section 2.1). Both are the set's fault, not one key's.
-fn refuse_dangerous<'a>(
-    objects: impl Iterator<Item = &'a Map<String, Value>> + Clone,
-) -> Result<(), &'static str> {
-    let is_private =
-        |jwk: &Map<String, Value>| PRIVATE_MEMBERS.iter().any(|name| jwk.contains_key(*name));
-    if objects.clone().any(is_private) {
-        return Err("it holds a private key");
-    }
-    if objects.clone().any(is_secret) && !objects.clone().all(is_secret) {
-        return Err(MIXED);
-    }
-    let clash =
-        |(index, jwk)| objects.clone().skip(index + 1).any(|other| is_ambiguous(jwk, other));
-    if objects.clone().enumerate().any(clash) {
-        return Err(AMBIGUOUS);
-    }
-    Ok(())
-}
-
-fn is_secret(jwk: &Map<String, Value>) -> bool {
-    jwk.get("kty").is_some_and(|kty| kty == "oct")
-}
-
-/// Whether a token could mean either key, going by what the keys say of themselves: one that turns
-/// out to be unusable still leaves open which of them the issuer meant.
-fn is_ambiguous(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
-    let same = |name| one.get(name) == other.get(name);
-    let signs = |jwk: &Map<String, Value>| jwk.get("use").is_none_or(|usage| usage == "sig");
-    let may_share_algorithm = match (one.get("alg"), other.get("alg")) {
-        (Some(one), Some(other)) => one == other,
-        _ => true,
-    };
-    one.contains_key("kid")
-        && ["kid", "kty", "crv"].into_iter().all(same)
-        && signs(one)
-        && signs(other)
-        && may_share_algorithm
-}
-
 fn invalid(reason: &'static str) -> BuildError {
     BuildError::invalid("key set", reason)
-}
-
-const AMBIGUOUS: &str = "two keys have the same kid and fit the same algorithm";
-const MIXED: &str = "it holds secrets beside public keys";
-
-/// Of RSA, EC, OKP and AKP keys: RFC 7518, section 6; RFC 8037; the ML-DSA draft.
-pub(crate) const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "priv"];
-
-#[cfg(test)]
-mod tests {
-    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-
-    use super::*;
-
-    fn ed(kid: &str, more: &str) -> String {
-        let x = BASE64_URL_SAFE_NO_PAD.encode([0x5a; 32]);
-        format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","kid":"{kid}"{more}}}"#)
-    }
-
-    fn oct(kid: &str) -> String {
-        let k = BASE64_URL_SAFE_NO_PAD.encode([0x5a; 32]);
-        format!(r#"{{"kty":"oct","k":"{k}","kid":"{kid}"}}"#)
-    }
-
-    fn set(keys: &[&str]) -> Result<KeySet, BuildError> {
-        KeySet::from_json(&format!(r#"{{"keys":[{}]}}"#, keys.join(",")))
-    }
-
-    #[test]
-    fn one_unusable_key_does_not_spoil_the_set() {
-        let set = set(&["7", r#"{"kty":"EC","kid":4}"#, &ed("a", ""), &ed("b", r#","use":"enc""#)]);
-        let set = set.unwrap();
-        assert_eq!(set.len(), 1);
-        let skipped: Vec<_> = set.skipped().iter().map(|key| (key.index(), key.key_id())).collect();
-        assert_eq!(skipped, [(0, None), (1, None), (3, Some("b"))]);
-    }
-
-    #[test]
-    fn dangerous_sets_are_refused_whole() {
-        let private = ed("b", r#","d":"AA""#);
-        let refused = |keys: &[&str]| set(keys).is_err();
-        assert!(refused(&[&ed("a", ""), &private]));
-        assert!(refused(&[&ed("a", ""), &oct("b")]));
-        assert!(refused(&[&ed("a", ""), &ed("a", "")]));
-        assert!(refused(&[&oct("a"), &oct("a")]));
-        assert!(refused(&[&oct("a"), r#"{"kty":"oct","kid":"a","k":"!"}"#]));
-        assert!(!refused(&[&oct("a"), &oct("b")]));
-        assert!(!refused(&[&ed("a", ""), &ed("a", r#","use":"enc""#)]));
-        for text in ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
-            assert!(KeySet::from_json(text).is_err(), "{text}");
-        }
-        let (a, b) = (set(&[&ed("a", "")]).unwrap(), set(&[&oct("b")]).unwrap());
-        assert!(a.clone().and(&b).is_err());
-        assert!(a.clone().and(&a).is_err());
-    }
-
-    #[test]
-    fn a_key_is_chosen_only_where_there_is_no_choice() {
-        let keys = set(&[&ed("a", ""), &ed("b", "")]).unwrap();
-        let chosen = |kid, algorithm| keys.choose(kid, algorithm).and_then(|key| key.id.as_deref());
-        assert_eq!(chosen(Some("b"), Algorithm::EdDSA), Some("b"));
-        assert_eq!(chosen(Some("c"), Algorithm::EdDSA), None);
-        assert_eq!(chosen(Some("a"), Algorithm::ES256), None);
-        assert_eq!(chosen(None, Algorithm::EdDSA), None);
-        let keys = set(&[&ed("a", "")]).unwrap();
-        assert!(keys.choose(None, Algorithm::EdDSA).is_some());
-        assert!(keys.choose(Some("b"), Algorithm::EdDSA).is_none());
-        let nameless = ed("x", "").replace(r#","kid":"x""#, "");
-        let keys = set(&[&ed("a", ""), &nameless]).unwrap();
-        let id = |kid| keys.choose(Some(kid), Algorithm::EdDSA).map(|key| key.id.as_deref());
-        assert_eq!((id("a"), id("b")), (Some(Some("a")), Some(None)));
-        assert!(keys.choose(None, Algorithm::EdDSA).is_none());
-        let keys = set(&[&nameless, &nameless]).unwrap();
-        assert!(keys.choose(Some("a"), Algorithm::EdDSA).is_none());
-    }
-
-    #[test]
-    fn secrets_have_a_floor() {
-        let secret = |len| Secret::new(vec![7; len]);
-        assert!(KeySet::secret(None, Algorithm::HS256, &secret(32)).is_ok());
-        assert!(KeySet::secret(None, Algorithm::HS256, &secret(31)).is_err());
-        assert!(KeySet::secret(None, Algorithm::HS512, &secret(63)).is_err());
-        assert!(KeySet::secret(None, Algorithm::RS256, &secret(64)).is_err());
-    }
-
-    #[test]
-    fn nothing_of_a_key_is_shown() {
-        let shown = format!("{:?}", set(&[&oct("a")]).unwrap());
-        assert_eq!(shown, "KeySet { keys: 1, skipped: [] }");
-    }
 }

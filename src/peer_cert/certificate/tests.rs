@@ -61,7 +61,7 @@ fn the_subject_and_the_key_are_read() {
     assert_eq!(leaf(&[DnValue::PrintableString("a".try_into().unwrap())]).0.common_names, ["a"]);
     assert!(leaf(&[]).0.common_names.is_empty());
     for odd in [utf8("a\0b"), utf8("a\nb"), DnValue::BmpString("a".try_into().unwrap())] {
-        assert!(leaf(&[odd.clone()]).0.common_names.is_empty(), "{odd:?}");
+        assert!(leaf(std::slice::from_ref(&odd)).0.common_names.is_empty(), "{odd:?}");
     }
 }
 
