@@ -89,6 +89,8 @@
 mod certificate;
 mod dns;
 mod event;
+#[allow(dead_code, unused_imports, reason = "the service reads no forwarded certificates yet")]
+mod forwarded;
 mod future;
 mod layer;
 mod refusal;
@@ -98,8 +100,12 @@ mod spiffe;
 #[cfg(test)]
 mod vectors;
 
+#[cfg(any(test, feature = "test-util"))]
+#[doc(hidden)]
+pub use self::forwarded::read_forwarded;
 pub use self::{
     event::{PeerEvent, PeerOutcome},
+    forwarded::{Forwarded, ProxyTrust},
     future::PeerCertFuture,
     layer::{PeerCertLayer, PeerCertLayerBuilder},
     rule::PeerRule,
