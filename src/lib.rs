@@ -68,6 +68,8 @@ pub mod secret;
 pub mod store;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "trust")]
+pub mod trust;
 
 pub use crate::{
     error::{BoxError, BuildError},
