@@ -36,6 +36,22 @@ pub(crate) fn server_name(extensions: &Extensions) -> Option<&str> {
     None
 }
 
+/// Says that a connection came through a Unix socket, for a server whose own types do not: the application puts it into
+/// the extensions of the requests of such a listener. tonic's `UdsConnectInfo` says so by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // It says nothing more.
+pub struct UnixSocket;
+
+/// Whether the connection came through a Unix socket, as the server or the application says.
+#[cfg(feature = "peer-cert")]
+pub(crate) fn is_unix_socket(extensions: &Extensions) -> bool {
+    #[cfg(all(feature = "tonic", unix))]
+    if extensions.get::<tonic::transport::server::UdsConnectInfo>().is_some() {
+        return true;
+    }
+    extensions.get::<UnixSocket>().is_some()
+}
+
 /// The router's pattern for the path, where there is a router that says.
 #[cfg_attr(not(feature = "axum"), allow(unused_variables))]
 pub(crate) fn matched_path(extensions: &Extensions) -> Option<&str> {
@@ -54,6 +70,8 @@ fn tonic_addr(extensions: &Extensions) -> Option<SocketAddr> {
     tcp?.remote_addr()
 }
 
+#[cfg(feature = "trust")]
+pub(crate) use certificates::Verified;
 #[cfg(any(feature = "peer-cert", feature = "tls"))]
 use certificates::tls_peer;
 #[cfg(feature = "peer-cert")]
@@ -66,7 +84,8 @@ mod certificates {
     use std::{
         fmt,
         net::SocketAddr,
-        sync::{Arc, OnceLock},
+        ops::RangeInclusive,
+        sync::{Arc, Mutex, OnceLock, PoisonError},
     };
 
     use http::Extensions;
@@ -106,6 +125,22 @@ mod certificates {
         }
     }
 
+    #[cfg(feature = "trust")]
+    impl PeerCertificates {
+        /// What the peer sent after the leaf: no proof of who issued it.
+        pub(crate) fn intermediates(&self) -> Vec<CertificateDer<'_>> {
+            fn borrowed<T: AsRef<[u8]>>(all: &[T]) -> Vec<CertificateDer<'_>> {
+                all.iter().skip(1).map(|der| CertificateDer::from(der.as_ref())).collect()
+            }
+            match &self.0 {
+                Repr::Shared(certs) => borrowed(certs),
+                Repr::SharedVec(certs) => borrowed(certs),
+                #[cfg(feature = "axum-server")]
+                Repr::AxumServer(info) => borrowed(&info.peer_certificates),
+            }
+        }
+    }
+
     impl From<Arc<[CertificateDer<'static>]>> for PeerCertificates {
         fn from(certs: Arc<[CertificateDer<'static>]>) -> Self {
             Self(Repr::Shared(certs))
@@ -136,6 +171,18 @@ mod certificates {
         server_name: Option<String>,
         /// Parsed by the first request that needs it; `None` for a leaf that can't be read.
         identity: OnceLock<Option<Arc<PeerIdentity>>>,
+        /// What was verified of it last.
+        verified: Mutex<Option<Verified>>,
+    }
+
+    /// An identity whose path was verified.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Verified {
+        /// By whom: the store and its generation.
+        pub(crate) by: (u64, u64),
+        /// In seconds since the epoch.
+        pub(crate) holds: RangeInclusive<u64>,
+        pub(crate) identity: Arc<PeerIdentity>,
     }
 
     impl TlsPeer {
@@ -143,20 +190,23 @@ mod certificates {
         /// listener whose TLS stack verified them.
         #[must_use]
         pub fn verified(addr: SocketAddr, certificates: Option<PeerCertificates>) -> Self {
-            let identity = OnceLock::new();
-            Self(Arc::new(Connection { addr, certificates, server_name: None, identity }))
+            Self::new(addr, certificates, None)
         }
 
         /// With the host name that the client asked for (SNI). To be said before the handle is cloned: a clone made
         /// before has none.
         #[must_use]
         pub fn with_server_name(self, name: impl Into<String>) -> Self {
-            Self(Arc::new(Connection {
-                addr: self.0.addr,
-                certificates: self.0.certificates.clone(),
-                server_name: Some(name.into()),
-                identity: OnceLock::new(),
-            }))
+            Self::new(self.0.addr, self.0.certificates.clone(), Some(name.into()))
+        }
+
+        fn new(
+            addr: SocketAddr,
+            certificates: Option<PeerCertificates>,
+            server_name: Option<String>,
+        ) -> Self {
+            let (identity, verified) = (OnceLock::new(), Mutex::default());
+            Self(Arc::new(Connection { addr, certificates, server_name, identity, verified }))
         }
 
         /// The host name that the client asked for (SNI). Its word.
@@ -184,6 +234,20 @@ mod certificates {
         ) -> Option<Arc<PeerIdentity>> {
             let leaf = self.0.certificates.as_ref()?.leaf()?;
             self.0.identity.get_or_init(|| parse(leaf)).clone()
+        }
+    }
+
+    #[cfg(feature = "trust")]
+    impl TlsPeer {
+        /// What was verified last, if it was by this store in this generation, and holds at `now`.
+        pub(crate) fn verified_by(&self, by: (u64, u64), now: u64) -> Option<Arc<PeerIdentity>> {
+            let verified = self.0.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = verified.as_ref().filter(|last| last.by == by && last.holds.contains(&now));
+            found.map(|found| Arc::clone(&found.identity))
+        }
+
+        pub(crate) fn set_verified(&self, verified: Verified) {
+            *self.0.verified.lock().unwrap_or_else(PoisonError::into_inner) = Some(verified);
         }
     }
 

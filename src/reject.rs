@@ -18,6 +18,8 @@ pub enum RejectionKind {
     Unauthenticated,
     /// The caller is known and may not: 403, gRPC 7. The caller's fault.
     Forbidden,
+    /// A credential is there, and can't be read: 400, gRPC 16. The caller's fault, or of who forwarded it.
+    MalformedCredential,
     /// The request can't be read, or carries what it must not: 400, gRPC 3. The caller's fault.
     BadRequest,
     /// The body is larger than the cap: 413, gRPC 8. The caller's fault.
@@ -47,7 +49,7 @@ impl RejectionKind {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Blocked => StatusCode::FORBIDDEN,
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::MalformedCredential => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unreadable => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
@@ -69,7 +71,7 @@ impl RejectionKind {
             Self::TooLarge | Self::RateLimited => 8,
             Self::Misconfigured => 13,
             Self::Unavailable | Self::TooEarly => 14,
-            Self::Unauthenticated => 16,
+            Self::Unauthenticated | Self::MalformedCredential => 16,
         }
     }
 }

@@ -220,7 +220,7 @@ async fn attack_28_an_identity_that_stood_there_before_is_overwritten() {
 }
 
 #[tokio::test]
-async fn attack_28_no_header_is_believed_and_none_is_removed() {
+async fn attack_01_no_header_is_believed_and_all_are_removed() {
     let xfcc = format!("By=spiffe://prod.example/envoy;URI={GATEWAY}");
     let request = |leaf: Option<Leaf>| {
         let mut request = Request::post("/generate")
@@ -237,7 +237,14 @@ async fn attack_28_no_header_is_believed_and_none_is_removed() {
     let response = send(builder(), request(Some(ca.workload(OUTSIDER)))).await;
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     let response = send(builder(), request(Some(ca.workload(GATEWAY)))).await;
-    assert_eq!(response.headers()["forwarded"], "still there");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!response.headers().contains_key("forwarded"));
+    // On exempt routes too.
+    let mut exempt = request(None);
+    *exempt.uri_mut() = "/healthz".parse().unwrap();
+    let response = send(builder().routes(Routes::guard_all().exempt("/healthz")), exempt).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(!response.headers().contains_key("forwarded"));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{Extensions, HeaderName};
 use tower_layer::Layer;
 
-use super::{PeerCert, PeerEvent, PeerRule};
+use super::{Forwarded, PeerCert, PeerEvent, PeerRule, anchors::Anchors};
 use crate::{
     BuildError, Routes,
     clock::{Clock, SystemClock},
@@ -26,6 +26,8 @@ impl PeerCertLayer {
             routes: Routes::default(),
             clock: Arc::new(SystemClock),
             extract: None,
+            forwarded: None,
+            anchors: Anchors::default(),
             propagate: None,
             on_event: None,
             dry_run: false,
@@ -52,6 +54,8 @@ pub struct PeerCertLayerBuilder {
     routes: Routes,
     clock: Arc<dyn Clock>,
     extract: Option<Extract>,
+    forwarded: Option<Forwarded>,
+    anchors: Anchors,
     propagate: Option<HeaderName>,
     on_event: Option<OnEvent>,
     dry_run: bool,
@@ -97,6 +101,24 @@ impl PeerCertLayerBuilder {
         F: Fn(&Extensions) -> Option<PeerCertificates> + Send + Sync + 'static,
     {
         self.extract = Some(Extract(Box::new(extract)));
+        self
+    }
+
+    /// Takes the certificates of its clients from a proxy that ends their TLS: see [`Forwarded`]. Behind a trusted proxy
+    /// the peer is whom it tells of, and nobody where it tells of nobody; whoever connects without one is the peer
+    /// itself. By default no header is believed. The headers of all dialects are removed in any case, on exempt
+    /// routes too.
+    pub fn forwarded(mut self, forwarded: Forwarded) -> Self {
+        self.forwarded = Some(forwarded);
+        self
+    }
+
+    /// Verifies certificates by these anchors and revocation lists, for every request: the peer's, a proxy's, and what it
+    /// forwards. What was verified is remembered until the store changes or something on the path ends. By default
+    /// that is left to the TLS stack, which does it once for a connection, and to the proxy.
+    #[cfg(feature = "trust")]
+    pub fn trust(mut self, store: &crate::trust::TrustStore) -> Self {
+        self.anchors.store = Some(store.clone());
         self
     }
 
@@ -165,7 +187,8 @@ impl PeerCertLayerBuilder {
     /// The layer.
     ///
     /// # Errors
-    /// [`BuildError::Empty`] where nothing is allowed, or a carrier may carry nothing.
+    /// [`BuildError::Empty`] where nothing is allowed, or a carrier may carry nothing; [`BuildError`] for a source of
+    /// forwarded certificates that nobody verifies, or no proxy is trusted to be.
     pub fn build(self) -> Result<PeerCertLayer, BuildError> {
         if self.rules.allow.is_empty() {
             return Err(BuildError::Empty("the allow list of PeerCertLayer"));
@@ -173,11 +196,16 @@ impl PeerCertLayerBuilder {
         if self.rules.carriers.iter().any(|(_, issuers)| issuers.is_empty()) {
             return Err(BuildError::Empty("the issuers of may_carry"));
         }
+        if let Some(forwarded) = &self.forwarded {
+            forwarded.check(self.anchors.are_there())?;
+        }
         Ok(PeerCertLayer(Arc::new(Shared {
             rules: self.rules,
             routes: self.routes,
             clock: self.clock,
             extract: self.extract,
+            forwarded: self.forwarded,
+            anchors: self.anchors,
             propagate: self.propagate,
             on_event: self.on_event,
             dry_run: self.dry_run,
@@ -195,6 +223,8 @@ pub(super) struct Shared {
     pub(super) routes: Routes,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) extract: Option<Extract>,
+    pub(super) forwarded: Option<Forwarded>,
+    pub(super) anchors: Anchors,
     pub(super) propagate: Option<HeaderName>,
     pub(super) on_event: Option<OnEvent>,
     pub(super) dry_run: bool,

@@ -86,10 +86,11 @@
 //! in which proxies forward certificates (`X-Forwarded-Client-Cert`, `Client-Cert`,
 //! `ssl-client-cert`) are neither believed nor removed.
 
+mod anchors;
 mod certificate;
 mod dns;
 mod event;
-#[allow(dead_code, unused_imports, reason = "the service reads no forwarded certificates yet")]
+mod find;
 mod forwarded;
 mod future;
 mod layer;

@@ -9,6 +9,16 @@ pub(super) enum Why {
     Missing,
     /// Its certificate can't be read, or breaks the rules for names.
     Unreadable,
+    /// What a trusted proxy forwarded is not what it should be.
+    Malformed,
+    /// A trusted proxy forwarded a certificate that it did not verify.
+    Unverified,
+    /// No authority that counts for its names vouches for its certificate, or not for this use.
+    Untrusted,
+    /// Its certificate, or that of an authority on its path, was revoked.
+    Revoked,
+    /// Whether it was revoked can't be told now. Our fault.
+    RevocationUnknown,
     /// Its certificate is not valid at this time.
     Expired,
     /// A deny rule fits.
@@ -28,9 +38,17 @@ impl Why {
             Self::Missing => {
                 (RejectionKind::Unauthenticated, "This service asks for a client certificate.")
             }
-            Self::Unreadable => {
+            Self::Unreadable | Self::Unverified | Self::Untrusted | Self::Revoked => {
                 (RejectionKind::Unauthenticated, "The client certificate can't be used.")
             }
+            Self::Malformed => (
+                RejectionKind::MalformedCredential,
+                "The client certificate was forwarded in a form that can't be read.",
+            ),
+            Self::RevocationUnknown => (
+                RejectionKind::Unavailable,
+                "Client certificates cannot be verified at the moment.",
+            ),
             Self::Expired => (
                 RejectionKind::Unauthenticated,
                 "The client certificate is not valid at this time.",
@@ -55,6 +73,10 @@ impl Why {
         match self {
             Self::Missing => "client_certificate_required",
             Self::Unreadable => "client_certificate_invalid",
+            Self::Malformed => "client_certificate_malformed",
+            Self::Unverified | Self::Untrusted => "client_certificate_untrusted",
+            Self::Revoked => "client_certificate_revoked",
+            Self::RevocationUnknown => "client_certificate_unverifiable",
             Self::Expired => "client_certificate_expired",
             Self::Denied | Self::NotAllowed => "client_not_allowed",
             Self::Misdirected => "misdirected_request",

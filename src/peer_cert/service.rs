@@ -11,21 +11,22 @@ use tower_service::Service;
 
 use super::{
     PeerCertFuture, PeerEvent, PeerOutcome, PeerRule,
-    certificate::{self, Unusable},
+    find::{Peer, is_valid},
+    forwarded,
     layer::{Shared, Verdict},
     refusal::Why,
 };
 use crate::{
     body::{Ending, ResponseBody},
-    connection::{self, Found, peer_certificates},
-    identity::{Identity, PeerIdentity, Proxy, Stage},
+    connection,
+    identity::{Identity, PeerIdentity, Stage},
     observe,
     reject::{Rejection, RejectionKind},
     route::{Endpoint, Route},
 };
 
 /// This layer's name in metrics and logs.
-const LAYER: &str = "peer_cert";
+pub(super) const LAYER: &str = "peer_cert";
 
 /// The service of a [`PeerCertLayer`](super::PeerCertLayer). Never waits: it is ready when the inner
 /// service is.
@@ -56,7 +57,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let route = self.shared.routes.classify(&request);
         let Route::Guarded(endpoint) = route else {
-            self.shared.tell_those_behind(&mut request, None);
+            self.shared.clean(&mut request);
             return PeerCertFuture::inner(self.inner.call(request), None);
         };
         match self.shared.admit(&mut request, endpoint) {
@@ -71,13 +72,6 @@ where
             )),
         }
     }
-}
-
-/// A peer that was found, and who forwarded its certificate.
-#[derive(Debug)]
-struct Peer {
-    identity: Arc<PeerIdentity>,
-    proxy: Option<Proxy>,
 }
 
 /// What became of a request: the rule that admitted its peer, or why it is refused.
@@ -97,6 +91,7 @@ impl Shared {
             Err(why) => Err((*why, None)),
         };
         self.tell(found.as_ref().ok(), &judgement);
+        self.clean(request);
         let (peer, proxy) = match (found, judgement) {
             (Ok(peer), Ok(_)) => (Some(peer.identity), peer.proxy),
             _ if self.dry_run => (None, None),
@@ -109,24 +104,6 @@ impl Shared {
         Ok(ending)
     }
 
-    fn find<B>(&self, request: &Request<B>) -> Result<Peer, Why> {
-        let extensions = request.extensions();
-        let own = self.extract.as_ref().and_then(|extract| extract.from(extensions));
-        let found = own.map(Found::Certificates).or_else(|| peer_certificates(extensions));
-        let identity = match found.ok_or(Why::Missing)? {
-            Found::Connection(peer) => {
-                peer.certificates()
-                    .and_then(|certificates| certificates.leaf())
-                    .ok_or(Why::Missing)?;
-                peer.identity_or_parse(read).ok_or(Why::Unreadable)?
-            }
-            Found::Certificates(certificates) => {
-                read(certificates.leaf().ok_or(Why::Missing)?).ok_or(Why::Unreadable)?
-            }
-        };
-        Ok(Peer { identity, proxy: None })
-    }
-
     fn judge<B>(&self, request: &Request<B>, peer: &PeerIdentity) -> Judgement<'_> {
         let fails = |why| Err((why, None));
         if self.checks_server_name && is_misdirected(request) {
@@ -136,9 +113,7 @@ impl Shared {
             return fails(Why::TooEarly);
         }
         // The TLS stack looked at the time when the connection began, or, if it resumed a session, when that one did.
-        // Both bounds are inclusive (RFC 5280, section 4.1.2.5).
-        let now = self.clock.unix().as_secs();
-        if !(peer.not_before..=peer.not_after).contains(&now) {
+        if !is_valid(peer, self.clock.unix()) {
             return fails(Why::Expired);
         }
         match self.rules.verdict(peer) {
@@ -165,13 +140,18 @@ impl Shared {
         }
     }
 
-    /// What clients sent in the place of what this layer tells goes, whatever becomes of the request.
-    fn tell_those_behind<B>(&self, request: &mut Request<B>, peer: Option<&PeerIdentity>) {
-        let Some(name) = &self.propagate else { return };
+    /// Takes away what only proxies, and this layer, may say, whoever sent it and whatever becomes of the request.
+    fn clean<B>(&self, request: &mut Request<B>) {
         let headers = request.headers_mut();
-        match peer.and_then(told) {
-            Some(value) => drop(headers.insert(name.clone(), value)),
-            None => drop(headers.remove(name)),
+        forwarded::strip(self.forwarded.as_ref(), headers);
+        if let Some(name) = &self.propagate {
+            headers.remove(name);
+        }
+    }
+
+    fn tell_those_behind<B>(&self, request: &mut Request<B>, peer: Option<&PeerIdentity>) {
+        if let (Some(name), Some(value)) = (&self.propagate, peer.and_then(told)) {
+            request.headers_mut().insert(name.clone(), value);
         }
     }
 
@@ -183,16 +163,6 @@ impl Shared {
         self.ends_streams.then(|| {
             Box::new(Ending::new(at, Arc::clone(&self.clock), why(), endpoint.error_format()))
         })
-    }
-}
-
-fn read(leaf: &[u8]) -> Option<Arc<PeerIdentity>> {
-    match certificate::read(leaf) {
-        Ok(peer) => Some(Arc::new(peer)),
-        Err(Unusable(reason)) => {
-            observe::debug(LAYER, reason);
-            None
-        }
     }
 }
 

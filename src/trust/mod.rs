@@ -115,6 +115,8 @@ const READS: &str = "palisade_trust_reads_total";
 pub struct TrustStore(Arc<Inner>);
 
 struct Inner {
+    /// Unlike that of any other store of this process.
+    id: u64,
     current: RwLock<Arc<Set>>,
     /// That of `current`, for a look without a lock.
     generation: AtomicU64,
@@ -143,7 +145,9 @@ impl TrustStore {
         let set = Set::read(&parts, 1)?;
         let watcher = Watcher::default();
         watcher.has_looked();
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let store = Self(Arc::new(Inner {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             generation: AtomicU64::new(set.generation),
             current: RwLock::new(Arc::new(set)),
             cache: PathCache::new(),
@@ -185,6 +189,12 @@ impl TrustStore {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// What names this store and its generation, unlike any other of this process: for who remembers what was verified.
+    pub(crate) fn edition(&self) -> (u64, u64) {
+        self.watch();
+        (self.0.id, self.generation())
     }
 
     /// Whether `leaf` is trusted at `now`, the time since the epoch, for the SPIFFE IDs of `trust_domain`, or, without

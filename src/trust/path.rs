@@ -18,7 +18,7 @@ pub(crate) struct VerifiedPath {
     /// The store's generation that it was verified by.
     pub(crate) generation: u64,
     /// When to verify anew: the time in which it, and what was said of its revocation, holds.
-    pub(super) holds: RangeInclusive<u64>,
+    pub(crate) holds: RangeInclusive<u64>,
 }
 
 /// Why a certificate is not trusted.

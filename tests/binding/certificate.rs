@@ -2,8 +2,8 @@
 
 use http::Request;
 use palisade::{
-    jwt::{Algorithm, Confirmation, JwtAuthLayer},
-    peer_cert::{PeerCertLayer, PeerRule},
+    jwt::{Algorithm, CertificateHolder, Confirmation, JwtAuthLayer},
+    peer_cert::{Forwarded, PeerCertLayer, PeerRule, ProxyTrust},
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -101,4 +101,46 @@ async fn unbound_tokens_pass_unless_binding_is_required() {
         let bound = from(Some(&gateway), &key, &bound_to(&gateway));
         assert_eq!(code(&ask(Some(&peers()), &layer, bound).await), "passed");
     }
+}
+
+#[tokio::test]
+async fn attack_33_behind_a_proxy_the_token_is_bound_to_the_one_or_by_choice_the_other() {
+    const PROXY: &str = "spiffe://prod.example/ns/edge/sa/proxy";
+    let (key, ca) = (Key::new(Algorithm::ES256), Authority::new("ca"));
+    let (gateway, outsider, proxy) =
+        (ca.workload(GATEWAY), ca.workload(OUTSIDER), ca.workload(PROXY));
+    let forwarded = Forwarded::client_cert()
+        .verified_by("x-verified".parse().unwrap(), "yes")
+        .trusted_by(ProxyTrust::identity(PeerRule::spiffe(PROXY).unwrap()));
+    let [allowed, other] = [GATEWAY, OUTSIDER].map(|id| PeerRule::spiffe(id).unwrap());
+    let peers = PeerCertLayer::builder().allow(allowed).allow(other).forwarded(forwarded);
+    let peers = peers.build().unwrap();
+    // From the proxy, of a client with this certificate.
+    let through = |client: &Leaf, claims: &Value| {
+        let mut request = from(Some(&proxy), &key, claims);
+        let value = format!(":{}:", base64_standard(&client.der));
+        request.headers_mut().insert("client-cert", value.parse().unwrap());
+        request.headers_mut().insert("x-verified", "yes".parse().unwrap());
+        request
+    };
+    let layer = |holder| {
+        let server = server_at(clock()).issuer(key.issuer()).confirmation(Confirmation::Enforce);
+        JwtAuthLayer::new(server.certificate_holder(holder).build().unwrap())
+    };
+    let (connection, peer) = (CertificateHolder::Connection, CertificateHolder::Peer);
+    for (holder, client, bound, expected) in [
+        (connection, &gateway, &proxy, "passed"),
+        (connection, &gateway, &gateway, "invalid_token"),
+        (peer, &gateway, &gateway, "passed"),
+        (peer, &gateway, &proxy, "invalid_token"),
+        (peer, &outsider, &gateway, "invalid_token"),
+    ] {
+        let answer = ask(Some(&peers), &layer(holder), through(client, &bound_to(bound))).await;
+        assert_eq!(code(&answer), expected, "{holder:?}");
+    }
+}
+
+fn base64_standard(bytes: &[u8]) -> String {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    BASE64_STANDARD.encode(bytes)
 }
