@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -23,13 +23,21 @@ use crate::{
 pub(crate) struct Ending {
     at: Duration,
     clock: Arc<dyn Clock>,
-    timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    timer: Option<Timer>,
+    /// Whether what it was admitted for still holds, asked whenever the answer is polled and every few seconds.
+    held: Option<Held>,
+    look: Option<Timer>,
     why: Rejection,
     format: ErrorFormat,
     how: How,
     /// Whether what was sent so far is made of whole events.
     whole: bool,
 }
+
+type Timer = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// Told the time, since the Unix epoch.
+type Held = Box<dyn FnMut(Duration) -> bool + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
@@ -49,7 +57,17 @@ impl Ending {
         why: Rejection,
         format: ErrorFormat,
     ) -> Self {
-        Self { at, clock, timer: None, why, format, how: How::Cut, whole: true }
+        let (timer, held, look) = (None, None, None);
+        Self { at, clock, timer, held, look, why, format, how: How::Cut, whole: true }
+    }
+
+    /// Which ends before that when `held` says no. To be quick.
+    pub(crate) fn while_held(
+        mut self,
+        held: impl FnMut(Duration) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.held = Some(Box::new(held));
+        self
     }
 
     /// Learns from the answer's head how it can be ended.
@@ -71,16 +89,24 @@ impl Ending {
     /// Ready when the time is up: by the clock whenever the answer is asked for more, and by a timer
     /// while it has nothing to say.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let left = self.at.saturating_sub(self.clock.unix());
-        if left.is_zero() {
-            return Poll::Ready(());
-        }
-        if self.timer.is_none() && runtime::is_here() {
-            self.timer = Some(Box::pin(runtime::sleep(left)));
-        }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx),
-            None => Poll::Pending,
+        loop {
+            let now = self.clock.unix();
+            let left = self.at.saturating_sub(now);
+            if left.is_zero() || self.held.as_mut().is_some_and(|held| !held(now)) {
+                return Poll::Ready(());
+            }
+            if self.timer.is_none() && runtime::is_here() {
+                self.timer = Some(Box::pin(runtime::sleep(left)));
+            }
+            if self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(());
+            }
+            if self.held.is_none() || !runtime::is_here() {
+                return Poll::Pending;
+            }
+            let look = self.look.get_or_insert_with(|| Box::pin(runtime::sleep(LOOK_EVERY)));
+            ready!(look.as_mut().poll(cx));
+            self.look = None;
         }
     }
 
@@ -126,6 +152,9 @@ impl fmt::Debug for Ending {
         f.debug_struct("Ending").field("at", &self.at).field("how", &self.how).finish()
     }
 }
+
+/// How often an answer that has nothing to say is held against what it was admitted for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

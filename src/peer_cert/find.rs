@@ -14,7 +14,7 @@ use super::{
     service::LAYER,
 };
 use crate::{
-    connection::{self, Found, peer_certificates},
+    connection::{self, Found, PeerCertificates, TlsPeer, peer_certificates},
     identity::{PeerIdentity, Proxy},
     observe,
 };
@@ -24,6 +24,8 @@ use crate::{
 pub(super) struct Peer {
     pub(super) identity: Arc<PeerIdentity>,
     pub(super) proxy: Option<Proxy>,
+    /// To be verified again while the answer runs.
+    pub(super) certificates: PeerCertificates,
 }
 
 impl Shared {
@@ -36,13 +38,14 @@ impl Shared {
         let (extensions, now) = (request.extensions(), self.clock.unix());
         let direct = self.connection(extensions, now);
         let Some(forwarded) = &self.forwarded else {
-            return direct.map(|identity| Peer { identity, proxy: None });
+            return direct;
         };
-        let workload = direct.as_ref().ok().filter(|peer| is_valid(peer, now));
+        let workload = direct.as_ref().ok().map(|peer| &peer.identity);
+        let workload = workload.filter(|peer| is_valid(peer, now));
         let address = connection::peer_addr(extensions).map(|address| address.ip());
         let by_socket = connection::is_unix_socket(extensions);
         let Some(proxy) = forwarded.proxy(workload, address, by_socket) else {
-            return direct.map(|identity| Peer { identity, proxy: None });
+            return direct;
         };
         let chain = forwarded.read(request.headers()).map_err(|unbelievable| {
             observe::debug(LAYER, unbelievable.reason());
@@ -51,57 +54,69 @@ impl Shared {
                 Unbelievable::Unverified => Why::Unverified,
             }
         })?;
-        let identity = self.of_chain(&chain.ok_or(Why::Missing)?, now)?;
-        Ok(Peer { identity, proxy: Some(proxy) })
+        let ForwardedChain { leaf, chain, verified } = chain.ok_or(Why::Missing)?;
+        let certificates = PeerCertificates::from([vec![leaf], chain].concat());
+        let identity = self.of_certificates(&certificates, now)?;
+        // Where there are no anchors of our own, the proxy says that it verified it: else the layer could not be built.
+        if !verified && !self.anchors.are_there() {
+            return Err(Why::Unverified);
+        }
+        Ok(Peer { identity, proxy: Some(proxy), certificates })
     }
 
     /// Whoever is at the other end of the connection.
-    fn connection(&self, extensions: &Extensions, now: Duration) -> Result<Arc<PeerIdentity>, Why> {
+    fn connection(&self, extensions: &Extensions, now: Duration) -> Result<Peer, Why> {
         let own = self.extract.as_ref().and_then(|extract| extract.from(extensions));
         let found = own.map(Found::Certificates).or_else(|| peer_certificates(extensions));
-        match found.ok_or(Why::Missing)? {
+        let (identity, certificates) = match found.ok_or(Why::Missing)? {
             Found::Connection(peer) => {
                 let certificates = peer.certificates().ok_or(Why::Missing)?;
-                let leaf = certificates.leaf().ok_or(Why::Missing)?;
-                let identity = || peer.identity_or_parse(read).ok_or(Why::Unreadable);
-                #[cfg(feature = "trust")]
-                if let Some(store) = &self.anchors.store {
-                    let intermediates = || certificates.intermediates();
-                    return Chain::verify_once(store, now, peer, || {
-                        Ok(Chain { identity: identity()?, leaf, intermediates: intermediates() })
-                    });
-                }
-                let _ = (leaf, now);
-                identity()
+                (self.of_connection(peer, certificates, now)?, certificates.clone())
             }
             Found::Certificates(certificates) => {
-                let leaf = certificates.leaf().ok_or(Why::Missing)?;
-                let identity = read(leaf).ok_or(Why::Unreadable)?;
-                #[cfg(feature = "trust")]
-                if let Some(store) = &self.anchors.store {
-                    let intermediates = certificates.intermediates();
-                    let verified = Chain { identity, leaf, intermediates }.verify(store, now)?;
-                    return Ok(verified.identity);
-                }
-                Ok(identity)
+                (self.of_certificates(&certificates, now)?, certificates)
             }
-        }
+        };
+        Ok(Peer { identity, proxy: None, certificates })
     }
 
-    /// Whose certificate a proxy forwarded. Where there are no anchors of our own, the proxy said that it is verified:
-    /// else the layer could not be built.
-    fn of_chain(&self, chain: &ForwardedChain, now: Duration) -> Result<Arc<PeerIdentity>, Why> {
-        let identity = read(&chain.leaf).ok_or(Why::Unreadable)?;
+    /// What is found of a connection is kept with it.
+    fn of_connection(
+        &self,
+        peer: &TlsPeer,
+        certificates: &PeerCertificates,
+        now: Duration,
+    ) -> Result<Arc<PeerIdentity>, Why> {
+        let leaf = certificates.leaf().ok_or(Why::Missing)?;
+        let identity = || peer.identity_or_parse(read).ok_or(Why::Unreadable);
         #[cfg(feature = "trust")]
         if let Some(store) = &self.anchors.store {
-            let borrow = |der: &rustls_pki_types::CertificateDer<'static>| der.clone();
-            let intermediates = chain.chain.iter().map(borrow).collect();
-            let verified =
-                Chain { identity, leaf: &chain.leaf, intermediates }.verify(store, now)?;
-            return Ok(verified.identity);
+            return Chain::verify_once(store, now, peer, || {
+                Ok(Chain {
+                    identity: identity()?,
+                    leaf,
+                    intermediates: certificates.intermediates(),
+                })
+            });
+        }
+        let _ = (leaf, now);
+        identity()
+    }
+
+    pub(super) fn of_certificates(
+        &self,
+        certificates: &PeerCertificates,
+        now: Duration,
+    ) -> Result<Arc<PeerIdentity>, Why> {
+        let leaf = certificates.leaf().ok_or(Why::Missing)?;
+        let identity = read(leaf).ok_or(Why::Unreadable)?;
+        #[cfg(feature = "trust")]
+        if let Some(store) = &self.anchors.store {
+            let intermediates = certificates.intermediates();
+            return Ok(Chain { identity, leaf, intermediates }.verify(store, now)?.identity);
         }
         let _ = now;
-        if chain.verified { Ok(identity) } else { Err(Why::Unverified) }
+        Ok(identity)
     }
 }
 

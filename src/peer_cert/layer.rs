@@ -161,7 +161,8 @@ impl PeerCertLayerBuilder {
         self
     }
 
-    /// Ends an answer that still runs when the peer's certificate ends, and drops what produces it. An event stream
+    /// Ends an answer that still runs when the peer's certificate ends, or, where there are anchors, within seconds of
+    /// being revoked or no longer trusted, and drops what produces it. An event stream
     /// ends with an error event in the endpoint's shape, gRPC with the status 16, and any other answer is cut off.
     /// By default an answer that has begun may run to its end.
     pub fn end_streams_at_expiry(mut self) -> Self {

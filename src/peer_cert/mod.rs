@@ -1,4 +1,5 @@
-//! Which workload calls, by the certificate of its TLS connection (mutual TLS).
+//! Which workload calls, by the certificate of its TLS connection (mutual TLS), or by the one that a trusted proxy
+//! forwards.
 //!
 //! [`PeerCertLayer`] takes the client certificate that the server's TLS stack verified, reads its
 //! names into a [`PeerIdentity`](crate::identity::PeerIdentity), and holds it against an allow list
@@ -56,15 +57,49 @@
 //! 4. axum-server's `Arc<TlsInfo>` (feature `axum-server`);
 //! 5. tonic's `TlsConnectInfo`, of TCP and Unix sockets (feature `tonic`).
 //!
+//! # Behind a proxy
+//! A proxy that ends its clients' TLS can forward their certificates in headers. [`Forwarded`] says in which dialect
+//! (Envoy's, that of RFC 9440, nginx's, AWS's) and which proxy is believed: by its own certificate, or, weaker, by its
+//! network or a Unix socket. From a trusted proxy the peer is whom the headers tell of, and nobody where they tell of
+//! nobody; [`Identity::proxy`](crate::Identity::proxy) is the proxy. What anybody else says in them counts for
+//! nothing. One dialect is read; the headers of all are removed from every request.
+//!
+//! ```
+//! use palisade::peer_cert::{Forwarded, PeerCertLayer, PeerRule, ProxyTrust};
+//!
+//! let envoy = PeerRule::spiffe("spiffe://prod.example/ns/edge/sa/envoy")?;
+//! # let anchors = {
+//! #     let mut params = rcgen::CertificateParams::default();
+//! #     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+//! #     params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+//! # };
+//! let layer = PeerCertLayer::builder()
+//!     .allow(PeerRule::spiffe("spiffe://prod.example/ns/edge/sa/gateway")?)
+//!     .forwarded(Forwarded::xfcc().trusted_by(ProxyTrust::identity(envoy)));
+//! // Envoy does not say that it verified the certificate. So it is verified here.
+//! # #[cfg(feature = "trust")] {
+//! let store = palisade::trust::TrustStore::builder().trust_domain("prod.example", anchors).build()?;
+//! let layer = layer.trust(&store).build()?;
+//! # }
+//! # Ok::<_, palisade::BuildError>(())
+//! ```
+//!
 //! # What is refused
 //! | why | HTTP | gRPC | code |
 //! |---|---|---|---|
 //! | no client certificate | 401 | 16 | `client_certificate_required` |
 //! | one that can't be read, or breaks the rules for names below | 401 | 16 | `client_certificate_invalid` |
 //! | one that is not yet valid, or no longer, also on a connection that began while it was | 401 | 16 | `client_certificate_expired` |
+//! | one that was forwarded in headers which are not as their dialect has them | 400 | 16 | `client_certificate_malformed` |
+//! | one that the proxy did not verify, or that no anchor vouches for | 401 | 16 | `client_certificate_untrusted` |
+//! | one that was revoked, also on a connection that began before | 401 | 16 | `client_certificate_revoked` |
+//! | one of which can't be told whether it was | 503 | 14 | `client_certificate_unverifiable` |
 //! | a deny rule fits, or no allow rule | 403 | 7 | `client_not_allowed` |
+//! | another host than the handshake's, where that is [asked](PeerCertLayerBuilder::check_server_name) | 421 | 7 | `misdirected_request` |
+//! | early data, where that is [refused](PeerCertLayerBuilder::refuse_early_data) | 425 | 14 | `too_early` |
 //!
-//! There is no `WWW-Authenticate`: HTTP has no scheme for certificates.
+//! There is no `WWW-Authenticate`: HTTP has no scheme for certificates. Answers name nobody and say no more than this;
+//! [`on_event`](PeerCertLayerBuilder::on_event) hears who it was and which rule decided.
 //!
 //! # Names
 //! A SPIFFE ID is the certificate's only URI, strictly well-formed, with a path. A certificate with
@@ -73,18 +108,27 @@
 //! list of names, or a control character. The common name counts for nothing. A certificate's own
 //! wildcard (`*.edge.svc`) fits no rule, a deny rule neither.
 //!
+//! # Who the peer is to others
+//! The layers within find it in [`Identity::peer`](crate::Identity::peer), beside the user's token: the two are one
+//! principal. [`may_carry`](PeerCertLayerBuilder::may_carry) says which peers may present tokens of which issuers, and
+//! `JwtAuthLayer` can hold a token to a certificate (RFC 8705). Services behind are told by a header, if
+//! [`propagate`](PeerCertLayerBuilder::propagate) names one.
+//!
 //! # Threats
-//! - **Path validation is the TLS stack's.** This layer does not verify signatures: it must stand
-//!   behind a TLS stack that demands or asks for client certificates and verifies them.
-//! - **A connection outlives its certificate**, and a resumed session never verifies again. The
-//!   validity is checked per request. Revocation is not: keep certificates short-lived.
-//! - **Every authority that the TLS stack trusts may vouch for any name.** With several trust
-//!   domains behind one listener, an authority of one can issue names of another.
+//! - **Without a store of anchors, path validation is the TLS stack's**, which does it once for a connection: this
+//!   layer must then stand behind one that demands or asks for client certificates and verifies them. Validity is
+//!   held against the clock on every request all the same; revocation is not, and every authority that the TLS stack
+//!   trusts may vouch for any name. With `PeerCertLayerBuilder::trust` (feature `trust`) path, validity, usage and
+//!   revocation count on every request, and each trust domain has authorities of its own.
+//! - **A connection outlives its certificate**, and a resumed session never verifies again: hence the above. A long
+//!   answer outlives it too, unless [`end_streams_at_expiry`](PeerCertLayerBuilder::end_streams_at_expiry) is on.
+//! - **A network is no proof of who is in it.** Whoever gets an address of the proxies' may forward whatever he likes:
+//!   trust a proxy by its certificate.
 //!
 //! # What a proxy in front can break
-//! A proxy that ends TLS presents its own certificate, or none: all clients become the proxy. Headers
-//! in which proxies forward certificates (`X-Forwarded-Client-Cert`, `Client-Cert`,
-//! `ssl-client-cert`) are neither believed nor removed.
+//! A proxy that ends TLS presents its own certificate, or none: unless it is a trusted one, all clients become the
+//! proxy. One that forwards headers of its clients, instead of setting or removing them, forwards lies. One that
+//! forwards a certificate which it did not verify says so in another header, or not at all.
 
 mod anchors;
 mod certificate;

@@ -81,7 +81,7 @@ impl Shared {
     /// Finds out who the peer is, and writes it into the request's identity if it may pass. When the answer has to
     /// end, if it has to.
     fn admit<B>(
-        &self,
+        self: &Arc<Self>,
         request: &mut Request<B>,
         endpoint: Endpoint,
     ) -> Result<Option<Box<Ending>>, Rejection> {
@@ -92,15 +92,18 @@ impl Shared {
         };
         self.tell(found.as_ref().ok(), &judgement);
         self.clean(request);
-        let (peer, proxy) = match (found, judgement) {
-            (Ok(peer), Ok(_)) => (Some(peer.identity), peer.proxy),
-            _ if self.dry_run => (None, None),
+        let peer = match (found, judgement) {
+            (Ok(peer), Ok(_)) => Some(peer),
+            _ if self.dry_run => None,
             (_, Err((why, _))) | (Err(why), _) => return Err(why.rejection()),
         };
-        self.tell_those_behind(request, peer.as_deref());
-        let ending = peer.as_deref().and_then(|peer| self.ending(peer, endpoint));
-        let carries = peer.as_deref().and_then(|peer| self.rules.carries(peer));
-        Identity::enter(request.extensions_mut(), Stage::PeerCert)?.set_peer(peer, proxy, carries);
+        let identity = peer.as_ref().map(|peer| &*peer.identity);
+        self.tell_those_behind(request, identity);
+        let carries = identity.and_then(|peer| self.rules.carries(peer));
+        let ending = peer.as_ref().and_then(|peer| self.ending(peer, endpoint));
+        let (peer, proxy) = peer.map(|peer| (peer.identity, peer.proxy)).unzip();
+        let identity = Identity::enter(request.extensions_mut(), Stage::PeerCert)?;
+        identity.set_peer(peer, proxy.flatten(), carries);
         Ok(ending)
     }
 
@@ -155,14 +158,29 @@ impl Shared {
         }
     }
 
-    /// The end of the second in which the certificate ends.
-    fn ending(&self, peer: &PeerIdentity, endpoint: Endpoint) -> Option<Box<Ending>> {
-        const MESSAGE: &str = "The client certificate has expired while the answer was running.";
-        let at = Duration::from_secs(peer.not_after.saturating_add(1));
-        let why = || Rejection::new(RejectionKind::Unauthenticated, Why::Expired.code(), MESSAGE);
-        self.ends_streams.then(|| {
-            Box::new(Ending::new(at, Arc::clone(&self.clock), why(), endpoint.error_format()))
-        })
+    /// The end of the second in which the certificate ends, or before that, when it is not trusted any more.
+    fn ending(self: &Arc<Self>, peer: &Peer, endpoint: Endpoint) -> Option<Box<Ending>> {
+        const MESSAGE: &str =
+            "The client certificate has expired, or was revoked, while the answer was running.";
+        if !self.ends_streams {
+            return None;
+        }
+        let at = Duration::from_secs(peer.identity.not_after.saturating_add(1));
+        let why = Rejection::new(RejectionKind::Unauthenticated, Why::Expired.code(), MESSAGE);
+        let ending = Ending::new(at, Arc::clone(&self.clock), why, endpoint.error_format());
+        if !self.anchors.are_there() {
+            return Some(Box::new(ending));
+        }
+        let (shared, certificates) = (Arc::clone(self), peer.certificates.clone());
+        let mut edition = self.anchors.edition();
+        Some(Box::new(ending.while_held(move |now| {
+            let current = shared.anchors.edition();
+            if current == edition {
+                return true;
+            }
+            edition = current;
+            shared.of_certificates(&certificates, now).is_ok()
+        })))
     }
 }
 
