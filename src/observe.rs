@@ -42,6 +42,14 @@ pub(crate) fn add(name: &'static str, labels: &[(&'static str, &'static str)], b
     metrics::counter!(name, labels).increment(by);
 }
 
+/// Sets what `name` stands at.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn gauge(name: &'static str, value: u64) {
+    // Exact up to 2^53, which as seconds is no date.
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(name).set(value as f64);
+}
+
 /// Something is wrong that an operator must mend.
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
 pub(crate) fn error(layer: &'static str, message: &str) {

@@ -1,23 +1,46 @@
 //! How the listener speaks TLS.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::pem::Pem;
-use crate::BuildError;
+use super::{certificate::ServerCertificate, client::ClientVerifier, pem::Pem};
+use crate::{
+    BuildError,
+    trust::{TrustStore, watch},
+};
 
-/// What a [`TlsListener`](super::TlsListener) needs to know. Cheap to clone.
+/// What a [`TlsListener`](super::TlsListener) needs to know. Cheap to clone; all clones have one server certificate.
 #[derive(Clone)]
 pub struct TlsConfig {
-    pub(super) server: Arc<ServerConfig>,
+    shared: Arc<Shared>,
     pub(super) handshake_timeout: Duration,
     pub(super) max_handshakes: usize,
+}
+
+struct Shared {
+    provider: Arc<CryptoProvider>,
+    certificate: Arc<ServerCertificate>,
+    clients: Clients,
+    alpn: Vec<Vec<u8>>,
+    /// For the trust store's generation, whose anchors clients are hinted at.
+    current: RwLock<(u64, Arc<ServerConfig>)>,
+}
+
+/// Who verifies clients.
+enum Clients {
+    Nobody,
+    Authorities(Arc<dyn ClientCertVerifier>),
+    Trust { store: TrustStore, optional: bool },
 }
 
 impl TlsConfig {
@@ -26,10 +49,74 @@ impl TlsConfig {
         TlsConfigBuilder {
             server: None,
             client_cas: Vec::new(),
+            client_trust: None,
             optional: false,
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 512,
+        }
+    }
+
+    /// Reads the server's certificate and key again, now. They need not have changed. Blocks while it reads. Connections
+    /// that there are go on. A [`TrustStore`] has a [`reload`](TrustStore::reload) of its own.
+    ///
+    /// # Errors
+    /// Those of [`build`](TlsConfigBuilder::build) for these two. Then all stays as it was.
+    pub fn reload(&self) -> Result<(), BuildError> {
+        self.shared.certificate.reload()
+    }
+
+    /// For the next connection.
+    pub(super) fn server(&self) -> Arc<ServerConfig> {
+        self.shared.server()
+    }
+
+    /// Sees to it that the server's certificate is read again when it changes.
+    pub(super) fn watch(&self) {
+        watch::watch(&self.shared.certificate);
+    }
+}
+
+impl Shared {
+    fn server(&self) -> Arc<ServerConfig> {
+        let generation = self.clients.generation();
+        let (known, config) = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if known == generation {
+            return config;
+        }
+        match self.make() {
+            Ok(config) => {
+                let config = Arc::new(config);
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                *current = (generation, Arc::clone(&config));
+                config
+            }
+            // What worked once works again. And the old one verifies by the same store; only its hints are old.
+            Err(_) => config,
+        }
+    }
+
+    fn make(&self) -> Result<ServerConfig, rustls::Error> {
+        server_config(&self.provider, &self.certificate, &self.clients, &self.alpn)
+    }
+}
+
+impl Clients {
+    /// Rises when something else is to be told to clients.
+    fn generation(&self) -> u64 {
+        match self {
+            Self::Nobody | Self::Authorities(_) => 0,
+            Self::Trust { store, .. } => store.generation(),
+        }
+    }
+
+    fn verifier(&self, provider: &CryptoProvider) -> Option<Arc<dyn ClientCertVerifier>> {
+        match self {
+            Self::Nobody => None,
+            Self::Authorities(verifier) => Some(Arc::clone(verifier)),
+            Self::Trust { store, optional } => {
+                Some(Arc::new(ClientVerifier::new(store.clone(), *optional, provider)))
+            }
         }
     }
 }
@@ -50,6 +137,7 @@ pub struct TlsConfigBuilder {
     /// Certificate chain and private key.
     server: Option<(Pem, Pem)>,
     client_cas: Vec<Pem>,
+    client_trust: Option<TrustStore>,
     optional: bool,
     alpn: Vec<Vec<u8>>,
     handshake_timeout: Duration,
@@ -64,7 +152,8 @@ impl TlsConfigBuilder {
         self
     }
 
-    /// [`server_cert_pem`](Self::server_cert_pem), from files that `build()` reads.
+    /// [`server_cert_pem`](Self::server_cert_pem), from files that `build()` reads, and that are read again when they
+    /// change: see the [module](super#rotation).
     pub fn server_cert_file(mut self, chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
         self.server = Some((Pem::file(chain.as_ref()), Pem::file(key.as_ref())));
         self
@@ -80,6 +169,13 @@ impl TlsConfigBuilder {
     /// [`client_ca_pem`](Self::client_ca_pem), from a file that `build()` reads.
     pub fn client_ca_file(mut self, authorities: impl AsRef<Path>) -> Self {
         self.client_cas.push(Pem::file(authorities.as_ref()));
+        self
+    }
+
+    /// Demands a client certificate that this store trusts, at the time of the handshake: authorities by trust domain,
+    /// and revocation. In the place of [`client_ca_pem`](Self::client_ca_pem): the two exclude each other.
+    pub fn client_trust(mut self, store: &TrustStore) -> Self {
+        self.client_trust = Some(store.clone());
         self
     }
 
@@ -115,7 +211,7 @@ impl TlsConfigBuilder {
     /// [`BuildError::Missing`] without a server certificate, and for optional client certificates
     /// without an authority; [`BuildError::File`] for what can't be read;
     /// [`BuildError::Invalid`] for what is no PEM of the expected kind, for a key that is not the
-    /// certificate's, and for limits of zero.
+    /// certificate's, for limits of zero, and for authorities beside a store.
     pub fn build(self) -> Result<TlsConfig, BuildError> {
         if self.handshake_timeout.is_zero() {
             return Err(BuildError::invalid("handshake_timeout", "it is zero"));
@@ -124,45 +220,62 @@ impl TlsConfigBuilder {
             return Err(BuildError::invalid("max_handshakes", "it is zero"));
         }
         let (chain, key) = self.server.ok_or(BuildError::Missing("the server's certificate"))?;
-        let chain = chain.certificates(SERVER_CERTIFICATE)?;
-        let key = key.private_key(SERVER_KEY)?;
         // Said outright: the process's default may be another, or none, which would panic.
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let client = match (self.client_cas.as_slice(), self.optional) {
-            ([], false) => None,
-            ([], true) => return Err(BuildError::Missing("an authority for client certificates")),
-            (cas, optional) => Some(client_verifier(cas, optional, &provider)?),
+        let certificate = ServerCertificate::read(chain, key, Arc::clone(&provider))?;
+        let clients = match (self.client_cas.as_slice(), self.client_trust, self.optional) {
+            ([], None, false) => Clients::Nobody,
+            ([], None, true) => {
+                return Err(BuildError::Missing("an authority for client certificates"));
+            }
+            ([], Some(store), optional) => Clients::Trust { store, optional },
+            (cas, None, optional) => {
+                Clients::Authorities(client_verifier(cas, optional, &provider)?)
+            }
+            (_, Some(_), _) => {
+                return Err(BuildError::invalid(CLIENT_CA, "there is a trust store beside them"));
+            }
         };
-        let mut server = server_config(provider, client, chain, key)
-            .map_err(|error| BuildError::invalid(SERVER_CERTIFICATE, error.to_string()))?;
-        server.alpn_protocols = self.alpn;
+        let (certificate, generation) = (Arc::new(certificate), clients.generation());
+        let server = server_config(&provider, &certificate, &clients, &self.alpn)
+            .map_err(|error| BuildError::invalid("the TLS configuration", error.to_string()))?;
         Ok(TlsConfig {
-            server: Arc::new(server),
+            shared: Arc::new(Shared {
+                provider,
+                certificate,
+                clients,
+                alpn: self.alpn,
+                current: RwLock::new((generation, Arc::new(server))),
+            }),
             handshake_timeout: self.handshake_timeout,
             max_handshakes: self.max_handshakes,
         })
     }
 }
 
-const SERVER_CERTIFICATE: &str = "the server's certificate";
-const SERVER_KEY: &str = "the server's private key";
 const CLIENT_CA: &str = "the authority for client certificates";
 
 fn server_config(
-    provider: Arc<CryptoProvider>,
-    client: Option<Arc<dyn ClientCertVerifier>>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    provider: &Arc<CryptoProvider>,
+    certificate: &Arc<ServerCertificate>,
+    clients: &Clients,
+    alpn: &[Vec<u8>],
 ) -> Result<ServerConfig, rustls::Error> {
-    let config =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let Some(client) = client else {
-        return config.with_no_client_auth().with_single_cert(chain, key);
+    let config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()?;
+    let resolver = Arc::clone(certificate) as _;
+    let mut config = match clients.verifier(provider) {
+        None => config.with_no_client_auth().with_cert_resolver(resolver),
+        Some(verifier) => {
+            let mut config =
+                config.with_client_cert_verifier(verifier).with_cert_resolver(resolver);
+            // A resumed session keeps its certificate unverified (CVE-2025-23419 is of this class).
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config
+        }
     };
-    let mut config = config.with_client_cert_verifier(client).with_single_cert(chain, key)?;
-    // A resumed session keeps its certificate unverified (CVE-2025-23419 is of this class).
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
+    config.alpn_protocols = alpn.to_vec();
     Ok(config)
 }
 
@@ -196,6 +309,13 @@ mod tests {
         (cert.pem(), signing_key.serialize_pem())
     }
 
+    fn store() -> TrustStore {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        TrustStore::builder().anchors(authority.pem()).build().unwrap()
+    }
+
     #[test]
     fn what_cannot_serve_is_refused() {
         let (cert, key) = pair();
@@ -207,7 +327,11 @@ mod tests {
         };
         assert!(missing(TlsConfig::builder()));
         assert!(missing(good().optional_client_auth()));
+        let store = store();
+        assert!(good().client_trust(&store).build().is_ok());
+        assert!(good().client_trust(&store).optional_client_auth().build().is_ok());
         for bad in [
+            good().client_trust(&store).client_ca_pem(&cert),
             TlsConfig::builder().server_cert_pem(&key, &key),
             TlsConfig::builder().server_cert_pem(&cert, &cert),
             TlsConfig::builder().server_cert_pem(&cert, pair().1),
@@ -237,10 +361,16 @@ mod tests {
     #[test]
     fn no_session_is_resumed_where_client_certificates_are_asked_for() {
         let (cert, key) = pair();
-        let config =
-            TlsConfig::builder().server_cert_pem(&cert, &key).client_ca_pem(&cert).build().unwrap();
-        assert_eq!(config.server.send_tls13_tickets, 0);
-        assert!(!config.server.session_storage.can_cache());
-        assert_eq!(config.server.max_early_data_size, 0);
+        let config = || TlsConfig::builder().server_cert_pem(&cert, &key);
+        let store = store();
+        for config in [config().client_ca_pem(&cert), config().client_trust(&store)] {
+            let server = config.build().unwrap().server();
+            assert_eq!(server.send_tls13_tickets, 0);
+            assert!(!server.session_storage.can_cache());
+            assert_eq!(server.max_early_data_size, 0);
+        }
+        let config = config().client_trust(&store).build().unwrap();
+        let before = config.server();
+        assert!(Arc::ptr_eq(&before, &config.server()), "it is made once per generation");
     }
 }

@@ -37,9 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// live on.
 pub struct TlsListener {
     tcp: TcpListener,
-    acceptor: TlsAcceptor,
-    handshake_timeout: Duration,
-    max_handshakes: usize,
+    config: TlsConfig,
     handshakes: JoinSet<Option<(TlsStream, TlsPeer)>>,
     /// Oldest first. Those that ended are swept out when the list is full.
     under_way: VecDeque<AbortHandle>,
@@ -70,11 +68,10 @@ impl TlsListener {
     }
 
     fn new(tcp: TcpListener, config: TlsConfig) -> Self {
+        config.watch();
         Self {
             tcp,
-            acceptor: TlsAcceptor::from(config.server),
-            handshake_timeout: config.handshake_timeout,
-            max_handshakes: config.max_handshakes,
+            config,
             handshakes: JoinSet::new(),
             under_way: VecDeque::new(),
             pause: None,
@@ -134,13 +131,17 @@ impl TlsListener {
     }
 
     fn begin(&mut self, stream: TcpStream, addr: SocketAddr) {
-        if self.under_way.len() >= self.max_handshakes {
+        // Not only once: the runtime in which it was begun may have ended.
+        self.config.watch();
+        let limit = self.config.max_handshakes;
+        if self.under_way.len() >= limit {
             self.under_way.retain(|handshake| !handshake.is_finished());
         }
-        if self.under_way.len() >= self.max_handshakes {
+        if self.under_way.len() >= limit {
             self.shed_oldest();
         }
-        let handshake = handshake(self.acceptor.clone(), stream, addr, self.handshake_timeout);
+        let acceptor = TlsAcceptor::from(self.config.server());
+        let handshake = handshake(acceptor, stream, addr, self.config.handshake_timeout);
         self.under_way.push_back(self.handshakes.spawn(handshake));
     }
 
@@ -158,8 +159,7 @@ impl fmt::Debug for TlsListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsListener")
             .field("tcp", &self.tcp)
-            .field("handshake_timeout", &self.handshake_timeout)
-            .field("max_handshakes", &self.max_handshakes)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
@@ -184,9 +184,13 @@ async fn handshake(
         }
     };
     count("done");
-    let certificates = stream.get_ref().1.peer_certificates();
-    let certificates = certificates.map(Arc::<[CertificateDer<'static>]>::from);
+    let session = stream.get_ref().1;
+    let certificates = session.peer_certificates().map(Arc::<[CertificateDer<'static>]>::from);
     let peer = TlsPeer::verified(addr, certificates.map(Into::into));
+    let peer = match session.server_name() {
+        Some(name) => peer.with_server_name(name),
+        None => peer,
+    };
     Some((TlsStream::new(stream), peer))
 }
 

@@ -22,6 +22,14 @@ impl Pem {
         Self::File(path.to_owned())
     }
 
+    /// The file, if it is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Text(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+
     pub(super) fn certificates(
         &self,
         what: &'static str,

@@ -68,8 +68,6 @@
 //! It fetches nothing: neither lists from their distribution points nor OCSP answers nor intermediates. A large list
 //! costs: its signature is verified with each new certificate, a millisecond or so per MiB.
 
-#![allow(dead_code, unused_imports)] // Those who verify by it are still to come.
-
 mod anchors;
 mod builder;
 mod cache;
@@ -109,6 +107,8 @@ use crate::{BuildError, observe};
 const LAYER: &str = "trust";
 /// How reading went: `palisade_trust_reads_total{outcome}`.
 const READS: &str = "palisade_trust_reads_total";
+/// Why certificates were not trusted: `palisade_trust_refused_total{reason}`.
+const REFUSED: &str = "palisade_trust_refused_total";
 
 /// Authorities, and what they have revoked. Cheap to clone; all clones are one store. See the [module](self).
 #[derive(Clone)]
@@ -207,7 +207,8 @@ impl TrustStore {
         now: Duration,
     ) -> Result<VerifiedPath, Untrusted> {
         self.watch();
-        self.0.current().verify(trust_domain, leaf, intermediates, now)
+        let path = self.0.current().verify(trust_domain, leaf, intermediates, now);
+        path.inspect_err(|untrusted| observe::count(REFUSED, &[("reason", untrusted.code())]))
     }
 
     /// [`verify`](Self::verify), or what it said before of a chain with this digest, if that still holds at `now` and
@@ -235,13 +236,13 @@ impl TrustStore {
         self.0.cache.get(digest, self.generation(), now.as_secs())
     }
 
-    /// The names of all anchors, as DER of X.501 names: what a server may hint clients at.
-    pub(crate) fn anchor_names(&self) -> (u64, Vec<Vec<u8>>) {
+    /// The names of all anchors, in DER without the outer SEQUENCE: what a server may hint its clients at.
+    pub(crate) fn anchor_names(&self) -> Vec<Vec<u8>> {
         let set = self.0.current();
         let mut names: Vec<_> = set.anchors().map(|anchor| anchor.subject.to_vec()).collect();
         names.sort();
         names.dedup();
-        (set.generation, names)
+        names
     }
 
     fn watch(&self) {

@@ -38,6 +38,20 @@ pub(crate) enum Untrusted {
     Malformed,
 }
 
+impl Untrusted {
+    /// As a label of a metric.
+    pub(super) fn code(self) -> &'static str {
+        match self {
+            Self::NoPath => "no_path",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::RevocationUnknown => "revocation_unknown",
+            Self::NotForClients => "not_for_clients",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 impl From<Error> for Untrusted {
     fn from(error: Error) -> Self {
         match error {

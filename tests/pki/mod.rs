@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)] // Only tests use it.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -89,5 +90,32 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
         Leaf { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().clone() }
+    }
+
+    /// [`workload`](Self::workload), with a serial number to revoke it by.
+    pub(crate) fn workload_numbered(&self, id: &str, serial: u8) -> Leaf {
+        self.issue(|params| {
+            params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+            params.serial_number = Some(SerialNumber::from_slice(&[serial]));
+        })
+    }
+
+    /// The list, in PEM, that revokes these serial numbers. Good from 2020 to the first second of a year.
+    pub(crate) fn crl(&self, serials: &[u8], year: i32) -> String {
+        let revoked = |serial: &u8| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&[*serial]),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
+            crl_number: SerialNumber::from_slice(&[1]),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 }

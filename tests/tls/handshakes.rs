@@ -52,23 +52,33 @@ async fn attack_29_a_silent_client_delays_nobody() {
 }
 
 #[tokio::test]
-async fn attack_29_many_silent_clients_are_shed_and_a_good_one_passes() {
+async fn attack_29_a_thousand_stalled_handshakes_are_shed_and_good_ones_pass() {
     let server = Server::start(|config| {
         config.max_handshakes(8).handshake_timeout(Duration::from_secs(600))
     })
     .await;
-    let mut silent = Vec::new();
-    for _ in 0..200 {
-        silent.push(TcpStream::connect(server.addr).await.unwrap());
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        for _ in 0..250 {
+            let mut stream = TcpStream::connect(server.addr).await.unwrap();
+            // The head of a record that never comes. Some are closed before they send it.
+            let _ = stream.write_all(&[22, 3, 1, 2, 0]).await;
+            stalled.push(stream);
+        }
+        let response = server.post_as(Some(&server.gateway())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let mut open = Vec::new();
+        for mut stream in stalled {
+            let mut byte = [0; 1];
+            let read = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut byte));
+            if matches!(read.await, Err(_) | Ok(Ok(1..))) {
+                open.push(stream);
+            }
+        }
+        // All but the last few: the good one took a place too.
+        assert!((1..=8).contains(&open.len()), "{} are open", open.len());
+        stalled = open;
     }
-    assert_eq!(server.post_as(Some(&server.gateway())).await.unwrap().status(), StatusCode::OK);
-    let mut closed = 0;
-    for stream in &mut silent {
-        let read = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut [0; 1])).await;
-        closed += usize::from(!matches!(read, Err(_) | Ok(Ok(1..))));
-    }
-    // All but the last few: the good one took a place too.
-    assert!((192..200).contains(&closed), "{closed} were closed");
 }
 
 #[tokio::test]
@@ -141,4 +151,5 @@ async fn accept_is_cancel_safe() {
         tokio::task::yield_now().await;
     }
     assert!(accepted.iter().all(|(_, peer)| peer.certificates().is_some()));
+    assert!(accepted.iter().all(|(_, peer)| peer.server_name() == Some("localhost")));
 }

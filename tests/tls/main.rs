@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests.
 
 mod handshakes;
+mod openssl;
 #[path = "../pki/mod.rs"]
 mod pki;
+mod rotation;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,7 +20,7 @@ use palisade::{
 };
 use pki::{Authority, GATEWAY, Leaf, NOT_AFTER, OUTSIDER};
 use rcgen::SanType;
-use server::Server;
+use server::{Folder, Server};
 
 #[tokio::test]
 async fn the_gateway_passes_over_http1_and_http2() {
@@ -134,13 +136,8 @@ async fn curl_passes_and_is_refused_as_it_should() {
         return support::skip("curl is not installed");
     }
     let server = Server::start(|config| config).await;
-    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("curl-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = |name: &str, text: &str| {
-        std::fs::write(folder.join(name), text).unwrap();
-        folder.join(name).into_os_string()
-    };
+    let folder = Folder::new("curl");
+    let file = |name: &str, text: &str| folder.write(name, text).into_os_string();
     let ca = file("ca.pem", &server.ca.pem());
     let curl = async |leaf: Option<Leaf>, version: &str| {
         let mut curl = Command::new("curl");
@@ -161,5 +158,4 @@ async fn curl_passes_and_is_refused_as_it_should() {
         assert!(outsider.ends_with(" 403"), "{outsider}");
         assert_eq!(curl(None, version).await, " 000");
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,6 +1,11 @@
 //! A server to ask, and clients that ask it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Extension, Router, routing::post};
 use palisade::{
@@ -94,6 +99,32 @@ impl Server {
 
     pub(crate) fn gateway(&self) -> String {
         self.ca.workload(GATEWAY).bundle()
+    }
+}
+
+/// A folder of a test's own.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Self {
+        let name = format!("{name}-{}", std::process::id());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// Puts a file in the place of what was there, in one step.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let (new, path) = (self.0.join(format!("{name}.new")), self.0.join(name));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
