@@ -186,7 +186,10 @@ async fn handshake(
     count("done");
     let session = stream.get_ref().1;
     let certificates = session.peer_certificates().map(Arc::<[CertificateDer<'static>]>::from);
-    let peer = TlsPeer::verified(addr, certificates.map(Into::into));
+    let mut peer = TlsPeer::verified(addr, certificates.map(Into::into));
+    if let Some(name) = stream.get_ref().1.server_name() {
+        peer = peer.with_server_name(name);
+    }
     let peer = match session.server_name() {
         Some(name) => peer.with_server_name(name),
         None => peer,

@@ -1,0 +1,219 @@
+//! PeerCertLayer with anchors of its own: what was trusted when the connection began is held against what is trusted
+//! now, with every request, and while an answer runs.
+#![cfg(all(feature = "peer-cert", feature = "trust", feature = "test-util"))]
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+mod pki;
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use palisade::{
+    Rejection,
+    clock::ManualClock,
+    connection::TlsPeer,
+    peer_cert::{Forwarded, PeerCertLayer, PeerCertLayerBuilder, PeerRule, ProxyTrust},
+    trust::{TrustStore, TrustStoreBuilder},
+};
+use pki::{Authority, GATEWAY, Leaf, OUTSIDER};
+use rustls_pki_types::CertificateDer;
+use tower::{Layer, ServiceExt, service_fn};
+
+const DOMAIN: &str = "prod.example";
+/// In 2030.
+const NOW: Duration = Duration::from_secs(1_900_000_000);
+
+fn trusting(ca: &Authority) -> TrustStoreBuilder {
+    TrustStore::builder().trust_domain(DOMAIN, ca.pem())
+}
+
+fn layer(store: &TrustStore) -> PeerCertLayerBuilder {
+    PeerCertLayer::builder()
+        .allow(PeerRule::spiffe(GATEWAY).unwrap())
+        .clock(Arc::new(ManualClock::at(NOW)))
+        .trust(store)
+}
+
+fn connection(chain: Vec<CertificateDer<'static>>) -> TlsPeer {
+    let addr: SocketAddr = "192.0.2.1:1".parse().unwrap();
+    let chain: Arc<[CertificateDer<'static>]> = chain.into();
+    TlsPeer::verified(addr, Some(chain.into()))
+}
+
+/// The status, and the code of a refusal.
+async fn ask<T>(layer: &PeerCertLayer, connection: T) -> (u16, &'static str)
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let request = Request::post("/generate").extension(connection).body(()).unwrap();
+    send(layer, request).await
+}
+
+async fn send(layer: &PeerCertLayer, request: Request<()>) -> (u16, &'static str) {
+    let inner = service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(http_body_util::Empty::<Bytes>::new()))
+    });
+    let response = layer.layer(inner).oneshot(request).await.unwrap();
+    let code = response.extensions().get::<Rejection>().map_or("", Rejection::code);
+    (response.status().as_u16(), code)
+}
+
+const PASSED: (u16, &str) = (200, "");
+const UNTRUSTED: (u16, &str) = (401, "client_certificate_untrusted");
+const REVOKED: (u16, &str) = (401, "client_certificate_revoked");
+const UNKNOWN: (u16, &str) = (503, "client_certificate_unverifiable");
+
+#[tokio::test]
+async fn attack_23_what_is_revoked_or_distrusted_counts_on_connections_that_live() {
+    let ca = Authority::new("ca");
+    let (one, other) = (ca.workload_numbered(GATEWAY, 1), ca.workload_numbered(GATEWAY, 2));
+    let store = trusting(&ca).crl(ca.crl(&[], 2100)).build().unwrap();
+    let layer = layer(&store).build().unwrap();
+    // Of our own listener, which keeps what was verified, and of another.
+    let (one, other) = (connection(one.chain()), connection(other.chain()));
+    for _ in 0..2 {
+        assert_eq!(ask(&layer, one.clone()).await, PASSED);
+        assert_eq!(ask(&layer, other.clone()).await, PASSED);
+    }
+    store.replace(trusting(&ca).crl(ca.crl(&[1], 2100))).unwrap();
+    for _ in 0..2 {
+        assert_eq!(ask(&layer, one.clone()).await, REVOKED);
+        assert_eq!(ask(&layer, other.clone()).await, PASSED);
+    }
+    // The list is out of date.
+    store.replace(trusting(&ca).crl(ca.crl(&[1], 2029))).unwrap();
+    assert_eq!(ask(&layer, other.clone()).await, UNKNOWN);
+    // The authority is replaced.
+    store.replace(trusting(&Authority::new("another"))).unwrap();
+    assert_eq!(ask(&layer, other.clone()).await, UNTRUSTED);
+    store.replace(trusting(&ca)).unwrap();
+    assert_eq!(ask(&layer, other).await, PASSED);
+}
+
+#[tokio::test]
+async fn attack_17_an_authority_of_one_trust_domain_vouches_for_no_other() {
+    let (prod, test) = (Authority::new("prod"), Authority::new("test"));
+    let store = trusting(&prod).trust_domain("test.example", test.pem()).anchors(test.pem());
+    let layer = layer(&store.build().unwrap())
+        .allow(PeerRule::trust_domain("test.example").unwrap())
+        .allow(PeerRule::dns("gateway.edge.svc").unwrap());
+    let layer = layer.build().unwrap();
+    let ask = async |leaf: Leaf| ask(&layer, leaf.chain()).await;
+    assert_eq!(ask(prod.workload(GATEWAY)).await, PASSED);
+    assert_eq!(ask(test.workload(GATEWAY)).await, UNTRUSTED);
+    assert_eq!(ask(test.workload("spiffe://test.example/a")).await, PASSED);
+    assert_eq!(ask(prod.workload("spiffe://test.example/a")).await, UNTRUSTED);
+    assert_eq!(ask(prod.workload("spiffe://other.example/a")).await, UNTRUSTED);
+    let dns = |ca: &Authority| {
+        let name = rcgen::SanType::DnsName("gateway.edge.svc".try_into().unwrap());
+        ca.issue(|params| params.subject_alt_names = vec![name])
+    };
+    assert_eq!(ask(dns(&test)).await, PASSED);
+    assert_eq!(ask(dns(&prod)).await, UNTRUSTED);
+}
+
+#[tokio::test]
+async fn what_is_not_for_clients_or_from_nobody_known_does_not_pass() {
+    let ca = Authority::new("ca");
+    let store = trusting(&ca).build().unwrap();
+    let layer = layer(&store).build().unwrap();
+    let of_server = ca.issue(|params| {
+        params.subject_alt_names = vec![rcgen::SanType::URI(GATEWAY.try_into().unwrap())];
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    assert_eq!(ask(&layer, of_server.chain()).await, UNTRUSTED);
+    // Attack 21: from elsewhere, with the authority that counts appended.
+    let rogue = Authority::new("ca").workload(GATEWAY);
+    assert_eq!(ask(&layer, vec![rogue.der.clone(), ca.der()]).await, UNTRUSTED);
+    let expired = ca.workload_until(GATEWAY, 2029);
+    assert_eq!(ask(&layer, expired.chain()).await, (401, "client_certificate_expired"));
+    assert_eq!(ask(&layer, ca.workload(OUTSIDER).chain()).await, (403, "client_not_allowed"));
+}
+
+#[tokio::test]
+async fn two_layers_with_other_anchors_do_not_share_what_they_found() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("other"));
+    let stores = [&ca, &other].map(|ca| trusting(ca).build().unwrap());
+    let layers = stores.each_ref().map(|store| layer(store).build().unwrap());
+    let peer = connection(ca.workload(GATEWAY).chain());
+    for _ in 0..2 {
+        assert_eq!(ask(&layers[0], peer.clone()).await, PASSED);
+        assert_eq!(ask(&layers[1], peer.clone()).await, UNTRUSTED);
+    }
+}
+
+/// A proxy that forwards whatever it gets is no way around the anchors.
+#[tokio::test]
+async fn attack_11_what_a_proxy_forwards_is_verified_here() {
+    let ca = Authority::new("ca");
+    let store = trusting(&ca).crl(ca.crl(&[7], 2100)).build().unwrap();
+    let forwarded =
+        Forwarded::client_cert().trusted_by(ProxyTrust::networks(["10.0.0.0/8"]).unwrap());
+    assert!(
+        PeerCertLayer::builder()
+            .allow(PeerRule::spiffe(GATEWAY).unwrap())
+            .forwarded(forwarded.clone())
+            .build()
+            .is_err(),
+        "without anchors, and without a status, nobody verifies it"
+    );
+    let layer = layer(&store).forwarded(forwarded).build().unwrap();
+    let ask = async |leaf: &Leaf, address: &str| {
+        use base64::{Engine as _, prelude::BASE64_STANDARD};
+        let address: SocketAddr = address.parse().unwrap();
+        let request = Request::post("/generate")
+            .header("client-cert", format!(":{}:", BASE64_STANDARD.encode(&leaf.der)))
+            .extension(address);
+        send(&layer, request.body(()).unwrap()).await
+    };
+    let good = ca.workload_numbered(GATEWAY, 1);
+    assert_eq!(ask(&good, "10.1.2.3:1").await, PASSED);
+    assert_eq!(ask(&good, "[::ffff:10.1.2.3]:1").await, PASSED);
+    assert_eq!(ask(&good, "11.1.2.3:1").await, (401, "client_certificate_required"));
+    assert_eq!(ask(&Authority::new("ca").workload(GATEWAY), "10.1.2.3:1").await, UNTRUSTED);
+    assert_eq!(ask(&ca.workload_numbered(GATEWAY, 7), "10.1.2.3:1").await, REVOKED);
+    assert_eq!(ask(&ca.workload_until(GATEWAY, 2021), "10.1.2.3:1").await.0, 401);
+    let request = Request::post("/generate").header("client-cert", ":?:");
+    let address: SocketAddr = "10.1.2.3:1".parse().unwrap();
+    let malformed = send(&layer, request.extension(address).body(()).unwrap()).await;
+    assert_eq!(malformed, (400, "client_certificate_malformed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_when_the_certificate_it_was_asked_for_with_is_revoked() {
+    type Body = BoxBody<Bytes, Infallible>;
+    let ca = Authority::new("ca");
+    let store = trusting(&ca).crl(ca.crl(&[], 2100)).build().unwrap();
+    let layer = layer(&store).end_streams_at_expiry().build().unwrap();
+    let service = layer.layer(service_fn(async |_: Request<()>| {
+        // One event, and then silence.
+        let first = futures_util::stream::iter([Ok::<_, Infallible>(http_body::Frame::data(
+            Bytes::from_static(b"data: x\n\n"),
+        ))]);
+        let silent = futures_util::stream::pending();
+        let events = futures_util::StreamExt::chain(first, silent);
+        let body: Body = BodyExt::boxed(StreamBody::new(events));
+        let response = Response::builder().header("content-type", "text/event-stream");
+        Ok::<_, Infallible>(response.body(body).unwrap())
+    }));
+    let ask = |serial| {
+        let peer = connection(ca.workload_numbered(GATEWAY, serial).chain());
+        let request = Request::post("/v1/chat/completions").extension(peer).body(()).unwrap();
+        service.clone().oneshot(request)
+    };
+    let (one, other) = (ask(1).await.unwrap(), ask(2).await.unwrap());
+    assert_eq!((one.status(), other.status()), (StatusCode::OK, StatusCode::OK));
+    let (mut one, mut other) = (one.into_body(), other.into_body());
+    for body in [&mut one, &mut other] {
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data: x\n\n");
+    }
+    store.replace(trusting(&ca).crl(ca.crl(&[1], 2100))).unwrap();
+    let last = one.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(std::str::from_utf8(&last).unwrap().contains("was revoked"));
+    assert!(one.frame().await.is_none());
+    // The other goes on, silently.
+    let waits = tokio::time::timeout(Duration::from_secs(3600), other.frame()).await;
+    assert!(waits.is_err());
+}
