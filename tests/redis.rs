@@ -66,6 +66,7 @@ async fn it_conforms() {
     let Some(server) = RedisServer::start() else { return };
     conformance::limiter_store(|| Arc::new(store(&server)), &RealTime).await;
     conformance::fact_store(|| Arc::new(store(&server)), &RealTime).await;
+    conformance::record_store(|| Arc::new(store(&server))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

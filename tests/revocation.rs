@@ -87,8 +87,8 @@ impl Setup {
         let facts = MemoryStore::builder().clock(clock.clone()).build().unwrap();
         let shared = Shared { facts, down: AtomicBool::new(false), asked: AtomicU64::new(0) };
         let shared = Arc::new(shared);
-        let stores =
-            Stores::separate(Arc::new(MemoryStore::default()), shared.clone(), Pepper::random());
+        let other = Arc::new(MemoryStore::default());
+        let stores = Stores::separate(other.clone(), shared.clone(), other, Pepper::random());
         Self { clock, shared, stores, key: Key::new(Algorithm::EdDSA) }
     }
 

@@ -1,83 +1,33 @@
-//! The stores that all layers share: limits in a [`LimiterStore`], facts in a [`FactStore`].
+//! The stores that all layers share: limits in a [`LimiterStore`], facts in a [`FactStore`], what must not
+//! be forgotten in a [`RecordStore`].
 //!
 //! [`MemoryStore`] serves one process, `RedisStore` (feature `redis`) many. Both are held to the
 //! same conformance suite, which third parties can run on theirs (feature `test-util`).
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+mod facts;
+mod forward;
 mod gcra;
 mod key;
 mod memory;
+mod records;
 #[cfg(feature = "redis")]
 mod redis;
+mod stores;
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStoreBuilder};
 pub use self::{
+    facts::{Distinct, FactStore},
     key::{Key, Keyed, Pepper},
     memory::{MemoryStore, MemoryStoreBuilder},
+    records::{MAX_RECORD_BYTES, RecordPage, RecordStore},
+    stores::Stores,
 };
 use crate::{BoxError, future::ReadyOr};
-
-/// The store that all layers of a server share, with the pepper that keys what they keep in it.
-/// Cheap to clone.
-///
-/// ```
-/// use palisade::store::Stores;
-///
-/// let stores = Stores::in_memory();
-/// let key = stores.pepper().key("subject").with(b"alice").finish();
-/// ```
-#[derive(Clone, Debug)]
-pub struct Stores {
-    limiter: Arc<dyn LimiterStore>,
-    facts: Arc<dyn FactStore>,
-    pepper: Pepper,
-}
-
-impl Stores {
-    /// A store for this process alone, under a random pepper.
-    #[must_use]
-    pub fn in_memory() -> Self {
-        Self::new(Arc::new(MemoryStore::default()), Pepper::random())
-    }
-
-    /// One store for both limits and facts. Processes that share it share the pepper.
-    #[must_use]
-    pub fn new<S: LimiterStore + FactStore>(store: Arc<S>, pepper: Pepper) -> Self {
-        Self::separate(Arc::clone(&store) as _, store, pepper)
-    }
-
-    /// Limits in one store and facts in another.
-    #[must_use]
-    pub fn separate(
-        limiter: Arc<dyn LimiterStore>,
-        facts: Arc<dyn FactStore>,
-        pepper: Pepper,
-    ) -> Self {
-        Self { limiter, facts, pepper }
-    }
-
-    /// Where limits are kept.
-    #[must_use]
-    pub fn limiter(&self) -> &Arc<dyn LimiterStore> {
-        &self.limiter
-    }
-
-    /// Where facts are kept.
-    #[must_use]
-    pub fn facts(&self) -> &Arc<dyn FactStore> {
-        &self.facts
-    }
-
-    /// What keys every hash.
-    #[must_use]
-    pub fn pepper(&self) -> &Pepper {
-        &self.pepper
-    }
-}
 
 /// The answer of a store: ready, or a boxed future that owns what it needs.
 pub type StoreFuture<T> = ReadyOr<Result<T, StoreError>>;
@@ -405,98 +355,6 @@ pub trait LimiterStore: Debug + Send + Sync + 'static {
     /// When some could not be applied.
     fn flush(&self) -> StoreFuture<()>;
 }
-
-/// Keeps facts that are no limits: used token ids, revocations, strikes.
-pub trait FactStore: Debug + Send + Sync + 'static {
-    /// Whether `key` is seen for the first time within `ttl`: true exactly once.
-    ///
-    /// # Errors
-    /// When the store can't be asked, or is full: then nothing is known, and the caller refuses.
-    fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool>;
-
-    /// Keeps `value` under `key` for `ttl`, in the place of what was there.
-    ///
-    /// # Errors
-    /// When the store can't be asked, or is full.
-    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()>;
-
-    /// What is kept under `key`.
-    ///
-    /// # Errors
-    /// When the store can't be asked.
-    fn get(&self, key: Key) -> StoreFuture<Option<u64>>;
-
-    /// Notes that `member` belongs to `key`, and counts how many different members do, within a
-    /// `window` that begins with the first. Counts exactly up to `cap` and keeps no more.
-    ///
-    /// # Errors
-    /// When the store can't be asked, or is full.
-    fn distinct(&self, key: Key, member: Key, window: Duration, cap: u32) -> StoreFuture<Distinct>;
-}
-
-/// How many different members a key has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Distinct {
-    /// The count, at most the cap.
-    pub count: u32,
-    /// Whether there are more than the cap.
-    pub saturated: bool,
-    /// Whether this member was not there before. Unknown, and so false, beyond the cap.
-    pub new: bool,
-}
-
-impl Distinct {
-    /// A count.
-    #[must_use]
-    pub const fn new(count: u32, saturated: bool, new: bool) -> Self {
-        Self { count, saturated, new }
-    }
-}
-
-macro_rules! forward_stores {
-    ($($pointer:ident),*) => {$(
-        #[deny(clippy::missing_trait_methods)]
-        impl<T: LimiterStore + ?Sized> LimiterStore for $pointer<T> {
-            fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
-                (**self).acquire(admission)
-            }
-            fn settle(&self, settlement: &Settlement<'_>) {
-                (**self).settle(settlement);
-            }
-            fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
-                (**self).peek(admission)
-            }
-            fn flush(&self) -> StoreFuture<()> {
-                (**self).flush()
-            }
-        }
-
-        #[deny(clippy::missing_trait_methods)]
-        impl<T: FactStore + ?Sized> FactStore for $pointer<T> {
-            fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool> {
-                (**self).first_use(key, ttl)
-            }
-            fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
-                (**self).put(key, value, ttl)
-            }
-            fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
-                (**self).get(key)
-            }
-            fn distinct(
-                &self,
-                key: Key,
-                member: Key,
-                window: Duration,
-                cap: u32,
-            ) -> StoreFuture<Distinct> {
-                (**self).distinct(key, member, window, cap)
-            }
-        }
-    )*};
-}
-
-forward_stores!(Arc, Box);
 
 impl<T: Copy> Inline<T> {
     /// None yet. `fill` stands in the unused places and is never seen.

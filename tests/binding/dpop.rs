@@ -418,8 +418,9 @@ impl FactStore for Down {
 #[tokio::test]
 async fn while_the_store_is_down_no_proof_is_believed() {
     for waits in [false, true] {
-        let limiter = Arc::new(MemoryStore::default());
-        let stores = Stores::separate(limiter, Arc::new(Down { waits }), Pepper::random());
+        let other = Arc::new(MemoryStore::default());
+        let down = Arc::new(Down { waits });
+        let stores = Stores::separate(other.clone(), down, other, Pepper::random());
         let case = Case::with(Algorithm::ES256, &stores, |options| options);
         let token = case.token();
         for id in ["1", "2"] {

@@ -73,7 +73,8 @@ impl Ledger {
     }
 
     pub(crate) fn stores(self: &Arc<Self>) -> Stores {
-        Stores::new(Arc::clone(self), Pepper::from_secret("test"))
+        let (records, pepper) = (Arc::clone(&self.memory), Pepper::from_secret("test"));
+        Stores::separate(Arc::clone(self) as _, Arc::clone(self) as _, records, pepper)
     }
 
     /// Reservations that are not settled.

@@ -9,6 +9,7 @@
 //! let new = || Arc::new(MemoryStore::builder().clock(clock.clone()).build().unwrap());
 //! conformance::limiter_store(|| new(), &*clock).await;
 //! conformance::fact_store(|| new(), &*clock).await;
+//! conformance::record_store(|| new()).await;
 //! # });
 //! ```
 //!
@@ -21,10 +22,11 @@
 
 mod facts;
 mod limits;
+mod records;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use super::{FactStore, Key, LimiterStore, Pepper};
+use super::{FactStore, Key, LimiterStore, Pepper, RecordStore};
 use crate::runtime;
 
 /// Lets the time of a store pass.
@@ -82,6 +84,16 @@ pub async fn fact_store<S: FactStore>(new: impl Fn() -> Arc<S>, time: &dyn Time)
     facts::kinds_do_not_mix(new()).await;
 }
 
+/// Checks a [`RecordStore`]. `new` is called for each check, on a multi-threaded runtime.
+pub async fn record_store<S: RecordStore>(new: impl Fn() -> Arc<S>) {
+    records::a_record_is_read_as_it_was_written(new()).await;
+    records::only_what_is_expected_is_replaced(new()).await;
+    records::concurrent_swaps_lose_nothing(new()).await;
+    records::tables_do_not_mix(new()).await;
+    records::pages_miss_nothing(new()).await;
+    records::a_record_that_is_too_long_is_an_error(new()).await;
+}
+
 fn fresh_key() -> Key {
     Pepper::random().key("conformance").finish()
 }
@@ -99,5 +111,6 @@ mod tests {
         };
         limiter_store(new, &*clock).await;
         fact_store(new, &*clock).await;
+        record_store(new).await;
     }
 }

@@ -3,14 +3,17 @@
 mod facts;
 mod limits;
 mod record;
+mod records;
 mod table;
 
 use std::{sync::Arc, time::Duration};
 
-use self::{facts::Facts, limits::Limits};
+use bytes::Bytes;
+
+use self::{facts::Facts, limits::Limits, records::Records};
 use super::{
-    Admission, Decision, Distinct, FactStore, Key, LimiterStore, Settlement, Standings,
-    StoreFuture, gcra,
+    Admission, Decision, Distinct, FactStore, Key, LimiterStore, RecordPage, RecordStore,
+    Settlement, Standings, StoreFuture, gcra,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -18,7 +21,7 @@ use crate::{
     future::ReadyOr,
 };
 
-/// Limits and facts in the memory of this process.
+/// Limits, facts and records in the memory of this process.
 ///
 /// Every answer is ready at once: an admission counts as granted when `acquire` returns. An admission on
 /// known keys allocates nothing.
@@ -27,7 +30,7 @@ use crate::{
 /// it is idle: when it equals an absent one. So no flood of other keys resets a limit that is in use.
 /// When all records are in use, charges of further keys go, limit by limit, to records that all
 /// such keys share (`palisade_store_overflow_total` counts them): strict, and bounded. When there is no
-/// room for a further fact, the store answers with an error, and its caller refuses.
+/// room for a further fact, or for a further record of a [`RecordStore`], the store answers with an error, and its caller refuses.
 ///
 /// ```
 /// use palisade::store::MemoryStore;
@@ -40,6 +43,7 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     limits: Limits,
     facts: Facts,
+    records: Records,
 }
 
 /// Builds a [`MemoryStore`].
@@ -49,6 +53,7 @@ pub struct MemoryStoreBuilder {
     clock: Arc<dyn Clock>,
     max_records: usize,
     max_facts: usize,
+    max_kept_records: usize,
     shards: usize,
 }
 
@@ -59,6 +64,7 @@ impl MemoryStore {
             clock: Arc::new(SystemClock),
             max_records: MAX_RECORDS,
             max_facts: MAX_FACTS,
+            max_kept_records: MAX_KEPT_RECORDS,
             shards: SHARDS,
         }
     }
@@ -74,6 +80,7 @@ impl Default for MemoryStore {
             clock: Arc::new(SystemClock),
             limits: Limits::new(SHARDS, MAX_RECORDS),
             facts: Facts::new(SHARDS, MAX_FACTS),
+            records: Records::new(MAX_KEPT_RECORDS),
         }
     }
 }
@@ -94,6 +101,11 @@ impl MemoryStoreBuilder {
     /// Default: 1,000,000.
     pub fn max_facts(self, max_facts: usize) -> Self {
         Self { max_facts, ..self }
+    }
+
+    /// How many records of a [`RecordStore`] are kept, at up to 4 KiB each. Default: 1,000,000.
+    pub fn max_kept_records(self, max_kept_records: usize) -> Self {
+        Self { max_kept_records, ..self }
     }
 
     /// Over how many locks the keys are spread, rounded up to a power of two. Default: 64.
@@ -120,6 +132,7 @@ impl MemoryStoreBuilder {
             clock: self.clock,
             limits: Limits::new(shards, self.max_records),
             facts: Facts::new(shards, self.max_facts),
+            records: Records::new(self.max_kept_records),
         })
     }
 }
@@ -160,8 +173,29 @@ impl FactStore for MemoryStore {
     }
 }
 
+impl RecordStore for MemoryStore {
+    fn read(&self, table: &'static str, key: Key) -> StoreFuture<Option<Bytes>> {
+        ReadyOr::ready(Ok(self.records.read(table, key)))
+    }
+
+    fn compare_and_swap(
+        &self,
+        table: &'static str,
+        key: Key,
+        old: Option<Bytes>,
+        new: Bytes,
+    ) -> StoreFuture<bool> {
+        ReadyOr::ready(self.records.compare_and_swap(table, key, old.as_ref(), new))
+    }
+
+    fn page(&self, table: &'static str, cursor: Option<Bytes>) -> StoreFuture<RecordPage> {
+        ReadyOr::ready(self.records.page(table, cursor.as_ref()))
+    }
+}
+
 const MAX_RECORDS: usize = 1_000_000;
 const MAX_FACTS: usize = 1_000_000;
+const MAX_KEPT_RECORDS: usize = 1_000_000;
 const SHARDS: usize = 64;
 const MOST_SHARDS: usize = 1 << 16;
 
@@ -312,5 +346,19 @@ mod tests {
         clock.advance(HOUR);
         assert!(first_use(100).unwrap());
         assert!(first_use(5).unwrap());
+    }
+
+    #[test]
+    fn kept_records_are_bounded_over_all_tables_and_can_still_be_changed() {
+        let store = MemoryStore::builder().max_kept_records(3).build().unwrap();
+        let put = |table, n, old: Option<&'static str>| {
+            let old = old.map(Bytes::from);
+            store.compare_and_swap(table, key(n), old, Bytes::from("new")).try_now().unwrap()
+        };
+        assert!(put("a", 1, None).unwrap() && put("a", 2, None).unwrap());
+        assert!(put("b", 1, None).unwrap());
+        assert!(!put("b", 2, None).unwrap_err().is_transient());
+        assert!(put("a", 1, Some("new")).unwrap());
+        assert!(!put("a", 1, None).unwrap());
     }
 }

@@ -54,13 +54,17 @@ impl FactStore for RedisStore {
 
 impl RedisStore {
     /// One question to the server, answered within the deadline.
-    fn ask<T, F>(&self, question: impl FnOnce(Arc<Link>) -> F) -> StoreFuture<T>
+    pub(super) fn ask<T, F>(&self, question: impl FnOnce(Arc<Link>) -> F) -> StoreFuture<T>
     where
         T: Send + 'static,
         F: Future<Output = RedisResult<T>> + Send + 'static,
     {
-        let answer = question(Arc::clone(&self.inner.link));
+        let answer = question(self.link());
         self.in_time(async move { answer.await.map_err(|error| store_error(&error)) })
+    }
+
+    pub(super) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.inner.link)
     }
 
     /// The answer, or an error after the deadline.

@@ -50,6 +50,11 @@ impl Link {
         name
     }
 
+    /// The name of a table of records. A fact's name is longer, or has another end.
+    pub(super) fn table(&self, table: &str) -> String {
+        format!("{}:{{{table}}}:records", self.prefix)
+    }
+
     /// Runs a script: by its digest, and whole if the server does not know it.
     pub(super) async fn run<T: FromRedisValue>(
         &self,

@@ -5,6 +5,7 @@ mod connection;
 mod facts;
 mod link;
 mod queue;
+mod records;
 mod script;
 mod slots;
 
@@ -31,7 +32,7 @@ use crate::{
     runtime::{self, oneshot},
 };
 
-/// Limits and facts in a Redis server (6.2 or later, or Valkey), shared by all processes that use it with the same
+/// Limits, facts and records in a Redis server (6.2 or later, or Valkey), shared by all processes that use it with the same
 /// prefix and the same [`Pepper`](super::Pepper). Cheap to clone. Needs a tokio runtime.
 ///
 /// **One round trip for an admission**, by one script: all of its records are read, decided on by the server's
@@ -49,6 +50,8 @@ use crate::{
 /// server for as long, are free again after the lease.
 ///
 /// The server must not evict: `maxmemory-policy noeviction`. An evicted record is a limit that was reset.
+/// Nor must it forget the records of a [`RecordStore`](super::RecordStore): give it a disk (`appendonly yes`).
+///
 /// All records of an admission are used in one script, which Redis Cluster does not allow unless they share a slot:
 /// a single server or one with replicas is what is supported for now.
 ///

@@ -16,6 +16,7 @@ pub(super) enum Program {
     Settle,
     Renew,
     Distinct,
+    Swap,
 }
 
 impl Program {
@@ -46,20 +47,23 @@ impl Program {
             Self::Settle => concat!(include_str!("record.lua"), include_str!("settle.lua")),
             Self::Renew => concat!(include_str!("record.lua"), include_str!("renew.lua")),
             Self::Distinct => include_str!("distinct.lua"),
+            Self::Swap => include_str!("swap.lua"),
         }
     }
 
     fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 4]> = LazyLock::new(|| {
-            [Program::Acquire, Program::Settle, Program::Renew, Program::Distinct]
+        static DIGESTS: LazyLock<[String; 5]> = LazyLock::new(|| {
+            use Program::{Acquire, Distinct, Renew, Settle, Swap};
+            [Acquire, Settle, Renew, Distinct, Swap]
                 .map(|program| Script::new(program.code()).get_hash().to_owned())
         });
-        let [acquire, settle, renew, distinct] = &*DIGESTS;
+        let [acquire, settle, renew, distinct, swap] = &*DIGESTS;
         match self {
             Self::Acquire => acquire,
             Self::Settle => settle,
             Self::Renew => renew,
             Self::Distinct => distinct,
+            Self::Swap => swap,
         }
     }
 }
