@@ -205,6 +205,7 @@ mod pem;
 mod policy;
 mod refetch_budget;
 mod remote_keys;
+mod replica;
 mod require;
 mod resource_server;
 mod revocation;

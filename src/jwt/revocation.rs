@@ -1,11 +1,11 @@
 //! Tokens that count no longer, though they have not expired.
 
-mod replica;
-
 use std::{sync::Arc, time::Duration};
 
-use self::replica::{Replica, Standing};
-use super::{AuthError, AuthErrorKind, DpopVerifier, Presented, TokenVerifier};
+use super::{
+    AuthError, AuthErrorKind, DpopVerifier, Presented, TokenVerifier,
+    replica::{Replica, Standing},
+};
 use crate::{
     clock::{Clock, SystemClock},
     future::ReadyOr,
@@ -64,7 +64,8 @@ struct Inner {
     pepper: Pepper,
     clock: Arc<dyn Clock>,
     staleness: Duration,
-    replica: Replica,
+    /// When a token was revoked, or before when those of a subject were issued.
+    replica: Replica<Option<u64>>,
 }
 
 impl Revocations {
@@ -257,10 +258,7 @@ impl Marks {
 
     /// Whether it was revoked by the last answers, however old.
     fn were_revoked(&self, inner: &Inner) -> bool {
-        let last = |key| match inner.replica.get(key, inner.clock.monotonic(), Duration::MAX) {
-            Standing::Fresh(value) | Standing::Ageing(value) => value,
-            Standing::Unknown => None,
-        };
+        let last = |key| inner.replica.last(key).flatten();
         self.revoked(self.token.and_then(last), last(self.subject))
     }
 

@@ -1,4 +1,4 @@
-//! The store's last answers: a bounded copy, each with its age.
+//! A store's last answers: a bounded copy, each with its age.
 
 use std::{
     fmt,
@@ -10,41 +10,41 @@ use crate::store::Key;
 
 /// A set-associative map: a key names the one small set that it may stand in. What is pushed out is
 /// asked for again.
-pub(super) struct Replica {
-    sets: Box<[Mutex<Vec<Answer>>]>,
+pub(crate) struct Replica<V> {
+    sets: Box<[Mutex<Vec<Answer<V>>>]>,
 }
 
-struct Answer {
+struct Answer<V> {
     key: Key,
-    value: Option<u64>,
+    value: V,
     asked_at: Duration,
     renewed_at: Duration,
 }
 
 /// What an answer is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing<V> {
     /// It counts.
-    Fresh(Option<u64>),
+    Fresh(V),
     /// It counts, and the caller is the one to ask for a newer one.
-    Ageing(Option<u64>),
+    Ageing(V),
     /// There is none, or none that is new enough.
     Unknown,
 }
 
-impl Replica {
+impl<V: Clone> Replica<V> {
     /// For about so many answers, and one at least.
-    pub(super) fn new(answers: usize) -> Self {
+    pub(crate) fn new(answers: usize) -> Self {
         let sets = answers.div_ceil(WAYS).max(1);
         Self { sets: (0..sets).map(|_| Mutex::default()).collect() }
     }
 
     /// As large, with nothing in it.
-    pub(super) fn emptied(&self) -> Self {
+    pub(crate) fn emptied(&self) -> Self {
         Self::new(self.sets.len() * WAYS)
     }
 
-    pub(super) fn get(&self, key: Key, now: Duration, staleness: Duration) -> Standing {
+    pub(crate) fn get(&self, key: Key, now: Duration, staleness: Duration) -> Standing<V> {
         let Some(mut set) = self.set(&key) else { return Standing::Unknown };
         let Some(answer) = set.iter_mut().find(|answer| answer.key == key) else {
             return Standing::Unknown;
@@ -56,14 +56,14 @@ impl Replica {
         let ageing = now.saturating_sub(answer.asked_at) >= staleness / 2
             && now.saturating_sub(answer.renewed_at) >= staleness / 8;
         if !ageing {
-            return Standing::Fresh(answer.value);
+            return Standing::Fresh(answer.value.clone());
         }
         answer.renewed_at = now;
-        Standing::Ageing(answer.value)
+        Standing::Ageing(answer.value.clone())
     }
 
     /// Keeps an answer, unless one to a later question is there.
-    pub(super) fn put(&self, key: Key, value: Option<u64>, asked_at: Duration) {
+    pub(crate) fn put(&self, key: Key, value: V, asked_at: Duration) {
         let Some(mut set) = self.set(&key) else { return };
         let new = Answer { key, value, asked_at, renewed_at: Duration::ZERO };
         if let Some(old) = set.iter_mut().find(|answer| answer.key == key) {
@@ -77,7 +77,13 @@ impl Replica {
         }
     }
 
-    fn set(&self, key: &Key) -> Option<MutexGuard<'_, Vec<Answer>>> {
+    /// The last answer, however old. Does not count as a look that renews it.
+    pub(crate) fn last(&self, key: Key) -> Option<V> {
+        let set = self.set(&key)?;
+        set.iter().find(|answer| answer.key == key).map(|answer| answer.value.clone())
+    }
+
+    fn set(&self, key: &Key) -> Option<MutexGuard<'_, Vec<Answer<V>>>> {
         let (low, _) = key.as_bytes().split_first_chunk()?;
         let index = u64::from_le_bytes(*low).checked_rem(self.sets.len() as u64)?;
         let set = self.sets.get(usize::try_from(index).ok()?)?;
@@ -85,7 +91,7 @@ impl Replica {
     }
 }
 
-impl fmt::Debug for Replica {
+impl<V> fmt::Debug for Replica<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Replica({} answers)", self.sets.len() * WAYS)
     }
@@ -126,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_flood_adds_no_memory_and_pushes_out_the_oldest() {
-        let replica = Replica::new(16);
+        let replica = Replica::<Option<u64>>::new(16);
         for number in 0..1000 {
             replica.put(key(number), None, SECOND);
         }
