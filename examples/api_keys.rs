@@ -1,30 +1,39 @@
-//! API keys in a file: makes, lists, revokes and rotates them.
+//! API keys in a file or in Redis: makes, lists, revokes and rotates them.
 //!
 //! ```sh
 //! export PALISADE_PEPPER=$(openssl rand -hex 32)
 //! cargo run --example api_keys --features full -- keys.json make alice --tier paid
 //! cargo run --example generate --features full -- --api-keys keys.json
 //! ```
+//! For several servers, `--store redis://127.0.0.1` takes the place of the file, and
+//! `--store redis://127.0.0.1 --api-keys store` has them accepted.
 
 use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
 use clap::{Parser, Subcommand};
 use palisade::{
     BoxError, Secret,
-    jwt::{ApiKeyFile, IssuedApiKey, NewApiKey},
+    jwt::{ApiKeyError, ApiKeyFile, ApiKeyRecord, ApiKeyStore, ApiKeyUse, IssuedApiKey, NewApiKey},
+    store::{Pepper, RedisStore, Stores},
 };
 
-/// Makes, lists, revokes and rotates the API keys of a file.
+/// Makes, lists, revokes and rotates the API keys of a file, or of a Redis server.
 #[derive(Debug, Parser)]
 #[command(name = "api_keys")]
 struct Arguments {
     /// The file of keys. It is made with the first key.
-    file: PathBuf,
+    #[arg(required_unless_present = "store", conflicts_with = "store")]
+    file: Option<PathBuf>,
+
+    /// The Redis server that keeps them for several servers, in the place of the file.
+    #[arg(long, value_name = "redis://…")]
+    store: Option<String>,
 
     /// The secret that keys are hashed under: at least 16 bytes, the same as the server's.
     #[arg(long, env = "PALISADE_PEPPER", hide_env_values = true, value_name = "TEXT")]
@@ -77,8 +86,9 @@ enum Command {
     },
 }
 
-fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("api_keys: {error}");
@@ -87,24 +97,67 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), BoxError> {
-    let pepper = Secret::new(arguments.pepper.into_bytes());
-    let file = ApiKeyFile::new(arguments.file, &pepper)?.with_prefix(arguments.prefix)?;
+async fn run(arguments: Arguments) -> Result<(), BoxError> {
+    let keys = Keys::of(&arguments).await?;
     match arguments.command {
         Command::Make { subject, issuer, tier, scope, days, note } => {
             let mut new = NewApiKey::new(issuer, subject).scopes(scope);
             new = with(new, tier, NewApiKey::tier);
             new = with(new, days, |new, days| new.lifetime(hours(days.saturating_mul(24))));
             new = with(new, note, NewApiKey::note);
-            print(&file.issue(new)?)
+            print(&keys.issue(new).await?)
         }
-        Command::List => list(&file),
+        Command::List => list(&keys).await,
         Command::Revoke { id } => {
-            let record = file.revoke(&id)?;
+            let record = keys.revoke(&id).await?;
             eprintln!("{} of {} is revoked", record.id, record.subject);
             Ok(())
         }
-        Command::Rotate { id, overlap_hours } => print(&file.rotate(&id, hours(overlap_hours))?),
+        Command::Rotate { id, overlap_hours } => {
+            print(&keys.rotate(&id, hours(overlap_hours)).await?)
+        }
+    }
+}
+
+/// Where the keys are.
+enum Keys {
+    File(ApiKeyFile),
+    Store(ApiKeyStore),
+}
+
+impl Keys {
+    async fn of(arguments: &Arguments) -> Result<Self, BoxError> {
+        let pepper = Secret::new(arguments.pepper.clone().into_bytes());
+        let prefix = arguments.prefix.as_str();
+        if let Some(file) = &arguments.file {
+            return Ok(Self::File(ApiKeyFile::new(file, &pepper)?.with_prefix(prefix)?));
+        }
+        let url = arguments.store.as_deref().unwrap_or_default();
+        let redis = RedisStore::builder(url).deadline(DEADLINE).connect().await;
+        let redis = redis.map_err(|error| format!("--store: {error}"))?;
+        let stores = Stores::new(Arc::new(redis), Pepper::from_secret(&arguments.pepper));
+        Ok(Self::Store(ApiKeyStore::new(&stores, &pepper)?.with_prefix(prefix)?))
+    }
+
+    async fn issue(&self, new: NewApiKey) -> Result<IssuedApiKey, ApiKeyError> {
+        match self {
+            Self::File(file) => file.issue(new),
+            Self::Store(store) => store.issue(new).await,
+        }
+    }
+
+    async fn revoke(&self, id: &str) -> Result<ApiKeyRecord, ApiKeyError> {
+        match self {
+            Self::File(file) => file.revoke(id),
+            Self::Store(store) => store.revoke(id).await,
+        }
+    }
+
+    async fn rotate(&self, id: &str, overlap: Duration) -> Result<IssuedApiKey, ApiKeyError> {
+        match self {
+            Self::File(file) => file.rotate(id, overlap),
+            Self::Store(store) => store.rotate(id, overlap).await,
+        }
     }
 }
 
@@ -114,27 +167,49 @@ fn print(issued: &IssuedApiKey) -> Result<(), BoxError> {
     Ok(writeln!(io::stdout(), "{}", issued.key.expose())?)
 }
 
-fn list(file: &ApiKeyFile) -> Result<(), BoxError> {
-    let now = UNIX_EPOCH.elapsed()?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "id\tstate\tissuer\tsubject\ttier\tscopes\tcreated\texpires\tnote")?;
-    for key in file.records()? {
-        let state = format!("{:?}", key.state(now)).to_lowercase();
-        let expires = key.expires_at.map(|end| end.to_string()).unwrap_or_default();
-        writeln!(
-            out,
-            "{}\t{state}\t{}\t{}\t{}\t{}\t{}\t{expires}\t{}",
-            key.id,
-            key.issuer,
-            key.subject,
-            key.tier.unwrap_or_default(),
-            key.scopes.join(" "),
-            key.created_at,
-            key.note.unwrap_or_default(),
-        )?;
+async fn list(keys: &Keys) -> Result<(), BoxError> {
+    let mut out = io::stdout();
+    writeln!(
+        out,
+        "id\tstate\tissuer\tsubject\ttier\tscopes\tcreated\texpires\tuses\tlast used\tnote"
+    )?;
+    match keys {
+        // A file is only read: how its keys are used, each server tells of itself.
+        Keys::File(file) => {
+            for record in file.records()? {
+                writeln!(out, "{}", line(record, None)?)?;
+            }
+        }
+        Keys::Store(store) => {
+            let mut listing = store.records();
+            while let Some(key) = listing.next().await? {
+                writeln!(out, "{}", line(key.record, Some(key.uses))?)?;
+            }
+        }
     }
     Ok(())
 }
+
+fn line(key: ApiKeyRecord, uses: Option<ApiKeyUse>) -> Result<String, BoxError> {
+    let text = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+    let (count, last_at) = (uses.as_ref().map(|uses| uses.count), uses.and_then(|it| it.last_at));
+    let columns = [
+        format!("{:?}", key.state(UNIX_EPOCH.elapsed()?)).to_lowercase(),
+        key.issuer,
+        key.subject,
+        key.tier.unwrap_or_default(),
+        key.scopes.join(" "),
+        key.created_at.to_string(),
+        text(key.expires_at),
+        text(count),
+        text(last_at),
+        key.note.unwrap_or_default(),
+    ];
+    Ok(format!("{}\t{}", key.id, columns.join("\t")))
+}
+
+/// A person waits longer than a request does.
+const DEADLINE: Duration = Duration::from_secs(2);
 
 fn with<T>(
     new: NewApiKey,

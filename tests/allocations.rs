@@ -19,7 +19,9 @@ use http_body_util::Full;
 use palisade::{
     Secret,
     clock::ManualClock,
-    jwt::{ApiKeyFile, JwtAuthLayer, NewApiKey, Presented, Revocations, TokenVerifier},
+    jwt::{
+        ApiKeyFile, ApiKeyStore, JwtAuthLayer, NewApiKey, Presented, Revocations, TokenVerifier,
+    },
     peer_cert::PeerCertLayer,
     prompt_guard::PromptGuardLayer,
     rate_limit::{Tier, TieredRateLimitLayer},
@@ -160,6 +162,19 @@ fn an_api_key_is_looked_up_without_an_allocation() {
     let counted = allocation_counter::measure(|| (0..1000).for_each(|_| verify()));
     assert_eq!(counted.count_total, 0);
     std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test]
+async fn an_api_key_of_the_store_is_looked_up_without_an_allocation() {
+    let store = ApiKeyStore::new(&Stores::in_memory(), &Secret::new(vec![7; 32])).unwrap();
+    let store = store.with_clock(Arc::new(ManualClock::at(std::time::Duration::ZERO)));
+    let issued = store.issue(NewApiKey::new("keys", "alice").tier("free")).await.unwrap();
+    let keys = store.open();
+    let credential = Presented::alone(issued.key.expose());
+    let verify = || assert!(keys.verify(&credential).try_now().unwrap().is_ok());
+    verify();
+    let counted = allocation_counter::measure(|| (0..1000).for_each(|_| verify()));
+    assert_eq!(counted.count_total, 0);
 }
 
 #[tokio::test]

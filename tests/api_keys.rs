@@ -359,7 +359,7 @@ fn names_that_could_not_be_read_again_are_refused() {
     let setup = Setup::new();
     for (issuer, subject) in [("", "ann"), ("keys", ""), ("keys", "a\nb")] {
         let refused = setup.file.issue(NewApiKey::new(issuer, subject));
-        assert!(matches!(refused, Err(ApiKeyError::Invalid { .. })));
+        assert!(matches!(refused, Err(ApiKeyError::Unfit(_))));
     }
     assert!(setup.file.records().unwrap().is_empty() && !setup.path.exists());
 }

@@ -60,6 +60,13 @@ fn a_store_that_is_none_is_named_and_its_password_is_not() {
 }
 
 #[test]
+fn keys_of_a_store_that_no_other_process_has_are_refused() {
+    let keys = ["--api-keys", "store", "--pepper", "long enough a pepper"];
+    assert_says(&keys, &["--api-keys store", "--store redis://"]);
+    assert_says(&keys[..2], &["--pepper"]);
+}
+
+#[test]
 fn an_address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();

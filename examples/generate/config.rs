@@ -37,16 +37,16 @@ pub(crate) struct Config {
     #[arg(long, value_name = "TIER:SUBJECT", requires = "dev_key", value_parser = tier_and_subject)]
     pub(crate) print_token: Option<(String, String)>,
 
-    /// API keys to accept beside tokens, of a file that the example `api_keys` makes, under the same
-    /// pepper. It is read again when it changes.
-    #[arg(long, value_name = "FILE", requires = "pepper")]
+    /// API keys to accept beside tokens, which the example `api_keys` makes, under the same pepper: those
+    /// of a file, which is read again when it changes, or `store` for those of `--store`.
+    #[arg(long, value_name = "FILE|store", requires = "pepper")]
     pub(crate) api_keys: Option<PathBuf>,
 
     /// The tiers, in TOML. Without it: `free`, `paid` and `enterprise`.
     #[arg(long, value_name = "FILE")]
     pub(crate) tiers: Option<PathBuf>,
 
-    /// Where limits are kept: `memory`, or a `redis://` URL for several servers together.
+    /// Where limits, and API keys, are kept: `memory`, or a `redis://` URL for several servers together.
     #[arg(long, value_name = "memory|redis://…", default_value = "memory", value_parser = store)]
     pub(crate) store: String,
 

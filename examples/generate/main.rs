@@ -71,7 +71,8 @@ async fn run(config: &Config) -> Result<(), BoxError> {
     let stores = stack::stores(config).await?;
     let engine = Engine::start(config.tokens_per_second);
     let app = api::router(engine.clone(), metrics.clone());
-    let app = stack::guarded(app, config, &stores, tokens)?;
+    let keys = stack::api_keys(config, &stores)?;
+    let app = stack::guarded(app, config, &stores, tokens, keys.clone())?;
 
     let upkeep = tokio::spawn(keep_up(metrics));
     let bound = serve::bind(config).await?;
@@ -83,6 +84,9 @@ async fn run(config: &Config) -> Result<(), BoxError> {
 
     upkeep.abort();
     tokio::time::timeout(FLUSH, stores.limiter().flush()).await??;
+    if let Some(keys) = keys {
+        tokio::time::timeout(FLUSH, keys.flush()).await??;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use axum::Router;
 use palisade::{
     BoxError, Routes, Secret, Stack,
-    jwt::{ApiKeyFile, ApiKeys, Issuer, JwtAuthLayer, KeySet, ResourceServer},
+    jwt::{ApiKeyFile, ApiKeyStore, ApiKeys, Issuer, JwtAuthLayer, KeySet, ResourceServer},
     peer_cert::{PeerCertLayer, PeerRule},
     prompt_guard::{Action, InjectionRules, PersonalData, PromptGuardLayer, Secrets},
     rate_limit::{Tier, TieredRateLimitLayer},
@@ -20,10 +20,11 @@ pub(crate) fn guarded(
     config: &Config,
     stores: &Stores,
     tokens: ResourceServer,
+    keys: Option<ApiKeys>,
 ) -> Result<Router, BoxError> {
     let routes = Routes::guard_all().exempt("/healthz").exempt("/metrics");
 
-    let jwt = match api_keys(config)? {
+    let jwt = match keys {
         Some(keys) => JwtAuthLayer::builder(keys.or(tokens)),
         None => JwtAuthLayer::builder(tokens),
     };
@@ -57,7 +58,7 @@ pub(crate) fn guarded(
     Ok(app.layer(stack.peer_cert(peers.build()?)))
 }
 
-/// Where limits are kept.
+/// Where limits and keys are kept.
 pub(crate) async fn stores(config: &Config) -> Result<Stores, BoxError> {
     if config.store == "memory" {
         return Ok(Stores::in_memory());
@@ -93,9 +94,16 @@ pub(crate) fn tokens(
     Ok(ResourceServer::builder().issuer(issuer.audience(&config.audience)).build()?)
 }
 
-fn api_keys(config: &Config) -> Result<Option<ApiKeys>, BoxError> {
+/// The API keys of the store, or of a file.
+pub(crate) fn api_keys(config: &Config, stores: &Stores) -> Result<Option<ApiKeys>, BoxError> {
     let (Some(file), Some(pepper)) = (&config.api_keys, &config.pepper) else { return Ok(None) };
     let pepper = Secret::new(pepper.clone().into_bytes());
+    if file.as_os_str() == "store" {
+        if config.store == "memory" {
+            return Err("--api-keys store needs --store redis://…".into());
+        }
+        return Ok(Some(ApiKeyStore::new(stores, &pepper)?.open()));
+    }
     Ok(Some(ApiKeyFile::new(file, &pepper)?.open()?))
 }
 

@@ -127,10 +127,11 @@
 //!
 //! # API keys
 //! Every client of an OpenAI-compatible server sends a key as its bearer. [`ApiKeyFile`] makes such keys,
-//! `sk-pal-…`, and keeps their keyed hashes in a file; [`ApiKeys`] accepts them, alone
-//! (`JwtAuthLayer::builder(keys)`) or beside tokens (`JwtAuthLayer::builder(keys.or(server))`), told apart by
-//! their prefix alone. They give the same identity as tokens: subject, tier, scopes, end. A change of the file
-//! counts within about a second.
+//! `sk-pal-…`, and keeps their keyed hashes in a file; [`ApiKeyStore`] does so in the store, where many servers share
+//! them. [`ApiKeys`] accepts either's, alone (`JwtAuthLayer::builder(keys)`) or beside tokens
+//! (`JwtAuthLayer::builder(keys.or(server))`), told apart by their prefix alone. They give the same identity as
+//! tokens: subject, tier, scopes, end. A change of the file counts within about a second, one in the store within
+//! 10: as long as that a server takes the store's last answer, so that a key in use costs no round trip.
 //!
 //! # Revocation
 //! [`Revocations`] ends tokens and keys before their time: one by issuer and id, or all of a subject that were
@@ -226,8 +227,8 @@ pub use self::{
     algorithm::Algorithm,
     any_of::AnyOf,
     api_key::{
-        ApiKeyError, ApiKeyFile, ApiKeyRecord, ApiKeyState, ApiKeyUse, ApiKeys, IssuedApiKey,
-        NewApiKey,
+        ApiKeyError, ApiKeyFile, ApiKeyListing, ApiKeyRecord, ApiKeyState, ApiKeyStore, ApiKeyUse,
+        ApiKeys, IssuedApiKey, ListedApiKey, NewApiKey,
     },
     claims::AccessTokenProfile,
     confirmation::{CertificateHolder, Confirmation},

@@ -83,6 +83,13 @@ impl<V: Clone> Replica<V> {
         set.iter().find(|answer| answer.key == key).map(|answer| answer.value.clone())
     }
 
+    /// Forgets an answer, unless it is to a later question.
+    pub(crate) fn remove(&self, key: Key, asked_at: Duration) {
+        if let Some(mut set) = self.set(&key) {
+            set.retain(|answer| answer.key != key || answer.asked_at > asked_at);
+        }
+    }
+
     fn set(&self, key: &Key) -> Option<MutexGuard<'_, Vec<Answer<V>>>> {
         let (low, _) = key.as_bytes().split_first_chunk()?;
         let index = u64::from_le_bytes(*low).checked_rem(self.sets.len() as u64)?;
@@ -128,6 +135,16 @@ mod tests {
         replica.put(key(1), Some(1), SECOND * 3);
         replica.put(key(1), None, SECOND * 2);
         assert_eq!(replica.get(key(1), SECOND * 3, SECOND), Standing::Fresh(Some(1)));
+    }
+
+    #[test]
+    fn what_is_removed_is_asked_for_again_unless_it_is_newer() {
+        let replica = Replica::new(8);
+        replica.put(key(1), Some(1), SECOND * 3);
+        replica.remove(key(1), SECOND * 2);
+        assert_eq!(replica.last(key(1)), Some(Some(1)));
+        replica.remove(key(1), SECOND * 3);
+        assert_eq!(replica.last(key(1)), None);
     }
 
     #[test]

@@ -90,6 +90,23 @@ impl fmt::Debug for Form {
     }
 }
 
+impl KeyHash {
+    /// The key's name: made of its hash, so that either leads to the same record, and as little of a secret.
+    /// 71 bits of it: among a million keys, two have one name once in billions.
+    pub(crate) fn id(&self) -> [u8; ID_DIGITS] {
+        let (halves, _) = self.0.as_chunks::<8>();
+        let mut digits = [0; ID_DIGITS];
+        for (half, digits) in halves.iter().zip(digits.chunks_mut(ID_DIGITS / 2)) {
+            let mut rest = u64::from_le_bytes(*half);
+            for place in digits {
+                *place = digit(rest);
+                rest /= BASE;
+            }
+        }
+        digits
+    }
+}
+
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyHash(..)")
@@ -112,13 +129,6 @@ impl From<KeyHash> for String {
     }
 }
 
-/// A name for a key, which is no secret.
-pub(crate) fn random_id() -> Result<String, getrandom::Error> {
-    let mut id = String::with_capacity(ID_DIGITS);
-    push_random(&mut id, ID_DIGITS)?;
-    Ok(id)
-}
-
 /// Adds digits, each as likely as all others: bytes past the last multiple of 62 are thrown away.
 fn push_random(out: &mut String, count: usize) -> Result<(), getrandom::Error> {
     let mut left = count;
@@ -126,7 +136,7 @@ fn push_random(out: &mut String, count: usize) -> Result<(), getrandom::Error> {
         let mut bytes = Zeroizing::new([0; 64]);
         getrandom::fill(&mut *bytes)?;
         for byte in bytes.iter().filter(|byte| **byte < 248).take(left) {
-            out.push(char::from(digit(u32::from(*byte))));
+            out.push(char::from(digit(u64::from(*byte))));
             left -= 1;
         }
     }
@@ -136,7 +146,7 @@ fn push_random(out: &mut String, count: usize) -> Result<(), getrandom::Error> {
 /// CRC-32 in six digits: a mistyped key is told without asking anybody, and scanners that look for
 /// leaked keys can tell one from any other text. Protects nothing.
 fn check_digits(text: &str) -> [u8; CHECK_DIGITS] {
-    let mut rest = crc32(text.as_bytes());
+    let mut rest = u64::from(crc32(text.as_bytes()));
     let mut digits = [0; CHECK_DIGITS];
     for place in digits.iter_mut().rev() {
         *place = digit(rest);
@@ -146,7 +156,7 @@ fn check_digits(text: &str) -> [u8; CHECK_DIGITS] {
 }
 
 /// The digit of `value` modulo 62.
-fn digit(value: u32) -> u8 {
+fn digit(value: u64) -> u8 {
     const DIGITS: &[u8; BASE as usize] =
         b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     DIGITS.get((value % BASE) as usize).copied().unwrap_or_default()
@@ -183,10 +193,11 @@ const CRC_TABLE: [u32; 256] = {
 const DEFAULT_PREFIX: &str = "sk-pal-";
 const MAX_PREFIX: usize = 32;
 const MIN_PEPPER: usize = 16;
-const BASE: u32 = 62;
+const BASE: u64 = 62;
 /// 43 digits of base62 are 256 bits.
 const RANDOM_DIGITS: usize = 43;
 const CHECK_DIGITS: usize = 6;
+/// Those of an id come from two halves.
 const ID_DIGITS: usize = 12;
 
 #[cfg(test)]

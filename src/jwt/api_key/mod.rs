@@ -1,39 +1,32 @@
 //! API keys: opaque credentials of this server's own, for clients that know nothing else.
 //!
-//! A key is a prefix, 256 random bits and a checksum: `sk-pal-…`. A file keeps, under a pepper, its
-//! HMAC-SHA-256 alone. See [`ApiKeyFile`] for making them, [`ApiKeys`] for accepting them.
+//! A key is a prefix, 256 random bits and a checksum: `sk-pal-…`. A file or the shared store keeps, under a
+//! pepper, its HMAC-SHA-256 alone. See [`ApiKeyFile`] and [`ApiKeyStore`] for making them, [`ApiKeys`] for
+//! accepting them.
 
+mod error;
 mod file;
 mod form;
+mod issue;
 mod record;
+mod store;
 mod usage;
 
-use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError, RwLock, TryLockError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 pub use self::{
-    file::{ApiKeyError, ApiKeyFile, IssuedApiKey},
+    error::ApiKeyError,
+    file::ApiKeyFile,
+    issue::IssuedApiKey,
     record::{ApiKeyRecord, ApiKeyState, NewApiKey},
+    store::{ApiKeyListing, ApiKeyStore, ListedApiKey},
     usage::ApiKeyUse,
 };
-use self::{
-    form::{Form, KeyHash},
-    record::Records,
-    usage::Uses,
-};
+use self::{file::Watched, form::Form, store::Served, usage::Uses};
 use super::{AnyOf, AuthError, AuthErrorKind, Presented, TokenVerifier};
-use crate::{BuildError, clock::Clock, future::ReadyOr, identity::UserIdentity, observe, runtime};
+use crate::{future::ReadyOr, identity::UserIdentity, store::StoreError};
 
-/// The API keys of a file, which is read again when it changes. Cheap to clone.
+/// The API keys of a file or of the shared store. Cheap to clone.
 ///
 /// A key gives the same identity as a token: issuer and subject as in its record, its id as the token's
 /// id, its scopes, its end, and the claims `tier` and `iat`.
@@ -58,36 +51,25 @@ use crate::{BuildError, clock::Clock, future::ReadyOr, identity::UserIdentity, o
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # When the file changes
-/// At most once a second a request looks at the file's date, size and place; if they changed, it and
-/// those after it wait until the new records are read. A file that can't be read, or is no list of keys,
-/// changes nothing: the old records stay, an error is logged, and
-/// `palisade_api_key_reads_total{outcome="failed"}` and [`failed_reads`](Self::failed_reads) count it.
+/// # When keys change
+/// Those of a **file**: at most once a second a request looks at the file's date, size and place; if they
+/// changed, it and those after it wait until the new records are read. A file that can't be read, or is no
+/// list of keys, changes nothing: the old records stay, and an error is logged.
+///
+/// Those of the **store**: in the process that changes one through its [`ApiKeyStore`] at once, in others within
+/// the [staleness](ApiKeyStore::with_staleness), 10 seconds by default. The store's last answers count so long;
+/// one that is half as old is renewed in the background, so that a key in use costs no round trip. When the
+/// store does not answer and no such answer is there, a key is refused with 503.
+///
+/// `palisade_api_key_reads_total{outcome="read"|"failed"}` counts how often the file was read or the store asked,
+/// and [`failed_reads`](Self::failed_reads) how often in vain.
 #[derive(Clone, Debug)]
-pub struct ApiKeys(Arc<Inner>);
+pub struct ApiKeys(Source);
 
-#[derive(Debug)]
-struct Inner {
-    path: PathBuf,
-    form: Form,
-    clock: Arc<dyn Clock>,
-    known: RwLock<Known>,
-    /// The file as it was when it was last read.
-    seen: Mutex<Option<Stamp>>,
-    /// When to look at the file next, in milliseconds of the monotonic clock.
-    next_look: AtomicU64,
-    /// The file has changed and is not read yet.
-    changed: AtomicBool,
-    failed_reads: AtomicU64,
-}
-
-type Known = HashMap<KeyHash, Entry>;
-
-#[derive(Debug)]
-struct Entry {
-    record: ApiKeyRecord,
-    user: Arc<UserIdentity>,
-    uses: Arc<Uses>,
+#[derive(Clone, Debug)]
+enum Source {
+    File(Arc<Watched>),
+    Store(Arc<Served>),
 }
 
 impl ApiKeys {
@@ -98,193 +80,99 @@ impl ApiKeys {
         AnyOf::new(self, Box::new(other))
     }
 
-    /// How often each key was used since this process began, and when last.
+    /// How often this process accepted each key since it began, and when last. Of the store's keys, those
+    /// that it remembers.
     #[must_use]
     pub fn uses(&self) -> Vec<ApiKeyUse> {
-        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.values().map(|entry| entry.uses.told(&entry.record.id)).collect()
+        match &self.0 {
+            Source::File(keys) => keys.uses(),
+            Source::Store(keys) => keys.uses(),
+        }
     }
 
-    /// How often the file had changed and could not be used.
+    /// How often the file had changed and could not be used, or the store was asked in vain.
     #[must_use]
     pub fn failed_reads(&self) -> u64 {
-        self.0.failed_reads.load(Ordering::Relaxed)
+        match &self.0 {
+            Source::File(keys) => keys.failed_reads(),
+            Source::Store(keys) => keys.failed_reads(),
+        }
+    }
+
+    /// Writes the uses of the store's keys that are not yet written to the store: before a shutdown. Else they
+    /// are written about once a minute.
+    ///
+    /// # Errors
+    /// When the store can't be asked. The uses are still to be written then.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            Source::File(_) => Ok(()),
+            Source::Store(keys) => keys.flush().await,
+        }
     }
 
     pub(super) fn claims(&self, token: &str) -> bool {
-        self.0.form.claims(token)
+        self.form().claims(token)
     }
 
-    fn open(path: PathBuf, form: Form, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
-        let (stamp, records) = read(&path);
-        let records = match records {
-            Ok(records) => records,
-            Err(source) => return Err(BuildError::File { path, source: source.into() }),
-        };
-        let next_look = AtomicU64::new(milliseconds(clock.monotonic()) + LOOK_EVERY);
-        Ok(Self(Arc::new(Inner {
-            path,
-            form,
-            clock,
-            known: RwLock::new(known(records, &Known::new())),
-            seen: Mutex::new(stamp),
-            next_look,
-            changed: AtomicBool::new(false),
-            failed_reads: AtomicU64::new(0),
-        })))
+    fn form(&self) -> &Form {
+        match &self.0 {
+            Source::File(keys) => keys.form(),
+            Source::Store(keys) => keys.form(),
+        }
     }
 }
 
 impl TokenVerifier for ApiKeys {
-    /// Ready at once, but for a request that finds the file changed.
+    /// Ready at once, but for a request that finds the file changed, or no answer of the store new enough.
     fn verify(&self, presented: &Presented<'_>) -> ReadyOr<Result<Arc<UserIdentity>, AuthError>> {
-        let Some(hash) = self.0.form.hash(presented.token) else {
-            return ReadyOr::ready(Err(MALFORMED));
-        };
-        if !self.0.is_outdated() {
-            return ReadyOr::ready(self.0.find(&hash));
+        match (self.form().hash(presented.token), &self.0) {
+            (None, _) => ReadyOr::ready(Err(MALFORMED)),
+            (Some(hash), Source::File(keys)) => keys.verify(hash),
+            (Some(hash), Source::Store(keys)) => keys.verify(hash),
         }
-        let inner = Arc::clone(&self.0);
-        ReadyOr::pending(async move {
-            let reader = Arc::clone(&inner);
-            match runtime::unblock(move || reader.read_again()).await {
-                Some(()) => inner.find(&hash),
-                None => Err(AuthError::unavailable()),
-            }
-        })
     }
 
-    /// A key that is known costs a lookup, as a token that is remembered does.
+    /// A key that is known costs a lookup, as a token that is remembered does, and is no guess.
     fn remembers(&self, presented: &Presented<'_>) -> bool {
-        let hash = self.0.form.hash(presented.token);
-        hash.is_some_and(|hash| self.0.holds(&hash))
+        self.form().hash(presented.token).is_some_and(|hash| match &self.0 {
+            Source::File(keys) => keys.holds(&hash),
+            Source::Store(keys) => keys.holds(&hash),
+        })
     }
 }
 
-impl Inner {
-    /// The hash is keyed, so that how long the comparison of two takes tells nothing of a key.
-    fn find(&self, hash: &KeyHash) -> Result<Arc<UserIdentity>, AuthError> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = known.get(hash).ok_or(UNKNOWN)?;
-        let now = self.clock.unix();
-        match entry.record.state(now) {
+type Verdict = Result<Arc<UserIdentity>, AuthError>;
+
+/// A key that is known.
+#[derive(Debug)]
+struct Entry {
+    record: ApiKeyRecord,
+    user: Arc<UserIdentity>,
+    uses: Arc<Uses>,
+}
+
+impl Entry {
+    fn new(record: ApiKeyRecord, uses: Arc<Uses>) -> Self {
+        Self { user: record.user(), record, uses }
+    }
+
+    /// Whether it counts, and one use more if it does.
+    fn verdict(&self, now: Duration) -> Verdict {
+        match self.record.state(now) {
             ApiKeyState::Active => {
-                entry.uses.count(now);
-                Ok(Arc::clone(&entry.user))
+                self.uses.count(now);
+                Ok(Arc::clone(&self.user))
             }
             ApiKeyState::Expired => Err(EXPIRED),
             ApiKeyState::Revoked => Err(REVOKED),
         }
     }
 
-    fn holds(&self, hash: &KeyHash) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).contains_key(hash)
-    }
-
-    /// Whether the file is known to have changed since it was read. Looks only once in a while.
-    fn is_outdated(&self) -> bool {
-        let now = milliseconds(self.clock.monotonic());
-        let due = self.next_look.load(Ordering::Relaxed);
-        let look = now >= due
-            && self
-                .next_look
-                .compare_exchange(due, now + LOOK_EVERY, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        if look {
-            let changed = match self.seen.try_lock() {
-                Ok(seen) => *seen != Stamp::at(&self.path),
-                Err(TryLockError::Poisoned(_)) => true,
-                // It is being read this moment.
-                Err(TryLockError::WouldBlock) => false,
-            };
-            if changed {
-                self.changed.store(true, Ordering::Release);
-            }
-        }
-        self.changed.load(Ordering::Acquire)
-    }
-
-    fn read_again(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.changed.load(Ordering::Acquire) {
-            return;
-        }
-        let (stamp, records) = read(&self.path);
-        *seen = stamp;
-        match records {
-            Ok(records) => {
-                let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-                *known = self::known(records, &known);
-                observe::count("palisade_api_key_reads_total", &[("outcome", "read")]);
-            }
-            Err(_) => {
-                self.failed_reads.fetch_add(1, Ordering::Relaxed);
-                observe::count("palisade_api_key_reads_total", &[("outcome", "failed")]);
-                observe::error("jwt", "the file of API keys can't be used: the old keys stay");
-            }
-        }
-        self.changed.store(false, Ordering::Release);
+    fn used(&self) -> ApiKeyUse {
+        self.uses.told(&self.record.id)
     }
 }
-
-/// A file as it lies there. A new file in the place of the old one has another number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    number: u64,
-}
-
-impl Stamp {
-    /// `None` when there is no file.
-    fn at(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
-    }
-
-    fn of(metadata: &fs::Metadata) -> Self {
-        #[cfg(unix)]
-        let number = std::os::unix::fs::MetadataExt::ino(metadata);
-        #[cfg(not(unix))]
-        let number = 0;
-        Self { modified: metadata.modified().ok(), length: metadata.len(), number }
-    }
-}
-
-/// The file's records, and the stamp of the very file that they were read from.
-fn read(path: &Path) -> (Option<Stamp>, Result<Records, String>) {
-    let opened = || {
-        let file = File::open(path)?;
-        let stamp = Stamp::of(&file.metadata()?);
-        Ok::<_, io::Error>((file, stamp))
-    };
-    let (mut file, stamp) = match opened() {
-        Ok((file, stamp)) => (file, stamp),
-        Err(error) => return (None, Err(error.to_string())),
-    };
-    let mut text = Vec::new();
-    let records = match file.read_to_end(&mut text) {
-        Ok(_) => Records::parse(&text),
-        Err(error) => Err(error.to_string()),
-    };
-    (Some(stamp), records)
-}
-
-/// The records by hash. Uses that were counted go on counting.
-fn known(records: Records, before: &Known) -> Known {
-    let entry = |record: ApiKeyRecord| {
-        let uses = before.get(&record.hash).map(|entry| Arc::clone(&entry.uses));
-        let entry = Entry { user: record.user(), uses: uses.unwrap_or_default(), record };
-        (entry.record.hash, entry)
-    };
-    records.keys.into_iter().map(entry).collect()
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// In milliseconds.
-const LOOK_EVERY: u64 = 1000;
 
 const MALFORMED: AuthError = refusal("The API key is malformed.");
 const UNKNOWN: AuthError = refusal("The API key is not known.");

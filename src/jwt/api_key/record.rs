@@ -2,11 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::form::KeyHash;
-use crate::identity::UserIdentity;
+use super::{ApiKeyError, form::KeyHash};
+use crate::{identity::UserIdentity, store::StoreError};
 
 /// What is known of a key. The key itself is not among it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +66,57 @@ impl ApiKeyRecord {
         } else {
             ApiKeyState::Active
         }
+    }
+
+    /// As the store keeps it.
+    pub(super) fn to_bytes(&self) -> Result<Bytes, StoreError> {
+        serde_json::to_vec(self).map(Bytes::from).map_err(StoreError::permanent)
+    }
+
+    /// Reads what the store keeps. Errors say nothing of it.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, StoreError> {
+        let record = serde_json::from_slice(bytes).ok();
+        let record = record.filter(|record: &Self| record.check().is_ok());
+        record.ok_or_else(|| StoreError::permanent("an API key's record can't be read"))
+    }
+
+    /// Ends it for good.
+    pub(super) fn revoke(&mut self, now: Duration) {
+        self.revoked_at.get_or_insert(now.as_secs());
+    }
+
+    /// Ends it then, unless it ends before.
+    pub(super) fn end_by(&mut self, end: Duration) {
+        let end = end.as_secs();
+        self.expires_at = Some(self.expires_at.map_or(end, |before| before.min(end)));
+    }
+
+    /// A key like it, for as long as it was made for.
+    pub(super) fn heir(&self) -> Result<NewApiKey, ApiKeyError> {
+        if self.revoked_at.is_some() {
+            return Err(ApiKeyError::Revoked);
+        }
+        Ok(NewApiKey {
+            issuer: self.issuer.clone(),
+            subject: self.subject.clone(),
+            tier: self.tier.clone(),
+            scopes: self.scopes.clone(),
+            lifetime: self.lifetime.map(Duration::from_secs),
+            note: self.note.clone(),
+        })
+    }
+
+    /// Says what keeps it from being read, or listed a line each.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let texts = [&self.id, &self.issuer, &self.subject];
+        if texts.iter().any(|text| text.is_empty()) {
+            return Err("lacks an id, an issuer or a subject");
+        }
+        let shown = texts.into_iter().chain(&self.tier).chain(&self.scopes).chain(&self.note);
+        if shown.flat_map(|text| text.chars()).any(char::is_control) {
+            return Err("has control characters in its texts");
+        }
+        Ok(())
     }
 
     /// The caller whose key it is.
@@ -129,10 +181,10 @@ impl NewApiKey {
         self
     }
 
-    /// A record of it, under this name and hash.
-    pub(super) fn record(self, id: String, hash: KeyHash, now: Duration) -> ApiKeyRecord {
+    /// A record of it, under this hash.
+    pub(super) fn record(self, hash: KeyHash, now: Duration) -> ApiKeyRecord {
         ApiKeyRecord {
-            id,
+            id: hash.id().map(char::from).iter().collect(),
             hash,
             issuer: self.issuer,
             subject: self.subject,
@@ -173,14 +225,7 @@ impl Records {
         let mut ids = HashSet::new();
         let mut hashes = HashSet::new();
         for (index, key) in self.keys.iter().enumerate() {
-            let texts = [&key.id, &key.issuer, &key.subject];
-            if texts.iter().any(|text| text.is_empty()) {
-                return Err(format!("the key at {index} lacks an id, an issuer or a subject"));
-            }
-            let shown = texts.into_iter().chain(&key.tier).chain(&key.scopes).chain(&key.note);
-            if shown.flat_map(|text| text.chars()).any(char::is_control) {
-                return Err(format!("the key at {index} has control characters in its texts"));
-            }
+            key.check().map_err(|reason| format!("the key at {index} {reason}"))?;
             if !ids.insert(&key.id) || !hashes.insert(key.hash) {
                 return Err(format!("the key at {index} is there twice"));
             }

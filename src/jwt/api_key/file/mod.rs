@@ -1,5 +1,7 @@
 //! The file of keys, and how it is changed: whole, by one at a time.
 
+mod watched;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write as _},
@@ -8,9 +10,9 @@ use std::{
     time::Duration,
 };
 
+pub(super) use self::watched::Watched;
 use super::{
-    ApiKeyRecord, ApiKeys, NewApiKey,
-    form::{self, Form},
+    ApiKeyError, ApiKeyRecord, ApiKeys, IssuedApiKey, NewApiKey, Source, form::Form,
     record::Records,
 };
 use crate::{
@@ -27,50 +29,6 @@ pub struct ApiKeyFile {
     path: PathBuf,
     form: Form,
     clock: Arc<dyn Clock>,
-}
-
-/// A key just made, and its record: the only time that the key is seen.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct IssuedApiKey {
-    /// The key, to be handed to its subject.
-    pub key: Secret<String>,
-    /// What is kept of it.
-    pub record: ApiKeyRecord,
-}
-
-/// Why keys could not be read or changed. Nothing was changed then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ApiKeyError {
-    /// The file can't be read or replaced.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The file holds something else than keys, or the new record is one that could not be read again.
-    #[error("{}: {reason}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong. Holds nothing of the file.
-        reason: String,
-    },
-    /// Another change is under way, or broke off: then this file is left, and may be removed.
-    #[error("another change is under way; if there is none, remove {}", .0.display())]
-    Busy(PathBuf),
-    /// There is no key of this name.
-    #[error("there is no such key")]
-    NoSuchKey,
-    /// A key that was revoked can't be rotated: make a new one.
-    #[error("the key was revoked")]
-    Revoked,
-    /// The operating system gave no random bytes.
-    #[error("the operating system gave no random bytes")]
-    NoRandomness,
 }
 
 impl ApiKeyFile {
@@ -107,7 +65,9 @@ impl ApiKeyFile {
     /// # Errors
     /// [`BuildError`] when the file can't be read or holds anything else than keys.
     pub fn open(&self) -> Result<ApiKeys, BuildError> {
-        ApiKeys::open(self.path.clone(), self.form.clone(), Arc::clone(&self.clock))
+        let (path, clock) = (self.path.clone(), Arc::clone(&self.clock));
+        let watched = Watched::open(path, self.form.clone(), clock)?;
+        Ok(ApiKeys(Source::File(Arc::new(watched))))
     }
 
     /// Every key there is, revoked and expired ones included. None when there is no file.
@@ -123,7 +83,11 @@ impl ApiKeyFile {
     /// # Errors
     /// [`ApiKeyError`] when the file can't be changed, and for empty names or control characters.
     pub fn issue(&self, new: NewApiKey) -> Result<IssuedApiKey, ApiKeyError> {
-        self.change(|records| self.add(records, new))
+        let issued = self.form.issue(new, self.clock.unix())?;
+        self.change(|records| {
+            records.keys.push(issued.record.clone());
+            Ok(issued)
+        })
     }
 
     /// Ends a key for good. Servers know within about a second. Revoking it again changes nothing.
@@ -131,10 +95,10 @@ impl ApiKeyFile {
     /// # Errors
     /// [`ApiKeyError`] when there is no such key or the file can't be changed.
     pub fn revoke(&self, id: &str) -> Result<ApiKeyRecord, ApiKeyError> {
-        let now = self.clock.unix().as_secs();
+        let now = self.clock.unix();
         self.change(|records| {
             let record = find(records, id)?;
-            record.revoked_at.get_or_insert(now);
+            record.revoke(now);
             Ok(record.clone())
         })
     }
@@ -146,33 +110,14 @@ impl ApiKeyFile {
     /// [`ApiKeyError`] when there is no such key, when it was revoked, and when the file can't be
     /// changed.
     pub fn rotate(&self, id: &str, overlap: Duration) -> Result<IssuedApiKey, ApiKeyError> {
-        let end = self.clock.unix().saturating_add(overlap).as_secs();
+        let now = self.clock.unix();
         self.change(|records| {
             let old = find(records, id)?;
-            if old.revoked_at.is_some() {
-                return Err(ApiKeyError::Revoked);
-            }
-            let new = NewApiKey {
-                issuer: old.issuer.clone(),
-                subject: old.subject.clone(),
-                tier: old.tier.clone(),
-                scopes: old.scopes.clone(),
-                lifetime: old.lifetime.map(Duration::from_secs),
-                note: old.note.clone(),
-            };
-            old.expires_at = Some(old.expires_at.map_or(end, |before| before.min(end)));
-            self.add(records, new)
+            let heir = self.form.issue(old.heir()?, now)?;
+            old.end_by(now.saturating_add(overlap));
+            records.keys.push(heir.record.clone());
+            Ok(heir)
         })
-    }
-
-    fn add(&self, records: &mut Records, new: NewApiKey) -> Result<IssuedApiKey, ApiKeyError> {
-        let no_randomness = |_| ApiKeyError::NoRandomness;
-        let key = self.form.make().map_err(no_randomness)?;
-        let id = form::random_id().map_err(no_randomness)?;
-        let hash = self.form.hash(key.expose()).ok_or(ApiKeyError::NoRandomness)?;
-        let record = new.record(id, hash, self.clock.unix());
-        records.keys.push(record.clone());
-        Ok(IssuedApiKey { key, record })
     }
 
     /// Replaces the file by a changed one. The new one is written where nobody else can make one at the
