@@ -61,9 +61,10 @@
 //! epoch, and from seven days before it a warning in the log, once a day.
 //!
 //! # What it does not do
-//! A handshake verifies a client once: on a connection that lives on, `PeerCertLayer` looks at the certificate's validity
-//! with each request. `client_ca_pem` checks no revocation lists and knows no trust domains; a store does. Once the
-//! handshake is done, the HTTP server's own timeouts hold.
+//! A handshake verifies a client once. On a connection that lives on it is for `PeerCertLayer` to look again with each
+//! request: at the certificate's validity, and at the rest if it has the same store. `client_ca_pem` checks no
+//! revocation lists and knows no trust domains; a store does. Once the handshake is done, the HTTP server's own
+//! timeouts hold.
 
 #[cfg(feature = "axum")]
 mod axum;

@@ -2,7 +2,7 @@
 //!
 //! A [`TrustStore`] is a handle that is cheap to clone. Whoever holds one sees what it trusts at the moment: its files
 //! are read again when they change, without a restart and without dropping a connection. `TlsListener` (feature `tls`)
-//! verifies handshakes by it.
+//! verifies handshakes by it, and `PeerCertLayer` requests.
 //!
 //! ```
 //! use palisade::trust::TrustStore;

@@ -8,7 +8,6 @@ use webpki::{Error, aws_lc_rs as algorithm};
 
 /// A path from a leaf to an anchor that was verified. Nothing in it is a peer's mere word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // Each user needs a part of it.
 pub(crate) struct VerifiedPath {
     /// The SHA-256 of the public key (SubjectPublicKeyInfo, in DER) of each issuer on the path: the leaf's first, the
     /// anchor's last.

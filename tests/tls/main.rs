@@ -1,6 +1,6 @@
 //! TlsListener and PeerCertLayer, against real clients over loopback.
 #![cfg(all(feature = "tls", feature = "peer-cert", feature = "axum", feature = "test-util"))]
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::panic, clippy::unwrap_used)] // Helpers of tests.
 
 mod handshakes;
 mod openssl;
