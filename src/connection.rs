@@ -70,7 +70,7 @@ fn tonic_addr(extensions: &Extensions) -> Option<SocketAddr> {
     tcp?.remote_addr()
 }
 
-#[cfg(feature = "trust")]
+#[cfg(all(feature = "peer-cert", feature = "trust"))]
 pub(crate) use certificates::Verified;
 #[cfg(any(feature = "peer-cert", feature = "tls"))]
 use certificates::tls_peer;
