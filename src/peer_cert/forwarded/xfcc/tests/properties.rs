@@ -197,14 +197,16 @@ proptest! {
         prop_assert!(leaf(&header).is_none_or(|read| read == BILLING.leaf), "{}", header);
     }
 
+    /// All that counts of the second is still there, or nothing of it counts.
     #[test]
-    fn of_two_spliced_headers_none_makes_a_third(
+    fn two_spliced_headers_make_no_third(
         cut in any::<prop::sample::Index>(), paste in any::<prop::sample::Index>(),
     ) {
         let (one, other) = (BILLING.header(), GATEWAY.header());
         let header = format!("{}{}", &one[..cut.index(one.len())], &other[paste.index(other.len())..]);
-        let read = leaf(&header);
-        prop_assert!(read.is_none_or(|read| read == BILLING.leaf || header == other), "{}", header);
+        let is_other = header.ends_with(&other[other.find("Hash=").unwrap()..]);
+        let expected = if is_other { &GATEWAY.leaf } else { &BILLING.leaf };
+        prop_assert!(leaf(&header).is_none_or(|read| read == *expected), "{}", header);
     }
 
     #[test]
