@@ -51,6 +51,7 @@ pub mod connection;
 #[cfg(feature = "axum")]
 pub mod extract;
 pub mod future;
+pub mod gate;
 pub mod identity;
 pub mod inference;
 #[cfg(feature = "jwt")]

@@ -243,7 +243,7 @@ pub use self::{
     layer::{JwtAuthLayer, JwtAuthLayerBuilder},
     metadata::{MetadataService, ProtectedResourceMetadata},
     policy::{ClaimTest, ClaimValue, Missing, Policy},
-    require::{RequireAccess, RequireAccessBuilder, RequireAccessFuture, RequireAccessService},
+    require::{RequireAccess, RequireAccessBuilder},
     resource_server::{ResourceServer, ResourceServerBuilder},
     revocation::{Revocable, Revocations},
     service::JwtAuth,

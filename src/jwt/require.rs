@@ -1,17 +1,9 @@
 //! A policy on one route.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use http::{Request, Response};
-use pin_project_lite::pin_project;
+use http::Extensions;
 use tower_layer::Layer;
-use tower_service::Service;
 
 use super::{
     Policy,
@@ -19,9 +11,8 @@ use super::{
 };
 use crate::{
     BuildError, Rejection, RejectionKind, Routes,
-    body::ResponseBody,
+    gate::{Gate, Requirement},
     identity::{self, Identity},
-    route::{Endpoint, Route},
 };
 
 /// Lets only callers through who satisfy a [`Policy`]: a layer for single routes, inside
@@ -65,10 +56,10 @@ impl RequireAccess {
 }
 
 impl<S> Layer<S> for RequireAccess {
-    type Service = RequireAccessService<S>;
+    type Service = Gate<S>;
 
-    fn layer(&self, inner: S) -> RequireAccessService<S> {
-        RequireAccessService { inner, config: Arc::clone(&self.0) }
+    fn layer(&self, inner: S) -> Gate<S> {
+        Gate::new(inner, Arc::clone(&self.0) as _)
     }
 }
 
@@ -119,9 +110,17 @@ impl RequireAccessBuilder {
     }
 }
 
-impl Config {
-    fn admit<B>(&self, request: &Request<B>) -> Result<(), Rejection> {
-        let identity = Identity::of(request.extensions()).ok_or_else(identity::wrong_order)?;
+impl Requirement for Config {
+    fn layer(&self) -> &'static str {
+        "jwt"
+    }
+
+    fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    fn check(&self, extensions: &Extensions) -> Result<(), Rejection> {
+        let identity = Identity::of(extensions).ok_or_else(identity::wrong_order)?;
         match identity.known_user() {
             Ok(user) => {
                 let missing = self.policy.decide(user);
@@ -136,83 +135,5 @@ impl Config {
             }
             Err(rejection) => Err(rejection),
         }
-    }
-}
-
-/// The service of [`RequireAccess`].
-#[derive(Clone)]
-pub struct RequireAccessService<S> {
-    inner: S,
-    config: Arc<Config>,
-}
-
-impl<S, B, R> Service<Request<B>> for RequireAccessService<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-{
-    type Response = Response<ResponseBody<R>>;
-    type Error = S::Error;
-    type Future = RequireAccessFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> RequireAccessFuture<S::Future> {
-        if let Route::Guarded(endpoint) = self.config.routes.classify(&request)
-            && let Err(rejection) = self.config.admit(&request)
-        {
-            let (rejection, config) = (Some(rejection), Arc::clone(&self.config));
-            return RequireAccessFuture { state: State::Refused { rejection, config, endpoint } };
-        }
-        RequireAccessFuture { state: State::Inner { future: self.inner.call(request) } }
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for RequireAccessService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequireAccessService").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-pin_project! {
-    /// The answer of [`RequireAccessService`].
-    pub struct RequireAccessFuture<F> {
-        #[pin]
-        state: State<F>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F> {
-        Refused { rejection: Option<Rejection>, config: Arc<Config>, endpoint: Endpoint },
-        Inner { #[pin] future: F },
-    }
-}
-
-impl<F, R, E> Future for RequireAccessFuture<F>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-{
-    type Output = Result<Response<ResponseBody<R>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Inner { future } => {
-                future.poll(cx).map_ok(|response| response.map(ResponseBody::inner))
-            }
-            StateProj::Refused { rejection, config, endpoint } => {
-                let Some(rejection) = rejection.take() else { return Poll::Pending };
-                let format = endpoint.error_format();
-                Poll::Ready(Ok(rejection.into_response("jwt", format, &config.routes)))
-            }
-        }
-    }
-}
-
-impl<F> fmt::Debug for RequireAccessFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RequireAccessFuture(..)")
     }
 }
