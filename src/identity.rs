@@ -171,6 +171,9 @@ pub struct PeerIdentity {
     pub email_addresses: Vec<String>,
     /// The common names of the subject, as the certificate has them. Texts without a form: no name of a service.
     pub common_names: Vec<String>,
+    /// Whether the certificate has a list of names (Subject Alternative Name) beside its subject, even one
+    /// with nothing in it that is read here.
+    pub has_alternative_names: bool,
     /// SHA-256 of the certificate's DER.
     pub leaf_sha256: [u8; 32],
     /// SHA-256 of the DER of its public key (SubjectPublicKeyInfo), which outlives a renewal with the same key.

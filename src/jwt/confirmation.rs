@@ -252,6 +252,7 @@ mod tests {
             ip_addresses: Vec::new(),
             email_addresses: Vec::new(),
             common_names: Vec::new(),
+            has_alternative_names: false,
             leaf_sha256: *leaf_sha256,
             public_key_sha256: [0; 32],
             issuer_keys_sha256: Vec::new(),

@@ -37,8 +37,9 @@ pub(super) fn read(leaf: &[u8]) -> Result<PeerIdentity, Unusable> {
         return Err(Unusable("it has extensions but is not of version 3"));
     }
     let mut names = Names::default();
-    if let Some(SubjectAltName(entries)) = extension::<SubjectAltName>(tbs)? {
-        names.read(&entries)?;
+    let alternative_names = extension::<SubjectAltName>(tbs)?;
+    if let Some(SubjectAltName(entries)) = &alternative_names {
+        names.read(entries)?;
     }
     let spiffe_id = spiffe_id(&names.uris)?.map(str::to_owned);
     if spiffe_id.is_some() {
@@ -53,6 +54,7 @@ pub(super) fn read(leaf: &[u8]) -> Result<PeerIdentity, Unusable> {
         ip_addresses: names.ips,
         email_addresses: names.emails,
         common_names: common_names(tbs),
+        has_alternative_names: alternative_names.is_some(),
         leaf_sha256: Sha256::digest(leaf).into(),
         public_key_sha256: Sha256::digest(public_key).into(),
         issuer_keys_sha256: Vec::new(),

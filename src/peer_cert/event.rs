@@ -57,7 +57,7 @@ impl Display for PeerEvent<'_> {
             Some(Proxy::UnixSocket) => f.write_str(" proxy=\"unix_socket\"")?,
         }
         if let Some(rule) = self.rule {
-            write!(f, " rule=\"{}\"", Escaped(format_args!("{rule:?}")))?;
+            write!(f, " rule=\"{}\"", Escaped(rule))?;
         }
         Ok(())
     }
@@ -102,6 +102,7 @@ mod tests {
             ip_addresses: Vec::new(),
             email_addresses: Vec::new(),
             common_names: vec!["x".into()],
+            has_alternative_names: true,
             leaf_sha256: [0xab; 32],
             public_key_sha256: [0; 32],
             issuer_keys_sha256: Vec::new(),
@@ -113,11 +114,12 @@ mod tests {
             code: Some("client_not_allowed"),
             peer: Some(&peer),
             proxy: None,
-            rule: None,
+            rule: Some(&PeerRule::common_name("x\" y").unwrap()),
         };
         let expected = format!(
             "outcome=\"refused\" code=\"client_not_allowed\" dns=\"a\\\" outcome=\\\"admitted\" \
-             dns=\"b\\nc\\u{{202e}}\\\\\" cert_sha256=\"{}\"",
+             dns=\"b\\nc\\u{{202e}}\\\\\" cert_sha256=\"{}\" \
+             rule=\"cn:x\\\" y\"",
             "ab".repeat(32)
         );
         assert_eq!(event.to_string(), expected);

@@ -133,6 +133,7 @@
 mod anchors;
 mod certificate;
 mod dns;
+mod email;
 mod event;
 mod find;
 mod forwarded;

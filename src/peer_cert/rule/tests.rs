@@ -1,4 +1,8 @@
+mod other_names;
+mod pins;
+
 use super::*;
+use crate::identity::PeerIdentity;
 
 fn spiffe(id: &str) -> PeerIdentity {
     PeerIdentity { spiffe_id: Some(id.to_owned()), ..dns(&[]) }
@@ -11,12 +15,19 @@ fn dns(names: &[&str]) -> PeerIdentity {
         ip_addresses: vec!["10.0.0.1".parse().unwrap()],
         email_addresses: Vec::new(),
         common_names: Vec::new(),
+        has_alternative_names: true,
         leaf_sha256: [7; 32],
         public_key_sha256: [8; 32],
         issuer_keys_sha256: Vec::new(),
         not_before: 0,
         not_after: 1,
     }
+}
+
+fn peer(change: impl FnOnce(&mut PeerIdentity)) -> PeerIdentity {
+    let mut peer = dns(&[]);
+    change(&mut peer);
+    peer
 }
 
 #[test]
@@ -159,22 +170,21 @@ fn attack_18_a_rules_dns_name_folds_case_and_is_no_address() {
     }
 }
 
-#[test]
-fn attack_22_a_pin_has_32_bytes_exactly() {
-    let hex = "07".repeat(32);
-    let colons = ["07"; 32].join(":");
-    for good in [&hex, &colons] {
-        assert!(PeerRule::sha256(good).unwrap().matches(&dns(&[])), "{good}");
-    }
-    assert!(!PeerRule::sha256_bytes([8; 32]).matches(&dns(&[])));
-    assert_eq!(PeerRule::sha256(&"aB".repeat(32)).unwrap(), PeerRule::sha256_bytes([0xAB; 32]));
-    let sha1 = "07".repeat(20);
-    let odd = format!("{}0", "07".repeat(31));
-    let spaced = format!("{} ", "07".repeat(32));
-    let signed = format!("+7{}", "07".repeat(31));
-    let long = "07".repeat(33);
-    let loose = format!("0:7:{}", ["07"; 31].join(":"));
-    for bad in ["", &sha1, &odd, &spaced, &signed, &long, &loose, &"zz".repeat(32)] {
-        assert!(PeerRule::sha256(bad).is_err(), "{bad}");
+proptest::proptest! {
+    /// Against the plain reading: as many segments, each one equal or under a `*`.
+    #[test]
+    fn a_glob_is_held_against_each_segment(
+        pattern in proptest::collection::vec("[ab*]", 1..5),
+        path in proptest::collection::vec("[ab]", 1..5),
+        same_domain: bool,
+    ) {
+        let domain = if same_domain { "prod.example" } else { "test.example" };
+        let rule = format!("spiffe://prod.example/{}", pattern.join("/"));
+        let id = format!("spiffe://{domain}/{}", path.join("/"));
+        let mut fits = same_domain && pattern.len() == path.len();
+        for (expected, segment) in pattern.iter().zip(&path) {
+            fits &= expected == "*" || expected == segment;
+        }
+        proptest::prop_assert_eq!(PeerRule::spiffe_glob(&rule).unwrap().matches(&spiffe(&id)), fits);
     }
 }
