@@ -21,6 +21,8 @@ pub struct Identity {
     peer: Option<Arc<PeerIdentity>>,
     proxy: Option<Proxy>,
     carries: Option<Arc<[String]>>,
+    /// `PeerCertLayer` was passed without a peer that may pass, as in its dry run.
+    stranger: bool,
     user: Option<Arc<UserIdentity>>,
     tier: Option<Arc<str>>,
     /// `JwtAuthLayer` was passed without a token, as it may be told to allow.
@@ -119,6 +121,7 @@ impl Identity {
         proxy: Option<Proxy>,
         carries: Option<Arc<[String]>>,
     ) {
+        self.stranger = peer.is_none();
         (self.peer, self.proxy, self.carries) = (peer, proxy, carries);
     }
 
@@ -129,6 +132,14 @@ impl Identity {
 
     pub(crate) fn set_tier(&mut self, tier: Option<Arc<str>>) {
         self.tier = tier;
+    }
+
+    /// The peer, for a layer that can do nothing without: a stack in which nobody was asked is a refusal.
+    pub(crate) fn known_peer(&self) -> Result<Option<&PeerIdentity>, Rejection> {
+        match self.peer() {
+            None if !self.stranger => Err(wrong_order()),
+            peer => Ok(peer),
+        }
     }
 
     /// The caller, for a layer that can do nothing without: nobody is a refusal, and so is a stack in which nobody was

@@ -140,7 +140,9 @@ mod forwarded;
 mod future;
 mod layer;
 mod refusal;
+mod require;
 mod rule;
+mod rules;
 mod service;
 mod spiffe;
 #[cfg(test)]
@@ -154,6 +156,8 @@ pub use self::{
     forwarded::{Forwarded, ProxyTrust},
     future::PeerCertFuture,
     layer::{PeerCertLayer, PeerCertLayerBuilder},
+    require::{RequirePeer, RequirePeerBuilder},
     rule::PeerRule,
+    rules::PeerRules,
     service::PeerCert,
 };

@@ -20,8 +20,8 @@ use palisade::{
     body::RequestBody,
     connection::TlsPeer,
     inference::Segment,
-    jwt::JwtAuthLayer,
-    peer_cert::PeerCertLayer,
+    jwt::{ClaimTest, JwtAuthLayer, Policy, RequireAccess},
+    peer_cert::{PeerCertLayer, RequirePeer},
     prompt_guard::{Action, Category, Detector, Finding, PromptGuardLayer, Unseen, Views},
     rate_limit::TieredRateLimitLayer,
 };
@@ -318,6 +318,37 @@ mod axum_router {
     }
 
     #[tokio::test]
+    async fn more_is_asked_of_peer_and_user_on_one_route() {
+        let rig = Rig::new();
+        let app = |peer: &str, tier: &str| {
+            let policy = Policy::claim("tier", ClaimTest::equals(tier));
+            Router::new()
+                .route("/generate", post(generate))
+                .route_layer(RequirePeer::builder().allow(peer.parse().unwrap()).build().unwrap())
+                .route_layer(RequireAccess::builder(policy).build().unwrap())
+                .route("/plain", post(generate))
+                .layer(rig.stack())
+        };
+        let asked = async |app: &Router, path: &str| {
+            let mut request = rig.request(axum::body::Body::from(GOOD));
+            *request.uri_mut() = path.parse().unwrap();
+            ask(app, request).await
+        };
+        let both = app("trust-domain:prod.example", "free");
+        assert_eq!(asked(&both, "/generate").await.0, StatusCode::OK);
+        let wrong_peer = app("spiffe://prod.example/ns/ops/sa/*", "free");
+        let (status, text) = asked(&wrong_peer, "/generate").await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(text.contains("This client may not use this service."), "{text}");
+        assert_eq!(asked(&wrong_peer, "/plain").await.0, StatusCode::OK);
+        let wrong_user = app("trust-domain:prod.example", "paid");
+        let (status, text) = asked(&wrong_user, "/generate").await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(text.contains("role or claim"), "{text}");
+        assert_eq!(rig.ledger.out(), 0);
+    }
+
+    #[tokio::test]
     async fn nested_at_a_prefix() {
         let rig = Rig::new();
         async fn under(Path(_): Path<String>, i: Identity, m: UsageMeter, b: Bytes) -> String {
@@ -476,6 +507,32 @@ mod tonic_server {
     }
 
     #[tokio::test]
+    async fn one_service_for_some_peers() {
+        let rig = Rig::new();
+        for (rule, expected) in [
+            ("trust-domain:prod.example", Ok(1)),
+            ("trust-domain:test.example", Err(Code::PermissionDenied)),
+        ] {
+            let some = RequirePeer::builder().allow(rule.parse().unwrap()).build().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let layers = ServiceBuilder::new()
+                .layer(rig.connected())
+                .layer(rig.credentials.peer_cert())
+                .into_inner();
+            let server = tonic::transport::Server::builder()
+                .layer(layers)
+                .add_service(some.named_layer(healthy().await))
+                .serve_with_incoming(TcpIncoming::from(listener));
+            let server = tokio::spawn(server);
+            let answer = client(addr, None).await.check(check()).await;
+            let answer = answer.map(|answer| answer.into_inner().status);
+            assert_eq!(answer.map_err(|status| status.code()), expected, "{rule}");
+            server.abort();
+        }
+    }
+
+    #[tokio::test]
     async fn what_the_guard_can_not_read_it_refuses_unless_told() {
         let rig = Rig::new();
         let strict = PromptGuardLayer::builder().build().unwrap();
@@ -539,8 +596,10 @@ async fn boxed_and_not_sync_with_one_concrete_body() {
     });
     // `BoxCloneService` is Clone and Send, not Sync.
     let inner = BoxCloneService::new(echo);
+    let operators = RequirePeer::builder().allow("trust-domain:prod.example".parse().unwrap());
     let service = ServiceBuilder::new()
         .layer(rig.stack())
+        .layer(operators.build().unwrap())
         .map_request(|request: Request<RequestBody<_>>| request.map(axum::body::Body::new))
         .service(inner);
     let boxed: BoxCloneService<Request<axum::body::Body>, Response<axum::body::Body>, BoxError> =
