@@ -39,6 +39,11 @@ fn a_key_set_that_is_none_is_named() {
     assert_says(&["--jwks", "/nowhere/jwks"], &["/nowhere/jwks", "No such file"]);
     // An issuer that can't be reached is waited for; one that anybody could pose as is not.
     assert_says(&["--jwks", "http://idp.example/jwks"], &["https"]);
+    assert_says(&["--issuer", "http://127.0.0.1:9"], &["issuer", "https"]);
+    assert_says(
+        &["--issuer", "http://idp.example", "--insecure-http-loopback"],
+        &["issuer", "https"],
+    );
 }
 
 #[test]

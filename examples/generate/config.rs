@@ -14,9 +14,11 @@ pub(crate) struct Config {
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub(crate) addr: SocketAddr,
 
-    /// Who issues the tokens that are believed: their `iss`.
-    #[arg(long, default_value = "https://issuer.example")]
-    pub(crate) issuer: String,
+    /// Who issues the tokens that are believed: their `iss`. Its metadata say where its keys are (OpenID
+    /// Connect Discovery, RFC 8414), unless `--jwks` or `--dev-key` gives them. Without it, this server
+    /// signs tokens of its own, as https://issuer.example.
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
 
     /// Whom the tokens must be meant for: their `aud`.
     #[arg(long, default_value = "https://generate.example")]
@@ -26,6 +28,15 @@ pub(crate) struct Config {
     /// this machine `http://`). With it, no key is made here.
     #[arg(long, value_name = "FILE-or-URL", conflicts_with = "dev_key")]
     pub(crate) jwks: Option<String>,
+
+    /// Finds an issuer's keys over `http://` too, on this machine alone. Whoever else listens here may
+    /// then choose the keys.
+    #[arg(long, requires = "issuer")]
+    pub(crate) insecure_http_loopback: bool,
+
+    /// A scope that tokens must grant. May be given several times.
+    #[arg(long, value_name = "SCOPE")]
+    pub(crate) require_scope: Vec<String>,
 
     /// A signing key for development: a file, made when it is missing. Without it and without
     /// `--jwks` the key is forgotten when the server ends.
@@ -80,9 +91,21 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    pub(crate) fn issuer(&self) -> &str {
+        self.issuer.as_deref().unwrap_or("https://issuer.example")
+    }
+
+    /// Whether the issuer is another, whose metadata say where its keys are.
+    pub(crate) fn discovers_keys(&self) -> bool {
+        self.issuer.is_some() && self.jwks.is_none() && self.dev_key.is_none()
+    }
+
     /// Whether anybody can call without more than a token of the default tiers.
     pub(crate) fn is_plain(&self) -> bool {
-        self.jwks.is_none() && self.tiers.is_none() && self.tls_cert.is_none()
+        self.jwks.is_none()
+            && self.tiers.is_none()
+            && self.tls_cert.is_none()
+            && self.require_scope.is_empty()
     }
 }
 

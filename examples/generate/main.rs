@@ -57,8 +57,9 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
 async fn run(config: &Config) -> Result<(), BoxError> {
     let own = match (&config.jwks, &config.dev_key) {
         (Some(_), _) => None,
-        (None, Some(file)) => Some(Issuer::from_file(file, &config.issuer, &config.audience)?),
-        (None, None) => Some(Issuer::new(&config.issuer, &config.audience)?),
+        (None, Some(file)) => Some(Issuer::from_file(file, config.issuer(), &config.audience)?),
+        (None, None) if config.discovers_keys() => None,
+        (None, None) => Some(Issuer::new(config.issuer(), &config.audience)?),
     };
     if let (Some((tier, subject)), Some(issuer)) = (&config.print_token, &own) {
         writeln!(io::stdout(), "{}", issuer.token(tier, subject)?)?;

@@ -28,7 +28,11 @@ pub(crate) fn guarded(
         Some(keys) => JwtAuthLayer::builder(keys.or(tokens)),
         None => JwtAuthLayer::builder(tokens),
     };
-    let jwt = jwt.routes(routes.clone()).build()?;
+    let mut jwt = jwt.routes(routes.clone());
+    if !config.require_scope.is_empty() {
+        jwt = jwt.require_scopes(config.require_scope.iter().cloned());
+    }
+    let jwt = jwt.build()?;
 
     let tiers = tiers(config.tiers.as_deref())?;
     let mut limits = TieredRateLimitLayer::builder(stores)
@@ -76,20 +80,24 @@ pub(crate) async fn stores(config: &Config) -> Result<Stores, BoxError> {
     Ok(Stores::new(Arc::new(redis), Pepper::from_secret(pepper)))
 }
 
-/// Whose tokens are believed: those of the issuer whose keys are in this file, or at this URL, where
-/// they may change; or our own.
+/// Whose tokens are believed: those of the issuer whose keys are in this file, or at this URL or where its
+/// metadata say, where they may change; or our own.
 pub(crate) fn tokens(
     config: &Config,
     own: Option<&dev::Issuer>,
 ) -> Result<ResourceServer, BoxError> {
+    let name = config.issuer();
     let issuer = match (config.jwks.as_deref(), own) {
         (Some(url), _) if url.starts_with("http://") => {
-            Issuer::jwks_uri(&config.issuer, url).insecure_http_loopback()
+            Issuer::jwks_uri(name, url).insecure_http_loopback()
         }
-        (Some(url), _) if url.starts_with("https://") => Issuer::jwks_uri(&config.issuer, url),
-        (Some(file), _) => Issuer::jwks(&config.issuer, KeySet::from_file(file)?),
-        (None, Some(own)) => Issuer::jwks(&config.issuer, KeySet::from_json(&own.key_set())?),
-        (None, None) => return Err("there is no key to check tokens by".into()),
+        (Some(url), _) if url.starts_with("https://") => Issuer::jwks_uri(name, url),
+        (Some(file), _) => Issuer::jwks(name, KeySet::from_file(file)?),
+        (None, Some(own)) => Issuer::jwks(name, KeySet::from_json(&own.key_set())?),
+        (None, None) if config.insecure_http_loopback => {
+            Issuer::discover(name).insecure_http_loopback()
+        }
+        (None, None) => Issuer::discover(name),
     };
     Ok(ResourceServer::builder().issuer(issuer.audience(&config.audience)).build()?)
 }

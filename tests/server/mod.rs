@@ -21,7 +21,7 @@ pub(crate) struct Server {
 impl Server {
     /// Runs it with these arguments.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = example()
+        let mut child = example("generate")
             .args(["--addr", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -55,7 +55,7 @@ impl Drop for Server {
 
 /// What it says when it ends at once because of these arguments.
 pub(crate) fn refusal(arguments: &[&str]) -> String {
-    let mut example = example();
+    let mut example = example("generate");
     if !arguments.contains(&"--addr") {
         example.args(["--addr", "127.0.0.1:0"]);
     }
@@ -67,7 +67,7 @@ pub(crate) fn refusal(arguments: &[&str]) -> String {
 
 /// A token of `tier` for `subject`, signed by the key in this file, which is made when missing.
 pub(crate) fn token(key: &Path, tier: &str, subject: &str) -> String {
-    let output = example()
+    let output = example("generate")
         .arg("--dev-key")
         .arg(key)
         .args(["--print-token", &format!("{tier}:{subject}")])
@@ -86,13 +86,13 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     folder
 }
 
-/// The example stands beside the folder of the tests: `target/<profile>/examples/generate`.
-fn example() -> Command {
+/// An example stands beside the folder of the tests: `target/<profile>/examples/<name>`.
+pub(crate) fn example(name: &str) -> Command {
     let test = env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("examples").join("generate");
+    let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
     assert!(
         path.exists(),
-        "build it first: cargo build --example generate --features full ({})",
+        "build it first: cargo build --example {name} --features full ({})",
         path.display()
     );
     Command::new(path)
