@@ -27,6 +27,8 @@ pub(crate) struct Rules {
     pub(crate) issuer: String,
     pub(crate) profile: AccessTokenProfile,
     pub(crate) audience: Audience,
+    /// Claims that must be there, whatever they say.
+    pub(crate) required: Vec<String>,
     pub(crate) max_lifetime: Duration,
     /// The claim that roles stand in: a name or a JSON pointer.
     pub(crate) roles: String,
@@ -37,8 +39,8 @@ pub(crate) struct Rules {
 pub(crate) enum Audience {
     /// `aud` is or contains one of these.
     Aud(Vec<String>),
-    /// This other claim is exactly this string.
-    Claim(String, String),
+    /// This other claim is exactly one of these strings.
+    Claim(String, Vec<String>),
 }
 
 /// When a token holds, in seconds since the Unix epoch.
@@ -64,6 +66,7 @@ impl Rules {
             return Err(Reason::Unverifiable);
         }
         self.check_type(claims, token_type)?;
+        self.check_required(claims)?;
         self.audience.check(claims)?;
         let times = Times::read(claims)?;
         times.check(now, leeway)?;
@@ -97,6 +100,11 @@ impl Rules {
         Ok(())
     }
 
+    pub(crate) fn check_required(&self, claims: &Map<String, Value>) -> Result<(), Reason> {
+        let is_there = |name: &String| claims.get(name).is_some_and(|value| !value.is_null());
+        if self.required.iter().all(is_there) { Ok(()) } else { Err(Reason::Malformed) }
+    }
+
     fn check_lifetime(&self, times: Times, now: Duration, leeway: Duration) -> Result<(), Reason> {
         let from = times.issued_at.unwrap_or_else(|| now.saturating_add(leeway).as_secs());
         let lifetime = times.expires_at.map(|end| end.saturating_sub(from));
@@ -119,8 +127,9 @@ impl Audience {
                 }
                 _ => return Err(Reason::Malformed),
             },
-            Self::Claim(name, value) => {
-                string(claims, name)?.ok_or(Reason::Malformed)? == value.as_str()
+            Self::Claim(name, values) => {
+                let stated = string(claims, name)?.ok_or(Reason::Malformed)?;
+                values.iter().any(|value| value == stated)
             }
         };
         if holds { Ok(()) } else { Err(Reason::WrongAudience) }
@@ -186,7 +195,8 @@ pub(crate) fn identity(
     if let Some(client_id) = client_id.or(string(&claims, "azp")?) {
         user = user.with_client_id(client_id);
     }
-    if let Some(token_id) = string(&claims, "jti")? {
+    // Entra ID has `uti` in the place of `jti`.
+    if let Some(token_id) = string(&claims, "jti")?.or(string(&claims, "uti")?) {
         user = user.with_token_id(token_id);
     }
     let user = user.with_claims_value(Value::Object(claims));

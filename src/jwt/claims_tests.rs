@@ -8,6 +8,7 @@ fn rules(profile: AccessTokenProfile) -> Rules {
     Rules {
         issuer: "https://idp.example".into(),
         profile,
+        required: Vec::new(),
         audience: Audience::Aud(vec!["https://llm.example".into(), "llm".into()]),
         max_lifetime: Duration::from_secs(86_400),
         roles: "roles".into(),
@@ -79,7 +80,7 @@ fn the_audience_is_required_and_of_strings() {
 #[test]
 fn another_claim_may_stand_in_for_the_audience() {
     let mut rules = rules(AccessTokenProfile::Rfc9068);
-    rules.audience = Audience::Claim("client_id".into(), "app".into());
+    rules.audience = Audience::Claim("client_id".into(), vec!["second".into(), "app".into()]);
     let check = |change| {
         let now = Duration::from_secs(NOW);
         rules.check(&with(change), Some("at+jwt"), now, Duration::ZERO).map(|_| ())

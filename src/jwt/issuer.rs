@@ -24,7 +24,8 @@ pub struct Issuer {
     refresh_interval: Duration,
     max_stale: Duration,
     audiences: Vec<String>,
-    audience_claim: Option<(String, String)>,
+    audience_claim: Vec<(String, String)>,
+    required: Vec<String>,
     algorithms: Vec<Algorithm>,
     profile: AccessTokenProfile,
     max_lifetime: Duration,
@@ -127,9 +128,17 @@ impl Issuer {
     }
 
     /// Instead of `aud`, asks that another claim is exactly `value`: for issuers whose access tokens
-    /// have no `aud`, such as Amazon Cognito (`client_id`).
+    /// have no `aud`, such as Amazon Cognito (`client_id`). Said more than once, of the same claim, each value is
+    /// accepted.
     pub fn audience_claim(mut self, claim: impl Into<String>, value: impl Into<String>) -> Self {
-        self.audience_claim = Some((claim.into(), value.into()));
+        self.audience_claim.push((claim.into(), value.into()));
+        self
+    }
+
+    /// Asks that a claim is there, whatever it says: one that only this issuer's access tokens have, where nothing
+    /// else tells them from its other tokens. By default those of the profile.
+    pub fn require_claim(mut self, claim: impl Into<String>) -> Self {
+        self.required.push(claim.into());
         self
     }
 
@@ -235,6 +244,7 @@ impl Issuer {
         let introspector = self.introspection.map(build).transpose()?;
         let rules = Rules {
             audience: audience(self.audiences, self.audience_claim)?,
+            required: self.required,
             issuer: self.issuer,
             profile: self.profile,
             max_lifetime: self.max_lifetime,
@@ -252,7 +262,8 @@ impl Issuer {
             refresh_interval: DEFAULT_REFRESH_INTERVAL,
             max_stale: DEFAULT_MAX_STALE,
             audiences: Vec::new(),
-            audience_claim: None,
+            audience_claim: Vec::new(),
+            required: Vec::new(),
             algorithms,
             profile: AccessTokenProfile::default(),
             max_lifetime: DEFAULT_MAX_LIFETIME,
@@ -285,22 +296,20 @@ fn check_remote(options: &RemoteOptions) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn audience(
-    audiences: Vec<String>,
-    claim: Option<(String, String)>,
-) -> Result<Audience, BuildError> {
-    match (audiences.as_slice(), claim) {
-        ([], None) => Err(BuildError::Missing("audience")),
-        ([], Some((name, value))) if !name.is_empty() && !value.is_empty() => {
-            Ok(Audience::Claim(name, value))
+fn audience(audiences: Vec<String>, claims: Vec<(String, String)>) -> Result<Audience, BuildError> {
+    let invalid = |reason| Err(BuildError::invalid("audience", reason));
+    let is_empty = |(name, value): &(String, String)| name.is_empty() || value.is_empty();
+    if audiences.iter().any(String::is_empty) || claims.iter().any(is_empty) {
+        return Err(BuildError::Empty("audience"));
+    }
+    match (audiences.is_empty(), claims.first().map(|(name, _)| name.clone())) {
+        (true, None) => Err(BuildError::Missing("audience")),
+        (false, None) => Ok(Audience::Aud(audiences)),
+        (false, Some(_)) => invalid("audience and audience_claim exclude each other"),
+        (true, Some(name)) if claims.iter().all(|(other, _)| *other == name) => {
+            Ok(Audience::Claim(name, claims.into_iter().map(|(_, value)| value).collect()))
         }
-        (list, None) if list.iter().all(|audience| !audience.is_empty()) => {
-            Ok(Audience::Aud(audiences))
-        }
-        (_, Some(_)) if !audiences.is_empty() => {
-            Err(BuildError::invalid("audience", "audience and audience_claim exclude each other"))
-        }
-        _ => Err(BuildError::Empty("audience")),
+        (true, Some(_)) => invalid("audience_claim names two claims"),
     }
 }
 

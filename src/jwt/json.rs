@@ -1,6 +1,6 @@
 //! JSON that means one thing only.
 
-use std::{collections::HashSet, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -66,8 +66,8 @@ impl<'de> Visitor<'de> for Unambiguous {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(name) = map.next_key::<String>()? {
+        let mut seen = Seen::default();
+        while let Some(Name(name)) = map.next_key()? {
             if !seen.insert(name) {
                 return Err(A::Error::custom("duplicate member name"));
             }
@@ -76,6 +76,56 @@ impl<'de> Visitor<'de> for Unambiguous {
         Ok(self)
     }
 }
+
+/// A member's name, borrowed where nothing in it is escaped.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Name<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+        Ok(Name(Cow::Owned(name.to_owned())))
+    }
+}
+
+/// The names of one object so far: a list while they are few, as they are in tokens.
+#[derive(Default)]
+struct Seen<'de> {
+    few: Vec<Cow<'de, str>>,
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> Seen<'de> {
+    /// Whether it is there for the first time.
+    fn insert(&mut self, name: Cow<'de, str>) -> bool {
+        if self.few.contains(&name) {
+            return false;
+        }
+        if self.few.len() < FEW {
+            self.few.push(name);
+            return true;
+        }
+        self.many.insert(name)
+    }
+}
+
+const FEW: usize = 24;
 
 #[cfg(test)]
 mod tests {
@@ -102,6 +152,19 @@ mod tests {
             assert!(parse_object(bad.as_bytes()).is_none(), "{bad}");
         }
         assert!(parse_object(b"{\"a\":\"\xff\"}").is_none());
+    }
+
+    #[test]
+    fn of_many_names_none_may_stand_twice() {
+        let object = |names: &[usize]| {
+            let members: Vec<_> = names.iter().map(|name| format!("\"{name}\":0")).collect();
+            parse_object(format!("{{{}}}", members.join(",")).as_bytes())
+        };
+        let all: Vec<usize> = (0..100).collect();
+        assert!(object(&all).is_some());
+        for again in all.clone() {
+            assert!(object(&[&all[..], &[again]].concat()).is_none(), "{again}");
+        }
     }
 
     #[test]

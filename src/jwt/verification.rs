@@ -41,8 +41,7 @@ async fn verify_jwt(server: &Arc<Inner>, facts: &Facts) -> Result<Verified, Reas
     let typ = header.token_type.as_deref();
     let times = issuer.rules.check(&claims, typ, now, server.leeway)?;
     let binding = server.enforced.read(&claims)?;
-    let user = claims::identity(&issuer.rules, times, claims::subject(&claims)?, claims)?;
-    let signature = compact.signature()?;
+    let (subject, signature) = (claims::subject(&claims)?, compact.signature()?);
 
     let key_id = header.key_id.as_deref();
     let held = issuer.keys.keys_for(key_id, header.algorithm).await?;
@@ -51,6 +50,8 @@ async fn verify_jwt(server: &Arc<Inner>, facts: &Facts) -> Result<Verified, Reas
         return Err(Reason::Unverifiable);
     }
 
+    // Only now: it is of no use for a token that does not hold.
+    let user = claims::identity(&issuer.rules, times, subject, claims)?;
     confirmation::check(&server.enforced, facts, &binding, now).await?;
     let basis = Basis::Keys { generation: held.generation };
     let verified = Verified { user: Arc::new(user), times, issuer: index, basis, binding };

@@ -5,12 +5,13 @@ use std::{fmt, sync::Arc};
 use http::{Extensions, HeaderName};
 use tower_layer::Layer;
 
-use super::{Forwarded, PeerCert, PeerEvent, PeerRule, anchors::Anchors};
+use super::{
+    Forwarded, PeerCert, PeerEvent, PeerRule, PeerRules, anchors::Anchors, rules::Carriers,
+};
 use crate::{
     BuildError, Routes,
     clock::{Clock, SystemClock},
     connection::PeerCertificates,
-    identity::PeerIdentity,
 };
 
 /// Admits the workloads that the rules name, by the certificate of their TLS connection. See the
@@ -22,7 +23,7 @@ impl PeerCertLayer {
     /// A layer that admits nobody yet.
     pub fn builder() -> PeerCertLayerBuilder {
         PeerCertLayerBuilder {
-            rules: Rules::default(),
+            rules: PeerRules::new(),
             routes: Routes::default(),
             clock: Arc::new(SystemClock),
             extract: None,
@@ -50,7 +51,7 @@ impl<S> Layer<S> for PeerCertLayer {
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct PeerCertLayerBuilder {
-    rules: Rules,
+    rules: PeerRules,
     routes: Routes,
     clock: Arc<dyn Clock>,
     extract: Option<Extract>,
@@ -68,14 +69,20 @@ impl PeerCertLayerBuilder {
     /// Admits the workloads that this rule fits. At least one is required; with several, one that
     /// fits is enough.
     pub fn allow(mut self, rule: PeerRule) -> Self {
-        self.rules.allow.push(rule);
+        self.rules = self.rules.allow(rule);
         self
     }
 
     /// Refuses the workloads that this rule fits, whatever else admits them. None by default. It
     /// never admits anyone.
     pub fn deny(mut self, rule: PeerRule) -> Self {
-        self.rules.deny.push(rule);
+        self.rules = self.rules.deny(rule);
+        self
+    }
+
+    /// Adds these rules, which may come from a file, to those given before.
+    pub fn rules(mut self, rules: PeerRules) -> Self {
+        self.rules = self.rules.join(rules);
         self
     }
 
@@ -132,7 +139,7 @@ impl PeerCertLayerBuilder {
         rule: PeerRule,
         issuers: impl IntoIterator<Item = T>,
     ) -> Self {
-        self.rules.carriers.push((rule, issuers.into_iter().map(Into::into).collect()));
+        self.rules = self.rules.may_carry(rule, issuers);
         self
     }
 
@@ -188,19 +195,26 @@ impl PeerCertLayerBuilder {
     /// The layer.
     ///
     /// # Errors
-    /// [`BuildError::Empty`] where nothing is allowed, or a carrier may carry nothing; [`BuildError`] for a source of
-    /// forwarded certificates that nobody verifies, or no proxy is trusted to be.
+    /// [`BuildError::Empty`] where nothing is allowed, or a carrier may carry nothing; [`BuildError`] for a rule for an
+    /// issuer's key without anchors, and for a source of forwarded certificates that nobody verifies, or no proxy is
+    /// trusted to be.
     pub fn build(self) -> Result<PeerCertLayer, BuildError> {
         if self.rules.allow.is_empty() {
             return Err(BuildError::Empty("the allow list of PeerCertLayer"));
         }
-        if self.rules.carriers.iter().any(|(_, issuers)| issuers.is_empty()) {
+        if self.rules.carriers.iter().any(|carrier| carrier.issuers.is_empty()) {
             return Err(BuildError::Empty("the issuers of may_carry"));
+        }
+        // It would fit nobody: a deny rule would then let everybody pass.
+        if self.rules.need_paths() && !self.anchors.are_there() {
+            let reason = "a rule for an issuer's key needs anchors: `PeerCertLayerBuilder::trust`";
+            return Err(BuildError::invalid("rules of PeerCertLayer", reason));
         }
         if let Some(forwarded) = &self.forwarded {
             forwarded.check(self.anchors.are_there())?;
         }
         Ok(PeerCertLayer(Arc::new(Shared {
+            carriers: Carriers::of(&self.rules),
             rules: self.rules,
             routes: self.routes,
             clock: self.clock,
@@ -220,7 +234,8 @@ impl PeerCertLayerBuilder {
 /// What all services of a layer share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) rules: Rules,
+    pub(super) rules: PeerRules,
+    pub(super) carriers: Carriers,
     pub(super) routes: Routes,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) extract: Option<Extract>,
@@ -265,45 +280,5 @@ impl Extract {
 impl fmt::Debug for Extract {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Extract(..)")
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Rules {
-    allow: Vec<PeerRule>,
-    deny: Vec<PeerRule>,
-    /// Who may carry the tokens of which issuers. Empty: anybody, any.
-    carriers: Vec<(PeerRule, Arc<[String]>)>,
-}
-
-/// What the rules say of a workload.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Verdict<'a> {
-    Allowed(&'a PeerRule),
-    Denied(&'a PeerRule),
-    NotAllowed,
-}
-
-impl Rules {
-    /// A deny rule goes before any allow rule, and what no rule fits is not allowed.
-    pub(super) fn verdict(&self, peer: &PeerIdentity) -> Verdict<'_> {
-        let fits = |rule: &&PeerRule| rule.matches(peer);
-        if let Some(rule) = self.deny.iter().find(fits) {
-            return Verdict::Denied(rule);
-        }
-        self.allow.iter().find(fits).map_or(Verdict::NotAllowed, Verdict::Allowed)
-    }
-
-    /// The issuers whose tokens the workload may carry. `None`: any.
-    pub(super) fn carries(&self, peer: &PeerIdentity) -> Option<Arc<[String]>> {
-        if self.carriers.is_empty() {
-            return None;
-        }
-        let mut fitting = self.carriers.iter().filter(|(rule, _)| rule.matches(peer));
-        let first = fitting.next().map(|(_, issuers)| Arc::clone(issuers)).unwrap_or_default();
-        Some(
-            fitting
-                .fold(first, |all, (_, issuers)| all.iter().chain(&**issuers).cloned().collect()),
-        )
     }
 }

@@ -105,8 +105,13 @@
 //! A SPIFFE ID is the certificate's only URI, strictly well-formed, with a path. A certificate with
 //! a malformed one, with two URIs of which one is a SPIFFE ID, or with a SPIFFE ID on what is an
 //! authority or may sign certificates, is refused whole. So is any with one malformed entry in its
-//! list of names, or a control character. The common name counts for nothing. A certificate's own
+//! list of names, or a control character. The common name counts for nothing, but by a rule of its own. A certificate's own
 //! wildcard (`*.edge.svc`) fits no rule, a deny rule neither.
+//!
+//! # Rules
+//! A [`PeerRule`] tells workloads by SPIFFE ID, trust domain, DNS name, address, e-mail address, or by the SHA-256 of a
+//! certificate or a key. [`PeerRules`] are lists of them, from code or from a file. [`RequirePeer`] asks for certain peers
+//! on one route more.
 //!
 //! # Who the peer is to others
 //! The layers within find it in [`Identity::peer`](crate::Identity::peer), beside the user's token: the two are one

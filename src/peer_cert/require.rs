@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Extensions;
 use tower_layer::Layer;
 
-use super::{PeerRule, PeerRules, refusal::Why};
+use super::{PeerRule, PeerRules, refusal::Why, rules::Verdict};
 use crate::{
     BuildError, Rejection, Routes,
     gate::{Gate, Requirement},
@@ -123,7 +123,7 @@ impl Requirement for Config {
     fn check(&self, extensions: &Extensions) -> Result<(), Rejection> {
         let identity = Identity::of(extensions).ok_or_else(identity::wrong_order)?;
         match identity.known_peer()? {
-            Some(peer) if self.rules.admits(peer) => Ok(()),
+            Some(peer) if matches!(self.rules.verdict(peer), Verdict::Allowed(_)) => Ok(()),
             _ => Err(Why::NotAllowed.rejection()),
         }
     }

@@ -1,5 +1,7 @@
 //! Lists of rules, from code or from a file.
 
+use std::sync::Arc;
+
 use super::PeerRule;
 use crate::identity::PeerIdentity;
 
@@ -88,9 +90,47 @@ impl PeerRules {
         self
     }
 
+    /// Whether one of them asks for what only a path that was verified here tells.
+    pub(super) fn need_paths(&self) -> bool {
+        let carriers = self.carriers.iter().map(|carrier| &carrier.peer);
+        self.allow.iter().chain(&self.deny).chain(carriers).any(PeerRule::needs_path)
+    }
+
     /// Whether a workload may pass: a deny rule goes before any allow rule, and what no rule fits may not.
-    pub(super) fn admits(&self, peer: &PeerIdentity) -> bool {
-        let fits = |rule: &PeerRule| rule.matches(peer);
-        !self.deny.iter().any(fits) && self.allow.iter().any(fits)
+    pub(super) fn verdict(&self, peer: &PeerIdentity) -> Verdict<'_> {
+        let fits = |rule: &&PeerRule| rule.matches(peer);
+        if let Some(rule) = self.deny.iter().find(fits) {
+            return Verdict::Denied(rule);
+        }
+        self.allow.iter().find(fits).map_or(Verdict::NotAllowed, Verdict::Allowed)
+    }
+}
+
+/// What rules say of a workload.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict<'a> {
+    Allowed(&'a PeerRule),
+    Denied(&'a PeerRule),
+    NotAllowed,
+}
+
+/// Who may carry the tokens of which issuers, at hand for every request.
+#[derive(Debug)]
+pub(super) struct Carriers(Vec<(PeerRule, Arc<[String]>)>);
+
+impl Carriers {
+    pub(super) fn of(rules: &PeerRules) -> Self {
+        let shared = |carrier: &Carrier| (carrier.peer.clone(), carrier.issuers.clone().into());
+        Self(rules.carriers.iter().map(shared).collect())
+    }
+
+    /// The issuers whose tokens a workload may carry. `None`: any, since nothing was said of it.
+    pub(super) fn issuers(&self, peer: &PeerIdentity) -> Option<Arc<[String]>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut fitting = self.0.iter().filter(|(rule, _)| rule.matches(peer));
+        let first = fitting.next().map(|(_, issuers)| Arc::clone(issuers)).unwrap_or_default();
+        Some(fitting.fold(first, |all, (_, more)| all.iter().chain(&**more).cloned().collect()))
     }
 }

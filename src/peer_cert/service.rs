@@ -13,8 +13,9 @@ use super::{
     PeerCertFuture, PeerEvent, PeerOutcome, PeerRule,
     find::{Peer, is_valid},
     forwarded,
-    layer::{Shared, Verdict},
+    layer::Shared,
     refusal::Why,
+    rules::Verdict,
 };
 use crate::{
     body::{Ending, ResponseBody},
@@ -99,7 +100,7 @@ impl Shared {
         };
         let identity = peer.as_ref().map(|peer| &*peer.identity);
         self.tell_those_behind(request, identity);
-        let carries = identity.and_then(|peer| self.rules.carries(peer));
+        let carries = identity.and_then(|peer| self.carriers.issuers(peer));
         let ending = peer.as_ref().and_then(|peer| self.ending(peer, endpoint));
         let (peer, proxy) = peer.map(|peer| (peer.identity, peer.proxy)).unzip();
         let identity = Identity::enter(request.extensions_mut(), Stage::PeerCert)?;

@@ -5,6 +5,7 @@ use super::*;
 fn settings() -> Issuer {
     Issuer::discover("https://login.microsoftonline.com/11111111-1111-4111-8111-111111111111/v2.0")
         .audience("22222222-2222-4222-8222-222222222222")
+        .require_claim("azp")
         .algorithms([Algorithm::RS256])
         .profile(AccessTokenProfile::Jwt)
 }
@@ -51,7 +52,7 @@ async fn access_tokens_are_accepted_and_others_refused() {
     let (key, server) = provider(settings(), TENANT, TENANT);
     let typ = Some("JWT");
     let user = verdict(&server, &key.token(typ, &access_token())).await.unwrap();
-    assert_eq!((user.client_id(), user.token_id()), (Some(CLIENT), None));
+    assert_eq!((user.client_id(), user.token_id()), (Some(CLIENT), Some("u")));
     assert_eq!(user.scopes(), ["llm.infer", "models.read"]);
     assert_eq!(user.roles(), ["Analyst"]);
     // A service's own: roles, no scopes.
@@ -96,25 +97,24 @@ async fn common_is_no_issuer() {
     assert_eq!(server.health()[0].keys(), 0);
 }
 
-/// Why the README says that the API's registration must not be a client too, and to ask for a scope: nothing
-/// else in such an ID token says what it is.
+/// Nothing else in it says what it is, where the API's registration logs users in too.
 #[tokio::test]
-async fn a_scope_tells_an_id_token_for_the_apis_own_registration() {
+async fn an_id_token_for_the_apis_own_registration_lacks_azp() {
     let (key, server) = provider(settings(), TENANT, TENANT);
-    let id = key.token(Some("JWT"), &id_token(APPLICATION));
-    assert!(verdict(&server, &id).await.unwrap().scopes().is_empty());
-    let layer = JwtAuthLayer::builder(server).require_scopes(["llm.infer"]).build().unwrap();
-    let inner = service_fn(async |_: Request<()>| {
-        Ok::<_, std::convert::Infallible>(Response::new(String::new()))
-    });
-    let service = ServiceBuilder::new().layer(layer).service(inner);
-    for (token, expected) in
-        [(id, StatusCode::FORBIDDEN), (key.token(Some("JWT"), &access_token()), StatusCode::OK)]
-    {
-        let request = Request::post("/generate")
-            .header("authorization", format!("Bearer {token}"))
-            .body(())
-            .unwrap();
-        assert_eq!(service.clone().oneshot(request).await.unwrap().status(), expected);
-    }
+    let id = id_token(APPLICATION);
+    let malformed = "The access token is malformed or lacks a required claim.";
+    assert_eq!(refused(&server, &key.token(Some("JWT"), &id)).await, malformed);
+    let null = with(&id, json!({"azp": null}));
+    assert_eq!(refused(&server, &key.token(Some("JWT"), &null)).await, malformed);
+    // As it would be without the setting.
+    let lax = settings_without_azp();
+    let (key, server) = provider(lax, TENANT, TENANT);
+    assert!(verdict(&server, &key.token(Some("JWT"), &id)).await.is_ok());
+}
+
+fn settings_without_azp() -> Issuer {
+    Issuer::discover(issuer(TENANT))
+        .audience(APPLICATION)
+        .algorithms([Algorithm::RS256])
+        .profile(AccessTokenProfile::Jwt)
 }

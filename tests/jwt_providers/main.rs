@@ -17,20 +17,18 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
 use jsonwebtoken::{Algorithm as Alg, EncodingKey};
 use jwt_support::{NOW, clock, server_at, sign};
 use palisade::{
     future::ReadyOr,
     identity::UserIdentity,
     jwt::{
-        AccessTokenProfile, Algorithm, FetchError, Issuer, JwtAuthLayer, KeySetFetch, Presented,
-        ResourceServer, TokenVerifier,
+        AccessTokenProfile, Algorithm, FetchError, Issuer, KeySetFetch, Presented, ResourceServer,
+        TokenVerifier,
     },
 };
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
-use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 const API: &str = "https://llm.example";
 const NOT_AN_ACCESS_TOKEN: &str = "The token is not an access token.";

@@ -55,6 +55,7 @@ pub(super) fn check(
         return Err(Reason::Unverifiable);
     }
     refuse_other_tokens(&claims)?;
+    rules.check_required(&claims)?;
     rules.audience.check(&claims)?;
     let times = Times::of_answer(&claims)?;
     times.check(now, leeway)?;
@@ -92,6 +93,7 @@ mod tests {
             issuer: "https://a".into(),
             profile: Default::default(),
             audience: Audience::Aud(vec!["api".into()]),
+            required: Vec::new(),
             max_lifetime: Duration::from_secs(60),
             roles: "roles".into(),
         }

@@ -65,6 +65,11 @@ enum Kind {
 }
 
 impl PeerRule {
+    /// Whether it asks for what only a path that was verified here tells.
+    pub(super) fn needs_path(&self) -> bool {
+        matches!(self.0, Kind::IssuerKey(_))
+    }
+
     /// The workload of this SPIFFE ID, such as `spiffe://prod.example/ns/edge/sa/gateway`.
     ///
     /// # Errors
