@@ -4,7 +4,7 @@ mod danger;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, fs, path::Path, sync::Arc};
+use std::{collections::HashSet, fmt, fs, path::Path, sync::Arc};
 
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
@@ -187,15 +187,11 @@ impl KeySet {
         if keys.iter().any(symmetric) && !keys.iter().all(symmetric) {
             return Err(MIXED);
         }
-        for (index, key) in keys.iter().enumerate() {
-            let clash = keys.iter().skip(index + 1).any(|other| {
-                key.id.is_some()
-                    && key.id == other.id
-                    && key.algorithms.iter().any(|algorithm| other.algorithms.contains(algorithm))
-            });
-            if clash {
-                return Err(AMBIGUOUS);
-            }
+        let named = keys.iter().filter_map(|key| Some((key.id.as_deref()?, &key.algorithms)));
+        let mut fitting = named.flat_map(|(id, list)| list.iter().map(move |one| (id, one)));
+        let mut seen = HashSet::new();
+        if fitting.any(|id_and_algorithm| !seen.insert(id_and_algorithm)) {
+            return Err(AMBIGUOUS);
         }
         Ok(Self(Arc::new(Inner { keys, skipped })))
     }

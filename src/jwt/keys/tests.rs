@@ -44,6 +44,26 @@ fn dangerous_sets_are_refused_whole() {
     assert!(a.clone().and(&a).is_err());
 }
 
+/// They were: half a MiB of them, as much as is fetched, were a billion comparisons.
+#[test]
+fn many_keys_are_not_compared_each_with_each() {
+    let many: Vec<String> = (0..45_000).map(|id| format!(r#"{{"kid":{id}}}"#)).collect();
+    let mut keys: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(set(&keys).unwrap().skipped().len(), 45_000);
+    keys.push(r#"{"kid":44999,"alg":"ES256"}"#);
+    assert!(set(&keys).is_err());
+}
+
+#[test]
+fn keys_of_one_name_must_name_algorithms_that_differ() {
+    let [any, es256, ps256] = ["", r#","alg":"ES256""#, r#","alg":"PS256""#]
+        .map(|more| format!(r#"{{"kty":"RSA","kid":"a"{more}}}"#));
+    assert!(set(&[&es256, &ps256]).is_ok());
+    for clash in [[&any, &es256], [&es256, &any], [&any, &any], [&es256, &es256]] {
+        assert!(set(&clash.map(String::as_str)).is_err(), "{clash:?}");
+    }
+}
+
 #[test]
 fn a_key_is_chosen_only_where_there_is_no_choice() {
     let keys = set(&[&ed("a", ""), &ed("b", "")]).unwrap();
