@@ -3,7 +3,10 @@
 
 use std::{collections::HashSet, convert::Infallible, pin::pin, sync::Arc};
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use ed25519_dalek::{Signer as _, SigningKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::WWW_AUTHENTICATE};
@@ -13,7 +16,7 @@ use palisade::{
     jwt::{JwtAuthLayer, KeySet, ResourceServer, ResourceServerBuilder},
 };
 use serde_json::{Map, Value};
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 pub const AUDIENCE: &str = "https://llm.example";
@@ -187,3 +190,18 @@ impl Answer {
 
 /// Those that DPoP proofs may be signed with.
 const ALGORITHMS: &str = "algs=\"RS256 PS256 ES256 EdDSA\"";
+
+/// A certificate as PEM and RFC 9440 write it: base64 with padding.
+pub fn written(der: &[u8]) -> String {
+    BASE64_STANDARD.encode(der)
+}
+
+/// The text with its `%XX` read once, and without white space.
+pub fn without_escapes(text: &str) -> String {
+    let plain = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+    plain.split_ascii_whitespace().collect()
+}
+
+pub fn hex_sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
