@@ -1,0 +1,45 @@
+//! A workload, and who forwarded its certificate.
+
+use std::{net::IpAddr, sync::Arc};
+
+/// A workload, by its verified certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerIdentity {
+    /// The SPIFFE ID, if the certificate has one: its only URI name, of the `spiffe` scheme.
+    pub spiffe_id: Option<String>,
+    /// The DNS names, in lower case, as the certificate has them.
+    pub dns_names: Vec<String>,
+    /// The IP addresses.
+    pub ip_addresses: Vec<IpAddr>,
+    /// The e-mail addresses, as the certificate has them.
+    pub email_addresses: Vec<String>,
+    /// The common names of the subject, as the certificate has them. Texts without a form: no name of a service.
+    pub common_names: Vec<String>,
+    /// Whether the certificate has a list of names (Subject Alternative Name) beside its subject, even one
+    /// with nothing in it that is read here.
+    pub has_alternative_names: bool,
+    /// SHA-256 of the certificate's DER.
+    pub leaf_sha256: [u8; 32],
+    /// SHA-256 of the DER of its public key (SubjectPublicKeyInfo), which outlives a renewal with the same key.
+    pub public_key_sha256: [u8; 32],
+    /// SHA-256 of the public key of each authority on the path that was verified here, from the issuer of the
+    /// certificate to the anchor. Empty where the TLS stack alone verified it, since that does not tell the path.
+    pub issuer_keys_sha256: Vec<[u8; 32]>,
+    /// When the certificate begins to be valid, in seconds since the Unix epoch.
+    pub not_before: u64,
+    /// When the certificate ends to be valid, in seconds since the Unix epoch.
+    pub not_after: u64,
+}
+
+/// Who forwarded a peer's certificate, and why that is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proxy {
+    /// A workload, by its own certificate.
+    Workload(Arc<PeerIdentity>),
+    /// Whoever has this address, by the address alone.
+    Address(IpAddr),
+    /// Whoever may connect to a Unix socket of this machine.
+    UnixSocket,
+}
