@@ -154,7 +154,8 @@ impl Shared {
     }
 
     fn tell_those_behind<B>(&self, request: &mut Request<B>, peer: Option<&PeerIdentity>) {
-        if let (Some(name), Some(value)) = (&self.propagate, peer.and_then(told)) {
+        let Some(name) = &self.propagate else { return };
+        if let Some(value) = peer.and_then(told) {
             request.headers_mut().insert(name.clone(), value);
         }
     }
