@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use palisade::{
     BuildError, Identity, Rejection, RejectionKind, Routes,
     identity::UserIdentity,
-    peer_cert::{PeerCertLayer, PeerRule, PeerRules, RequirePeer},
+    peer_cert::{PeerCertLayer, PeerCertLayerBuilder, PeerRule, PeerRules, RequirePeer},
     trust::TrustStore,
 };
 use pki::{Authority, GATEWAY, Leaf, OUTSIDER};
@@ -121,9 +121,14 @@ async fn attack_21_an_issuer_admits_by_the_verified_path_and_not_by_what_was_sen
         assert_eq!(verified(&pin(&ca), chain.clone()).await, StatusCode::OK);
         assert_eq!(verified(&pin(&other), chain).await, StatusCode::FORBIDDEN);
     }
-    // Where nothing is verified here, not even the true issuer is known.
-    assert_eq!(allowed(&pin(&ca), with_its_own).await, StatusCode::FORBIDDEN);
-    assert_eq!(allowed(&pin(&other), with_another).await, StatusCode::FORBIDDEN);
+    // Where nothing is verified here, not even the true issuer is known, and a rule to deny him would deny nobody.
+    let by = |change: fn(PeerCertLayerBuilder, PeerRule) -> PeerCertLayerBuilder| {
+        let builder = PeerCertLayer::builder().allow(rule("trust-domain:prod.example"));
+        change(builder, rule(&pin(&ca))).build()
+    };
+    assert!(by(|builder, pin| builder.allow(pin)).is_err());
+    assert!(by(|builder, pin| builder.deny(pin)).is_err());
+    assert!(by(|builder, pin| builder.may_carry(pin, ["https://login.example"])).is_err());
 }
 
 #[tokio::test]

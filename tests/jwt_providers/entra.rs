@@ -61,7 +61,9 @@ async fn access_tokens_are_accepted_and_others_refused() {
     assert!(user.scopes().is_empty() && user.has_role("Analyst"));
 
     let id = key.token(typ, &id_token(CLIENT));
-    assert_eq!(refused(&server, &id).await, ANOTHER_AUDIENCE);
+    assert_eq!(refused(&server, &id).await, LACKS_A_CLAIM);
+    let other = key.token(typ, &with(&access_token(), json!({"aud": CLIENT})));
+    assert_eq!(refused(&server, &other).await, ANOTHER_AUDIENCE);
     // Version 1.0, by another issuer.
     let old = json!({
         "iss": format!("https://sts.windows.net/{TENANT}/"), "aud": format!("api://{APPLICATION}"),
@@ -102,15 +104,16 @@ async fn common_is_no_issuer() {
 async fn an_id_token_for_the_apis_own_registration_lacks_azp() {
     let (key, server) = provider(settings(), TENANT, TENANT);
     let id = id_token(APPLICATION);
-    let malformed = "The access token is malformed or lacks a required claim.";
-    assert_eq!(refused(&server, &key.token(Some("JWT"), &id)).await, malformed);
+    assert_eq!(refused(&server, &key.token(Some("JWT"), &id)).await, LACKS_A_CLAIM);
     let null = with(&id, json!({"azp": null}));
-    assert_eq!(refused(&server, &key.token(Some("JWT"), &null)).await, malformed);
+    assert_eq!(refused(&server, &key.token(Some("JWT"), &null)).await, LACKS_A_CLAIM);
     // As it would be without the setting.
     let lax = settings_without_azp();
     let (key, server) = provider(lax, TENANT, TENANT);
     assert!(verdict(&server, &key.token(Some("JWT"), &id)).await.is_ok());
 }
+
+const LACKS_A_CLAIM: &str = "The access token is malformed or lacks a required claim.";
 
 fn settings_without_azp() -> Issuer {
     Issuer::discover(issuer(TENANT))

@@ -203,8 +203,8 @@ impl PeerRule {
     /// others: SHA-256 of its key, as [`public_key_sha256`](Self::public_key_sha256) takes it.
     ///
     /// The authority stands on the path that was verified here, its anchor included: what a peer merely
-    /// sent along proves nothing. Only verification by a `TrustStore` tells that path. **Without one this
-    /// rule fits nobody**, and as a deny rule keeps nobody out.
+    /// sent along proves nothing. Only verification by a `TrustStore` tells that path. Without one this
+    /// rule would fit nobody, and as a deny rule keep nobody out: `PeerCertLayerBuilder::build` refuses it then.
     ///
     /// # Errors
     /// [`BuildError::Invalid`] for anything but 64 hexadecimal digits.
