@@ -31,6 +31,7 @@ impl<'a> Compact<'a> {
         Self::split(token).is_ok_and(|parts| parts.members().is_ok())
     }
 
+    #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn header(&self) -> Result<Header, Reason> {
         Header::of(&self.members()?)
     }
