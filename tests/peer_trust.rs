@@ -181,6 +181,29 @@ async fn attack_11_what_a_proxy_forwards_is_verified_here() {
     assert_eq!(malformed, (400, "client_certificate_malformed"));
 }
 
+#[tokio::test]
+async fn attack_04_a_proxy_is_told_by_its_socket_and_by_no_header() {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let ca = Authority::new("ca");
+    let forwarded =
+        Forwarded::client_cert().trusted_by(ProxyTrust::networks(["10.0.0.0/8"]).unwrap());
+    let layer = layer(&trusting(&ca).build().unwrap()).forwarded(forwarded).build().unwrap();
+    let ask = async |address: &str, claim: &str| {
+        let address: SocketAddr = address.parse().unwrap();
+        let mut request = Request::post("/generate").header(
+            "client-cert",
+            format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der)),
+        );
+        for name in ["x-forwarded-for", "x-real-ip", "x-envoy-external-address", "true-client-ip"] {
+            request = request.header(name, claim);
+        }
+        let request = request.header("forwarded", format!("for={claim}")).extension(address);
+        send(&layer, request.body(()).unwrap()).await
+    };
+    assert_eq!(ask("11.1.2.3:1", "10.1.2.3").await, (401, "client_certificate_required"));
+    assert_eq!(ask("10.1.2.3:1", "11.1.2.3").await, PASSED);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_ends_when_the_certificate_it_was_asked_for_with_is_revoked() {
     type Body = BoxBody<Bytes, Infallible>;

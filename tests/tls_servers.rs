@@ -1,4 +1,4 @@
-//! PeerCertLayer behind the TLS of other servers: axum-server's and tonic's own.
+//! PeerCertLayer behind the TLS of other servers: axum-server's and tonic's own; and tonic on ours.
 #![cfg(all(feature = "peer-cert", feature = "tls"))]
 #![allow(clippy::unwrap_used)] // Helpers of tests.
 
@@ -64,7 +64,10 @@ async fn axum_servers_tls_info_is_read() {
 #[cfg(feature = "tonic")]
 mod tonics {
     use hyper_util::rt::TokioIo;
-    use palisade::connection;
+    use palisade::{
+        connection,
+        tls::{TlsConfig, TlsListener},
+    };
     use pki::Leaf;
     use tokio::net::{UnixListener, UnixStream};
     use tonic::{
@@ -130,6 +133,36 @@ mod tonics {
             let endpoint = endpoint.tls_config(client_tls(&ca, identity)).unwrap();
             assert_eq!(check(endpoint.connect().await.unwrap()).await, expected);
         }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn our_listener_is_served() {
+        let ca = Authority::new("ca");
+        let leaf = ca.server();
+        let config = TlsConfig::builder().server_cert_pem(&leaf.cert, &leaf.key);
+        let config = config.client_ca_pem(ca.pem()).optional_client_auth().build().unwrap();
+        let listener = TlsListener::bind("127.0.0.1:0", config).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = Server::builder()
+            .layer(peers())
+            .add_service(tonic_health::server::health_reporter().1)
+            .serve_with_incoming(listener);
+        let server = tokio::spawn(server);
+        for (identity, expected) in cases(&ca) {
+            let endpoint = Channel::from_shared(format!("https://{addr}")).unwrap();
+            let endpoint = endpoint.tls_config(client_tls(&ca, identity)).unwrap();
+            assert_eq!(check(endpoint.connect().await.unwrap()).await, expected);
+        }
+        // Whom no authority here knows gets no connection.
+        let endpoint = Channel::from_shared(format!("https://{addr}")).unwrap();
+        let stranger = Some(Authority::new("another").workload(GATEWAY));
+        let endpoint = endpoint.tls_config(client_tls(&ca, stranger)).unwrap();
+        let answer = match endpoint.connect().await {
+            Ok(channel) => check(channel).await,
+            Err(_) => Err(Code::Unavailable),
+        };
+        assert!(matches!(answer, Err(Code::Unavailable | Code::Unknown)), "{answer:?}");
         server.abort();
     }
 

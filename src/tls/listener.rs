@@ -186,15 +186,12 @@ async fn handshake(
     count("done");
     let session = stream.get_ref().1;
     let certificates = session.peer_certificates().map(Arc::<[CertificateDer<'static>]>::from);
-    let mut peer = TlsPeer::verified(addr, certificates.map(Into::into));
-    if let Some(name) = stream.get_ref().1.server_name() {
-        peer = peer.with_server_name(name);
-    }
+    let peer = TlsPeer::verified(addr, certificates.map(Into::into));
     let peer = match session.server_name() {
         Some(name) => peer.with_server_name(name),
         None => peer,
     };
-    Some((TlsStream::new(stream), peer))
+    Some((TlsStream::new(stream, peer.clone()), peer))
 }
 
 fn count(outcome: &'static str) {

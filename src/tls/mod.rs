@@ -22,6 +22,7 @@
 //!     .build()?;
 //! let peers = PeerCertLayer::builder()
 //!     .allow(PeerRule::spiffe("spiffe://prod.example/ns/edge/sa/gateway")?)
+//!     .trust(&trust)
 //!     .build()?;
 //! let app = Router::new().route("/generate", post(|| async { "…" })).layer(peers);
 //! let listener = TlsListener::bind("0.0.0.0:8443", config).await?;
@@ -29,6 +30,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! With the feature `tonic` the listener is the stream that tonic's `serve_with_incoming` takes; any other server gets
+//! its connections from [`TlsListener::accept`].
 //!
 //! # What it does
 //! - **Client certificates** are demanded once an authority for them is given, and verified against
@@ -74,6 +78,8 @@ mod config;
 mod listener;
 mod pem;
 mod stream;
+#[cfg(feature = "tonic")]
+mod tonic;
 
 pub use self::{
     config::{TlsConfig, TlsConfigBuilder},

@@ -7,26 +7,38 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::runtime::{AsyncRead, AsyncWrite, ReadBuf, TcpStream};
+use crate::{
+    connection::TlsPeer,
+    runtime::{AsyncRead, AsyncWrite, ReadBuf, TcpStream},
+};
 
 /// An accepted TLS connection, to read from and write to.
-pub struct TlsStream(tokio_rustls::server::TlsStream<TcpStream>);
+pub struct TlsStream {
+    tls: tokio_rustls::server::TlsStream<TcpStream>,
+    peer: TlsPeer,
+}
 
 impl TlsStream {
-    pub(super) fn new(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
-        Self(stream)
+    pub(super) fn new(tls: tokio_rustls::server::TlsStream<TcpStream>, peer: TlsPeer) -> Self {
+        Self { tls, peer }
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &TlsPeer {
+        &self.peer
     }
 
     /// The application protocol that both sides agreed on (ALPN): `h2`, `http/1.1`, or none.
     #[must_use]
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.0.get_ref().1.alpn_protocol()
+        self.tls.get_ref().1.alpn_protocol()
     }
 
     /// The host name that the client asked for (SNI). Its word, not verified.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
-        self.0.get_ref().1.server_name()
+        self.tls.get_ref().1.server_name()
     }
 }
 
@@ -36,7 +48,7 @@ impl AsyncRead for TlsStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        Pin::new(&mut self.tls).poll_read(cx, buffer)
     }
 }
 
@@ -46,7 +58,7 @@ impl AsyncWrite for TlsStream {
         cx: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buffer)
+        Pin::new(&mut self.tls).poll_write(cx, buffer)
     }
 
     fn poll_write_vectored(
@@ -54,19 +66,19 @@ impl AsyncWrite for TlsStream {
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, buffers)
+        Pin::new(&mut self.tls).poll_write_vectored(cx, buffers)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.tls.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.tls).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }
 

@@ -202,6 +202,101 @@ async fn attack_23_a_revocation_takes_effect_under_load() {
     assert!(server.post_as(Some(&good)).await.is_err());
 }
 
+/// The layer holds live connections to what is trusted now.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_23_reloads_refuse_nobody_good_and_admit_nobody_revoked_on_live_connections() {
+    const ROUNDS: u8 = 10;
+    let folder = Folder::new("live");
+    let mut store = None;
+    let server = Server::start_guarded(|config, peers, ca| {
+        let bundle = folder.write("bundle", &ca.pem());
+        let list = folder.write("crl", &ca.crl(&[], 2100));
+        let trust = TrustStore::builder().trust_domain_file(DOMAIN, bundle).crl_file(list);
+        let trust = store.insert(trust.build().unwrap());
+        (config.client_trust(trust), peers.trust(trust))
+    })
+    .await;
+    let trust = store.unwrap();
+    let good = server.ca.workload_numbered(GATEWAY, 100).bundle();
+    let load = Load::of(&server, &good);
+
+    let bad: Vec<_> = (1..=ROUNDS)
+        .map(|serial| Doomed::ask(&server, &server.ca.workload_numbered(GATEWAY, serial)))
+        .collect();
+    for (client, round) in bad.iter().zip(1..) {
+        assert!(support::within(LONG, async || client.admitted() > 10).await);
+        // The bundle too: with another authority in every second round.
+        let next = if round % 2 == 0 { Authority::new("the next").pem() } else { String::new() };
+        folder.write("bundle", &(server.ca.pem() + &next));
+        let revoked: Vec<_> = (1..=round).collect();
+        folder.write("crl", &server.ca.crl(&revoked, 2100));
+        trust.reload().unwrap();
+        client.is_revoked.store(true, Ordering::SeqCst);
+        load.goes_on(20).await;
+        assert!(support::within(LONG, async || client.refused() > 10).await);
+    }
+    for client in bad {
+        client.end().await;
+    }
+    load.end().await;
+}
+
+#[derive(Default)]
+struct Counts {
+    admitted: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+/// A client that asks all the time over one connection, and will be revoked.
+struct Doomed {
+    task: tokio::task::JoinHandle<()>,
+    counts: Arc<Counts>,
+    is_revoked: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Doomed {
+    fn ask(server: &Server, leaf: &Leaf) -> Self {
+        let counts = Arc::<Counts>::default();
+        let (is_revoked, stop) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let client = server.client(Some(&leaf.bundle())).build().unwrap();
+        let url = server.url("/generate");
+        let shared = (counts.clone(), is_revoked.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let (counts, is_revoked, stop) = shared;
+            while !stop.load(Ordering::Relaxed) {
+                let was_revoked = is_revoked.load(Ordering::SeqCst);
+                // On another connection than the first there would be no answer at all.
+                let response = client.post(&url).send().await.unwrap();
+                let count = if response.status() == StatusCode::OK {
+                    assert!(!was_revoked, "admitted after the reload");
+                    &counts.admitted
+                } else {
+                    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+                    &counts.refused
+                };
+                count.fetch_add(1, Ordering::Relaxed);
+                response.bytes().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        Self { task, counts, is_revoked, stop }
+    }
+
+    fn admitted(&self) -> usize {
+        self.counts.admitted.load(Ordering::Relaxed)
+    }
+
+    fn refused(&self) -> usize {
+        self.counts.refused.load(Ordering::Relaxed)
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn each_refusal_has_its_alert() {
     let stranger = Authority::new("stranger");

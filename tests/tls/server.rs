@@ -12,7 +12,7 @@ use palisade::{
     Identity, Routes,
     clock::{Clock, SystemClock},
     connection::TlsPeer,
-    peer_cert::{PeerCertLayer, PeerRule},
+    peer_cert::{PeerCertLayer, PeerCertLayerBuilder, PeerRule},
     tls::{TlsConfig, TlsConfigBuilder, TlsListener},
 };
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
@@ -45,16 +45,24 @@ impl Server {
         clock: Arc<dyn Clock>,
         change: impl FnOnce(TlsConfigBuilder, &Authority) -> TlsConfigBuilder,
     ) -> Self {
+        Self::start_guarded(|config, peers, ca| (change(config, ca), peers.clock(clock))).await
+    }
+
+    pub(crate) async fn start_guarded(
+        change: impl FnOnce(
+            TlsConfigBuilder,
+            PeerCertLayerBuilder,
+            &Authority,
+        ) -> (TlsConfigBuilder, PeerCertLayerBuilder),
+    ) -> Self {
         let ca = Authority::new("ca");
         let leaf = ca.server();
         let config = TlsConfig::builder().server_cert_pem(&leaf.cert, &leaf.key);
-        let config = change(config, &ca).build().unwrap();
         let peers = PeerCertLayer::builder()
             .allow(PeerRule::spiffe(GATEWAY).unwrap())
-            .routes(Routes::guard_all().exempt("/healthz"))
-            .clock(clock)
-            .build()
-            .unwrap();
+            .routes(Routes::guard_all().exempt("/healthz"));
+        let (config, peers) = change(config, peers, &ca);
+        let (config, peers) = (config.build().unwrap(), peers.build().unwrap());
         let name = async |identity: Option<Extension<Identity>>| {
             let peer = identity.as_ref().and_then(|identity| identity.peer());
             peer.and_then(|peer| peer.spiffe_id.clone()).unwrap_or_else(|| "nobody".into())
