@@ -56,6 +56,7 @@ pub mod identity;
 pub mod inference;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+pub mod network;
 #[cfg(feature = "peer-cert")]
 pub mod peer_cert;
 #[cfg(feature = "prompt-guard")]

@@ -18,6 +18,7 @@ use palisade::{
         Algorithm, AuthError, ClaimTest, Issuer, JwtAuthLayer, JwtAuthLayerBuilder, Policy,
         Presented, ProtectedResourceMetadata, RequireAccess, TokenVerifier,
     },
+    network::ClientAddress,
     store::{MemoryStore, Pepper, Stores},
 };
 use serde_json::{Value, json};
@@ -395,6 +396,25 @@ async fn a_header_does_not_choose_the_network() {
         statuses.push(case.send(request).await.status());
     }
     assert_eq!(statuses, [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS]);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_each_client_has_its_own_quota() {
+    let stores = Stores::in_memory();
+    let case = Case::new(|builder| {
+        builder
+            .throttle_failures(&stores, 1, Duration::from_secs(60))
+            .client_address(ClientAddress::behind(["192.0.2.1"]).unwrap())
+    });
+    let ask = async |forwarded: &str| {
+        let request = Request::post("/").header("authorization", "Bearer a.b.c");
+        let mut request = request.header("x-forwarded-for", forwarded).body(()).unwrap();
+        request.extensions_mut().insert(SocketAddr::from(([192, 0, 2, 1], 1)));
+        case.send(request).await.status()
+    };
+    assert_eq!(ask("6.6.6.1, 198.51.100.1").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask("6.6.6.2, 198.51.100.1").await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(ask("198.51.100.2").await, StatusCode::UNAUTHORIZED);
 }
 
 #[derive(Debug)]

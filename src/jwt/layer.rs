@@ -11,6 +11,7 @@ use super::{
 use crate::{
     BuildError, Routes,
     clock::{Clock, SystemClock},
+    network::ClientAddress,
     store::Stores,
 };
 
@@ -51,6 +52,7 @@ impl JwtAuthLayer {
             metadata: None,
             throttle: None,
             ends_streams: false,
+            client: ClientAddress::default(),
             clock: Arc::new(SystemClock),
             optional: false,
             strip_token: true,
@@ -77,6 +79,7 @@ pub struct JwtAuthLayerBuilder {
     realm: Option<String>,
     metadata: Option<ProtectedResourceMetadata>,
     throttle: Option<Throttle>,
+    client: ClientAddress,
     ends_streams: bool,
     clock: Arc<dyn Clock>,
     optional: bool,
@@ -133,14 +136,20 @@ impl JwtAuthLayerBuilder {
     /// all may come at once. After that its requests are answered with 429 before their tokens are
     /// verified, but for tokens that held before and are remembered. By default nothing is counted.
     ///
-    /// A network is an IPv4 address or an IPv6 /64, by the connection's other end and never by a
-    /// header: with a proxy in front all clients share the proxy's quota, so leave this to the
-    /// proxy then. Where the server does not tell the address, nothing is counted. Failures are counted
+    /// A network is an IPv4 address or an IPv6 /64, of the connection's other end; with a proxy in front all clients
+    /// are of the proxy's network, unless [`client_address`](Self::client_address) says how to tell them apart. Where
+    /// the server does not tell the address, nothing is counted. Failures are counted
     /// in the store, for all processes together; each learns that a quota is used up with its own next failure.
     /// Missing credentials, tokens that grant too little and outages are no failures. While the store is out
     /// of reach, tokens are verified and failures go uncounted.
     pub fn throttle_failures(mut self, stores: &Stores, quota: u64, window: Duration) -> Self {
         self.throttle = Some(Throttle::new(stores, quota, window));
+        self
+    }
+
+    /// How the throttle finds a client's address. By default it is that of the connection's other end.
+    pub fn client_address(mut self, client: ClientAddress) -> Self {
+        self.client = client;
         self
     }
 
@@ -221,7 +230,7 @@ impl JwtAuthLayerBuilder {
             challenger,
             metadata,
             ends_streams: self.ends_streams.then(|| Arc::clone(&clock)),
-            throttle: self.throttle.map(|throttle| Arc::new(throttle.with_clock(clock))),
+            throttle: self.throttle.map(|throttle| Arc::new(throttle.with(self.client, clock))),
             optional: self.optional,
             strip_token: self.strip_token,
             api_key_header: self.api_key_header,

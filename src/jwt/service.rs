@@ -118,7 +118,8 @@ impl Config {
     /// verified in any case, and is no guess even if it has expired meanwhile.
     fn verify(&self, presented: &Presented<'_>) -> Result<ReadyOr<Verdict>, Rejection> {
         let throttle = self.throttle.as_ref();
-        let network = throttle.and_then(|throttle| throttle.network(presented.extensions));
+        let network =
+            throttle.and_then(|throttle| throttle.network(presented.headers, presented.extensions));
         let (Some(throttle), Some(network)) = (throttle, network) else {
             return Ok(self.verifier.verify(presented));
         };

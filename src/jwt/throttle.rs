@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -10,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use http::Extensions;
+use http::{Extensions, HeaderMap};
 
 use super::{AuthError, AuthErrorKind, service::Verdict};
 use crate::{
     BuildError, Rejection, RejectionKind,
     clock::{Clock, SystemClock},
-    connection,
     future::ReadyOr,
+    network::{ClientAddress, Network},
     observe, runtime,
     store::{
         Admission, Charge, Decision, Key, Limit, LimitId, LimiterStore, Pepper, ReservationId,
@@ -33,6 +32,7 @@ pub(crate) struct Throttle {
     pepper: Pepper,
     quota: u64,
     window: Duration,
+    client: ClientAddress,
     clock: Arc<dyn Clock>,
     blocked: Mutex<Blocked>,
     /// Whether any network was ever blocked: while none was, nothing is locked.
@@ -53,14 +53,15 @@ impl Throttle {
             pepper: stores.pepper().clone(),
             quota,
             window,
+            client: ClientAddress::default(),
             clock: Arc::new(SystemClock),
             blocked: Mutex::default(),
             any: AtomicBool::new(false),
         }
     }
 
-    pub(crate) fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, ..self }
+    pub(crate) fn with(self, client: ClientAddress, clock: Arc<dyn Clock>) -> Self {
+        Self { client, clock, ..self }
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
@@ -71,14 +72,10 @@ impl Throttle {
         Ok(())
     }
 
-    /// The network at the other end of the connection, if the server tells.
-    pub(crate) fn network(&self, extensions: &Extensions) -> Option<Key> {
-        let address = connection::peer_addr(extensions)?.ip();
-        let key = self.pepper.key("auth_failures");
-        Some(match network_of(address) {
-            Network::V4(bytes) => key.with(&bytes).finish(),
-            Network::V6(bytes) => key.with(&bytes).finish(),
-        })
+    /// The network that the request comes from, if the server tells.
+    pub(crate) fn network(&self, headers: &HeaderMap, extensions: &Extensions) -> Option<Key> {
+        let network = Network::of(self.client.find(headers, extensions)?);
+        Some(self.pepper.key("auth_failures").with(network.as_bytes()).finish())
     }
 
     /// How long the network must wait, if its quota is used up.
@@ -182,24 +179,6 @@ fn is_failure(error: &AuthError) -> bool {
     matches!(error.kind(), AuthErrorKind::InvalidToken | AuthErrorKind::InvalidRequest)
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Network {
-    V4([u8; 4]),
-    V6([u8; 8]),
-}
-
-/// An IPv4 address, also one that came mapped into IPv6; of IPv6 the /64, which one customer has for
-/// himself and can choose addresses from at will.
-fn network_of(address: IpAddr) -> Network {
-    match address.to_canonical() {
-        IpAddr::V4(address) => Network::V4(address.octets()),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, e, f, g, h, ..] = address.octets();
-            Network::V6([a, b, c, d, e, f, g, h])
-        }
-    }
-}
-
 const MAX_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_BLOCKED: usize = 16 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -207,15 +186,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_that_is_mapped_or_of_the_same_64_is_of_the_same_network() {
-        let network = |text: &str| network_of(text.parse().unwrap());
-        assert_eq!(network("192.0.2.1"), network("::ffff:192.0.2.1"));
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
-        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1:2:3"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-    }
 
     #[test]
     fn outages_and_missing_scopes_are_no_failures() {
@@ -228,7 +198,7 @@ mod tests {
     fn the_table_of_blocked_networks_is_bounded_and_swept() {
         let clock = Arc::new(crate::clock::ManualClock::default());
         let throttle = Throttle::new(&Stores::in_memory(), 1, Duration::from_secs(60))
-            .with_clock(Arc::clone(&clock) as _);
+            .with(ClientAddress::default(), Arc::clone(&clock) as _);
         let key = |n: usize| throttle.pepper.key("test").with(&n.to_le_bytes()).finish();
         for n in 0..=MAX_BLOCKED {
             throttle.block(key(n), Duration::from_secs(10));

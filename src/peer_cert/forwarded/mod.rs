@@ -5,7 +5,6 @@
 
 mod client_cert;
 mod names;
-mod network;
 mod pem;
 mod proxy_trust;
 mod read;

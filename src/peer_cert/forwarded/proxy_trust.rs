@@ -2,8 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::network::Network;
-use crate::{BuildError, identity::PeerIdentity, peer_cert::PeerRule};
+use crate::{BuildError, identity::PeerIdentity, network::Cidr, peer_cert::PeerRule};
 
 /// Tells a proxy that may speak of its clients' certificates.
 #[derive(Clone, Debug)]
@@ -12,7 +11,7 @@ pub struct ProxyTrust(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Identity(PeerRule),
-    Networks(Vec<Network>),
+    Networks(Vec<Cidr>),
     UnixSocket,
 }
 
@@ -35,11 +34,7 @@ impl ProxyTrust {
     /// [`BuildError::Empty`] for none, [`BuildError::Invalid`] for what is no network, has bits beyond its prefix, or
     /// is everybody (`0.0.0.0/0`).
     pub fn networks<'a>(cidrs: impl IntoIterator<Item = &'a str>) -> Result<Self, BuildError> {
-        let parse = |text| {
-            let invalid = |reason| format!("{text}: {reason}");
-            Network::parse(text).map_err(|reason| BuildError::invalid("network", invalid(reason)))
-        };
-        let networks = cidrs.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let networks = cidrs.into_iter().map(Cidr::read).collect::<Result<Vec<_>, _>>()?;
         if networks.is_empty() {
             return Err(BuildError::Empty("the list of networks of trusted proxies"));
         }
@@ -57,7 +52,7 @@ impl ProxyTrust {
     }
 
     pub(super) fn in_address(&self, address: IpAddr) -> bool {
-        let holds = |network: &Network| network.contains(address);
+        let holds = |network: &Cidr| network.contains(address);
         matches!(&self.0, Kind::Networks(networks) if networks.iter().any(holds))
     }
 

@@ -2,16 +2,24 @@
 
 use std::net::IpAddr;
 
+use crate::BuildError;
+
 /// A network. One of IPv4 addresses that are mapped to IPv6 is one of IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Network {
+pub(crate) struct Cidr {
     address: IpAddr,
     prefix: u32,
 }
 
-impl Network {
+impl Cidr {
+    /// [`parse`](Self::parse), for a builder.
+    pub(crate) fn read(text: &str) -> Result<Self, BuildError> {
+        Self::parse(text)
+            .map_err(|reason| BuildError::invalid("network", format!("{text}: {reason}")))
+    }
+
     /// Reads `10.0.0.0/8`, `fd00::/8`, or a single address. The error says what is wrong.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -43,7 +51,7 @@ impl Network {
         Ok(Self { address: canonical, prefix })
     }
 
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let common = match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {
                 (own.to_bits() ^ other.to_bits()).leading_zeros()
@@ -62,7 +70,7 @@ mod tests {
     use super::*;
 
     fn holds(network: &str, address: &str) -> bool {
-        Network::parse(network).unwrap().contains(address.parse().unwrap())
+        Cidr::parse(network).unwrap().contains(address.parse().unwrap())
     }
 
     #[test]
@@ -86,7 +94,7 @@ mod tests {
         assert!(!holds("10.0.0.0/8", "::ffff:11.0.0.1"));
         assert!(holds("::ffff:10.0.0.0/104", "10.0.0.1"));
         assert!(holds("::ffff:10.0.0.0/104", "::ffff:10.0.0.1"));
-        assert_eq!(Network::parse("::ffff:10.0.0.0/104"), Network::parse("10.0.0.0/8"));
+        assert_eq!(Cidr::parse("::ffff:10.0.0.0/104"), Cidr::parse("10.0.0.0/8"));
         // An address of another kind that only looks alike.
         assert!(!holds("10.0.0.0/8", "::10.0.0.1"));
         assert!(!holds("10.0.0.0/8", "64:ff9b::10.0.0.1"));
@@ -117,7 +125,7 @@ mod tests {
             "fe80::%eth0/64",
             "localhost",
         ] {
-            assert!(Network::parse(bad).is_err(), "{bad:?}");
+            assert!(Cidr::parse(bad).is_err(), "{bad:?}");
         }
     }
 }
