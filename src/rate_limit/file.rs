@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Tier;
+use super::{Scope, Tier, TierLimit, limit::Unit};
 
 /// A tier as a file has it. An unknown name is an error, not a limit that is silently not kept.
 #[derive(Deserialize)]
@@ -19,6 +19,8 @@ pub(super) struct TierFile {
     tokens_per_minute: Option<u64>,
     tokens_per_day: Option<u64>,
     concurrent_requests: Option<u64>,
+    #[serde(default)]
+    limits: Vec<LimitFile>,
 }
 
 /// `{ quota = 100, seconds = 10 }`
@@ -29,9 +31,31 @@ struct Windowed {
     seconds: u64,
 }
 
+/// All that a [`TierLimit`] can say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitFile {
+    unit: Unit,
+    quota: u64,
+    #[serde(default)]
+    seconds: u64,
+    burst: Option<u64>,
+    per: Option<Vec<Scope>>,
+    name: Option<String>,
+}
+
+impl From<LimitFile> for TierLimit {
+    fn from(file: LimitFile) -> Self {
+        let limit = Self::new(file.unit, file.quota, Duration::from_secs(file.seconds));
+        let limit = file.burst.into_iter().fold(limit, Self::burst);
+        let limit = file.per.into_iter().fold(limit, Self::per);
+        file.name.into_iter().fold(limit, Self::named)
+    }
+}
+
 impl From<TierFile> for Tier {
     fn from(file: TierFile) -> Self {
-        Self::new()
+        let tier = Self::new()
             .with_some(file.requests, |tier, w| tier.requests(w.quota, w.window()))
             .with_some(file.requests_per_second, Self::requests_per_second)
             .with_some(file.requests_per_minute, Self::requests_per_minute)
@@ -40,7 +64,8 @@ impl From<TierFile> for Tier {
             .with_some(file.tokens_per_second, Self::tokens_per_second)
             .with_some(file.tokens_per_minute, Self::tokens_per_minute)
             .with_some(file.tokens_per_day, Self::tokens_per_day)
-            .with_some(file.concurrent_requests, Self::concurrent_requests)
+            .with_some(file.concurrent_requests, Self::concurrent_requests);
+        file.limits.into_iter().map(TierLimit::from).fold(tier, Self::limit)
     }
 }
 
@@ -75,6 +100,24 @@ mod tests {
         assert!(tiers["paid"].ready("paid").is_ok());
         let windowed: Tier = toml::from_str("tokens = { quota = 5, seconds = 10 }").unwrap();
         assert_eq!(windowed.ready("x").unwrap().policy, "\"tokens-10s\";q=5;w=10;qu=\"tokens\"");
+        let minute = Duration::from_secs(60);
+        let limits: Tier = toml::from_str(
+            "limits = [{ unit = 'output_tokens', quota = 9, seconds = 60, burst = 3, per = ['organisation', 'network'] }, \
+             { unit = 'concurrent_requests', quota = 2, name = 'slots' }]",
+        )
+        .unwrap();
+        let shared = TierLimit::output_tokens(9, minute).burst(3);
+        let same = Tier::new()
+            .limit(shared.per([Scope::Organisation, Scope::Network]))
+            .limit(TierLimit::concurrent_requests(2).named("slots"));
+        assert_eq!(limits, same);
+        for bad in [
+            "limits = [{ unit = 'words', quota = 1, seconds = 1 }]",
+            "limits = [{ unit = 'requests', quota = 1, seconds = 1, per = ['planet'] }]",
+            "limits = [{ unit = 'requests', quota = 1, second = 1 }]",
+        ] {
+            assert!(toml::from_str::<Tier>(bad).is_err(), "{bad}");
+        }
         assert!(toml::from_str::<Tier>("request_per_minute = 60").is_err());
         assert!(toml::from_str::<Tier>("requests_per_minute = -1").is_err());
     }

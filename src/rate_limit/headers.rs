@@ -8,7 +8,10 @@ use std::{fmt::Write as _, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::tier::{ReadyLimit, ReadyTier, Unit};
+use super::{
+    limit::{ReadyLimit, Unit},
+    tier::ReadyTier,
+};
 use crate::{
     observe,
     reject::{Rejection, RejectionKind, whole_seconds},
@@ -40,6 +43,7 @@ pub(super) fn rejection(
 ) -> Rejection {
     let limit = index.and_then(|index| tier.limits.get(index));
     let refusal = match limit {
+        Some(limit) if !limit.scopes.is_the_callers() => no_capacity(tier, limit, retry_after),
         Some(limit) if limit.unit == Unit::Slots => slots_taken(tier, limit),
         Some(limit) => quota_used(tier, limit, retry_after),
         None => Rejection::new(
@@ -53,6 +57,14 @@ pub(super) fn rejection(
         .fold(refusal, |refusal, (name, value)| refusal.with_header(name, value))
 }
 
+/// What callers share is used up: the server's want, not the caller's.
+fn no_capacity(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration>) -> Rejection {
+    let (name, limit) = (&tier.name, &limit.name);
+    let message = format!("Tier {name} is at its capacity ({limit}). Try again soon.");
+    Rejection::new(RejectionKind::Unavailable, "capacity_exhausted", message)
+        .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1)))
+}
+
 fn slots_taken(tier: &ReadyTier, limit: &ReadyLimit) -> Rejection {
     let (name, max) = (&tier.name, limit.quota);
     let message = format!(
@@ -64,7 +76,7 @@ fn slots_taken(tier: &ReadyTier, limit: &ReadyLimit) -> Rejection {
 
 fn quota_used(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration>) -> Rejection {
     let (name, quota, window) = (&tier.name, limit.quota, limit.window.as_secs());
-    let unit = if limit.unit == Unit::Tokens { "tokens" } else { "requests" };
+    let unit = limit.unit.noun();
     let Some(after) = retry_after else {
         let message = format!(
             "The request is larger than tier {name} ever admits: {quota} {unit} in {window} s. \
@@ -139,22 +151,18 @@ fn values(
     unix: Duration,
 ) -> Vec<(HeaderName, HeaderValue)> {
     let mut values = Values { buffer: BytesMut::with_capacity(256), ends: Vec::with_capacity(8) };
-    let limits = || tier.limits.iter().zip(standings);
-    for (unit, names) in [(Unit::Requests, &X_REQUESTS), (Unit::Tokens, &X_TOKENS)] {
-        let of_unit = limits().filter(|(limit, _)| limit.unit == unit);
-        let Some((limit, standing)) = of_unit.min_by(tighter) else { continue };
-        let [x, anthropic] = names;
-        if endpoint == Endpoint::AnthropicMessages {
-            let [quota, remaining, reset] = anthropic.clone();
-            values.push(quota, |out| write!(out, "{}", limit.quota));
-            values.push(remaining, |out| write!(out, "{}", standing.remaining));
-            values.push(reset, |out| rfc3339(out, unix.saturating_add(standing.reset)));
-        } else {
-            let [quota, remaining, reset] = x.clone();
-            values.push(quota, |out| write!(out, "{}", limit.quota));
-            values.push(remaining, |out| write!(out, "{}", standing.remaining));
-            values.push(reset, |out| go_duration(out, standing.reset));
-        }
+    let callers = |(limit, _): &(&ReadyLimit, _)| limit.scopes.is_the_callers();
+    let limits = || tier.limits.iter().zip(standings).filter(callers);
+    let families = if endpoint == Endpoint::AnthropicMessages { &ANTHROPIC[..] } else { &X };
+    for (units, [quota, remaining, reset]) in families {
+        let of_units = limits().filter(|(limit, _)| units.contains(&limit.unit));
+        let Some((limit, standing)) = of_units.min_by(tighter) else { continue };
+        values.push(quota.clone(), |out| write!(out, "{}", limit.quota));
+        values.push(remaining.clone(), |out| write!(out, "{}", standing.remaining));
+        values.push(reset.clone(), |out| match endpoint {
+            Endpoint::AnthropicMessages => rfc3339(out, unix.saturating_add(standing.reset)),
+            _ => go_duration(out, standing.reset),
+        });
     }
     if let Some((limit, standing)) = limits().min_by(tighter) {
         values.push(RATELIMIT, |out| {
@@ -223,30 +231,65 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Limit, remaining and reset, as OpenAI names them and as Anthropic does.
-static X_REQUESTS: [[HeaderName; 3]; 2] = [
-    [
-        HeaderName::from_static("x-ratelimit-limit-requests"),
-        HeaderName::from_static("x-ratelimit-remaining-requests"),
-        HeaderName::from_static("x-ratelimit-reset-requests"),
-    ],
-    [
-        HeaderName::from_static("anthropic-ratelimit-requests-limit"),
-        HeaderName::from_static("anthropic-ratelimit-requests-remaining"),
-        HeaderName::from_static("anthropic-ratelimit-requests-reset"),
-    ],
+/// What a family of headers tells of: the tightest limit of these units; by quota, remaining and reset.
+type Family = (&'static [Unit], [HeaderName; 3]);
+
+const TOKENS: &[Unit] = &[Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
+
+/// As OpenAI names them.
+static X: [Family; 2] = [
+    (
+        &[Unit::Requests],
+        [
+            HeaderName::from_static("x-ratelimit-limit-requests"),
+            HeaderName::from_static("x-ratelimit-remaining-requests"),
+            HeaderName::from_static("x-ratelimit-reset-requests"),
+        ],
+    ),
+    (
+        TOKENS,
+        [
+            HeaderName::from_static("x-ratelimit-limit-tokens"),
+            HeaderName::from_static("x-ratelimit-remaining-tokens"),
+            HeaderName::from_static("x-ratelimit-reset-tokens"),
+        ],
+    ),
 ];
-static X_TOKENS: [[HeaderName; 3]; 2] = [
-    [
-        HeaderName::from_static("x-ratelimit-limit-tokens"),
-        HeaderName::from_static("x-ratelimit-remaining-tokens"),
-        HeaderName::from_static("x-ratelimit-reset-tokens"),
-    ],
-    [
-        HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
-        HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
-        HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
-    ],
+
+/// As Anthropic does.
+static ANTHROPIC: [Family; 4] = [
+    (
+        &[Unit::Requests],
+        [
+            HeaderName::from_static("anthropic-ratelimit-requests-limit"),
+            HeaderName::from_static("anthropic-ratelimit-requests-remaining"),
+            HeaderName::from_static("anthropic-ratelimit-requests-reset"),
+        ],
+    ),
+    (
+        TOKENS,
+        [
+            HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
+            HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
+            HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
+        ],
+    ),
+    (
+        &[Unit::InputTokens],
+        [
+            HeaderName::from_static("anthropic-ratelimit-input-tokens-limit"),
+            HeaderName::from_static("anthropic-ratelimit-input-tokens-remaining"),
+            HeaderName::from_static("anthropic-ratelimit-input-tokens-reset"),
+        ],
+    ),
+    (
+        &[Unit::OutputTokens],
+        [
+            HeaderName::from_static("anthropic-ratelimit-output-tokens-limit"),
+            HeaderName::from_static("anthropic-ratelimit-output-tokens-remaining"),
+            HeaderName::from_static("anthropic-ratelimit-output-tokens-reset"),
+        ],
+    ),
 ];
 
 #[cfg(test)]

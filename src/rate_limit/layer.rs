@@ -1,11 +1,16 @@
 //! The layer and its builder.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use tower_layer::Layer;
 
 use super::{
     TieredRateLimit,
+    limit::invalid,
     settlement::Options,
     tier::{ReadyTier, Tier},
 };
@@ -13,6 +18,8 @@ use crate::{
     BuildError, Routes,
     clock::{Clock, SystemClock},
     identity::Identity,
+    network::ClientAddress,
+    reject::{Rejection, RejectionKind},
     store::{LimiterStore, Pepper, Stores},
 };
 
@@ -37,7 +44,25 @@ impl TieredRateLimitLayer {
             options: Options::default(),
             headers: true,
             on_outage: Outage::Refuse,
+            client: ClientAddress::default(),
+            organisation: "org_id".into(),
+            overrides: None,
         }
+    }
+
+    /// Replaces all tiers, in this layer and all its clones, for requests that come from now on. What was used is
+    /// kept: under another quota, a limit of the same name goes on from where it stood.
+    ///
+    /// # Errors
+    /// As in [`build`](TieredRateLimitLayerBuilder::build). The tiers stay as they were then.
+    pub fn replace_tiers(
+        &self,
+        tiers: impl IntoIterator<Item = (String, Tier)>,
+    ) -> Result<(), BuildError> {
+        let tiers: Vec<_> = tiers.into_iter().collect();
+        let tiers = Arc::new(Tiers::ready(&tiers, self.config.fallback.as_deref())?);
+        *self.config.tiers.write().unwrap_or_else(PoisonError::into_inner) = tiers;
+        Ok(())
     }
 }
 
@@ -61,20 +86,104 @@ pub(super) struct Config {
     pub(super) options: Options,
     pub(super) headers: bool,
     pub(super) on_outage: Outage,
-    tiers: HashMap<Arc<str>, Arc<ReadyTier>>,
+    pub(super) client: ClientAddress,
+    pub(super) organisation: String,
+    tiers: RwLock<Arc<Tiers>>,
     source: Source,
-    fallback: Option<Arc<ReadyTier>>,
+    overrides: Option<Arc<dyn TierOverrides>>,
+    fallback: Option<String>,
 }
 
 impl Config {
     /// The tier of a caller. A caller without one, or of an unknown one, has the fallback's.
-    pub(super) fn tier(&self, identity: &Identity) -> Option<&Arc<ReadyTier>> {
+    pub(super) fn tier(&self, identity: &Identity) -> Result<Arc<ReadyTier>, Rejection> {
         let name = match &self.source {
-            Source::Claim(claim) => identity.user().and_then(|user| user.claims().str(claim)),
+            Source::Claim(claim) => identity.known_user()?.claims().str(claim),
             Source::By(choose) => choose(identity),
         };
-        name.and_then(|name| self.tiers.get(name)).or(self.fallback.as_ref())
+        let own = self.overrides.as_ref().and_then(|overrides| overrides.tier(identity, name));
+        if let Some(PreparedTier(tier)) = own {
+            return Ok(tier);
+        }
+        let tiers = self.tiers.read().unwrap_or_else(PoisonError::into_inner);
+        let named = name.and_then(|name| tiers.named.get(name));
+        named.or(tiers.fallback.as_ref()).map(Arc::clone).ok_or_else(no_tier)
     }
+}
+
+/// All tiers, by name, and that of callers who have none.
+#[derive(Debug)]
+struct Tiers {
+    named: HashMap<Arc<str>, Arc<ReadyTier>>,
+    fallback: Option<Arc<ReadyTier>>,
+}
+
+impl Tiers {
+    fn ready(tiers: &[(String, Tier)], fallback: Option<&str>) -> Result<Self, BuildError> {
+        if tiers.is_empty() {
+            return Err(BuildError::Empty("the list of tiers"));
+        }
+        let mut named = HashMap::with_capacity(tiers.len());
+        for (name, tier) in tiers {
+            let ready = Arc::new(tier.ready(name)?);
+            if named.insert(Arc::clone(&ready.name), ready).is_some() {
+                return Err(invalid(name, "there are two of it"));
+            }
+        }
+        let existing = |name: &str| {
+            named.get(name).map(Arc::clone).ok_or_else(|| {
+                BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
+            })
+        };
+        let fallback = fallback.map(existing).transpose()?;
+        Ok(Self { named, fallback })
+    }
+}
+
+/// Gives single callers a tier of their own, in the place of the one that their token names: a customer with a
+/// contract, or one whose limits are lowered for a while.
+///
+/// ```
+/// use palisade::{identity::Identity, rate_limit::{PreparedTier, Tier, TierOverrides}};
+/// use std::{collections::HashMap, sync::RwLock};
+///
+/// #[derive(Debug, Default)]
+/// struct Contracts(RwLock<HashMap<String, PreparedTier>>);
+///
+/// impl TierOverrides for Contracts {
+///     fn tier(&self, identity: &Identity, _: Option<&str>) -> Option<PreparedTier> {
+///         self.0.read().unwrap().get(identity.user()?.subject()).cloned()
+///     }
+/// }
+///
+/// let contracts = Contracts::default();
+/// let own = Tier::new().tokens_per_minute(5_000_000).prepare("acme")?;
+/// contracts.0.write().unwrap().insert("acme-service".into(), own);
+/// # Ok::<(), palisade::BuildError>(())
+/// ```
+pub trait TierOverrides: fmt::Debug + Send + Sync + 'static {
+    /// The tier of this caller, whose own, if any, is called `tier`. `None`: that one. Asked for every request, so it
+    /// neither waits nor blocks. What a caller has used of a limit is kept when his tier changes.
+    fn tier(&self, identity: &Identity, tier: Option<&str>) -> Option<PreparedTier>;
+}
+
+/// A [`Tier`] that was found to make sense. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PreparedTier(Arc<ReadyTier>);
+
+impl Tier {
+    /// Checks the tier, for [`TierOverrides`]. `name` is what [`Identity::tier`] says then.
+    ///
+    /// # Errors
+    /// When it can't be kept.
+    pub fn prepare(&self, name: &str) -> Result<PreparedTier, BuildError> {
+        Ok(PreparedTier(Arc::new(self.ready(name)?)))
+    }
+}
+
+fn no_tier() -> Rejection {
+    let message = "Your account has no tier that may use this service.";
+    Rejection::new(RejectionKind::Forbidden, "no_tier", message)
 }
 
 /// Where a caller's tier comes from.
@@ -120,6 +229,9 @@ pub struct TieredRateLimitLayerBuilder {
     options: Options,
     headers: bool,
     on_outage: Outage,
+    client: ClientAddress,
+    organisation: String,
+    overrides: Option<Arc<dyn TierOverrides>>,
 }
 
 impl TieredRateLimitLayerBuilder {
@@ -141,7 +253,9 @@ impl TieredRateLimitLayerBuilder {
         self
     }
 
-    /// Takes the tier's name from a function of the caller's identity.
+    /// Takes the tier's name from a function of the caller's identity. It may do without a token, where no limit is
+    /// per [`Subject`](super::Scope::Subject) or [`Organisation`](super::Scope::Organisation): for callers that are
+    /// workloads.
     pub fn tier_by<F>(mut self, choose: F) -> Self
     where
         F: for<'a> Fn(&'a Identity) -> Option<&'a str> + Send + Sync + 'static,
@@ -208,27 +322,30 @@ impl TieredRateLimitLayerBuilder {
         self
     }
 
+    /// The claim of the token that names the caller's organisation: a name or a JSON pointer. Default: `org_id`.
+    pub fn organisation_from_claim(mut self, claim: impl Into<String>) -> Self {
+        self.organisation = claim.into();
+        self
+    }
+
+    /// How a client's address is found, for limits per network. By default it is that of the connection's other end.
+    pub fn client_address(mut self, client: ClientAddress) -> Self {
+        self.client = client;
+        self
+    }
+
+    /// Gives single callers a tier of their own. By default nobody has one.
+    pub fn overrides(mut self, overrides: Arc<dyn TierOverrides>) -> Self {
+        self.overrides = Some(overrides);
+        self
+    }
+
     /// Checks the configuration.
     ///
     /// # Errors
     /// When there are no tiers, two of a name, one that can't be kept, or an unknown fallback.
     pub fn build(self) -> Result<TieredRateLimitLayer, BuildError> {
-        if self.tiers.is_empty() {
-            return Err(BuildError::Empty("the list of tiers"));
-        }
-        let mut tiers = HashMap::with_capacity(self.tiers.len());
-        for (name, tier) in &self.tiers {
-            let ready = Arc::new(tier.ready(name)?);
-            if tiers.insert(Arc::clone(&ready.name), ready).is_some() {
-                return Err(BuildError::invalid("tier", format!("{name}: there are two of it")));
-            }
-        }
-        let fallback = match self.fallback {
-            None => None,
-            Some(name) => Some(tiers.get(name.as_str()).map(Arc::clone).ok_or_else(|| {
-                BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
-            })?),
-        };
+        let tiers = Tiers::ready(&self.tiers, self.fallback.as_deref())?;
         Ok(TieredRateLimitLayer {
             config: Arc::new(Config {
                 store: Arc::clone(self.stores.limiter()),
@@ -240,9 +357,12 @@ impl TieredRateLimitLayerBuilder {
                 options: self.options,
                 headers: self.headers,
                 on_outage: self.on_outage,
-                tiers,
+                client: self.client,
+                organisation: self.organisation,
+                tiers: RwLock::new(Arc::new(tiers)),
                 source: self.source,
-                fallback,
+                overrides: self.overrides,
+                fallback: self.fallback,
             }),
         })
     }

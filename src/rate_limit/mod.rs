@@ -25,9 +25,16 @@
 //! A slot is held until the last byte of the answer, its error, or its drop. A connection that becomes something else, a
 //! WebSocket for one (101, or `CONNECT`), holds it for as long as its handler keeps the [`UsageMeter`](crate::UsageMeter).
 //!
-//! Limits are kept per caller: by a keyed hash of the token's issuer and subject. The caller must have been
-//! identified, so `JwtAuthLayer` stands outside this layer; without it every request is refused with 500, and the log says
-//! what the right order is.
+//! Each caller has a limit to himself, unless [`TierLimit::per`] says who shares it: his organisation, workload, network,
+//! the tier, everybody, or a combination. Limits are kept under keyed hashes of verified facts. For most of them the caller
+//! must have been identified, so `JwtAuthLayer` stands outside this layer; without it every request is refused with 500,
+//! and the log says what the right order is.
+//!
+//! A limit that is the caller's own is answered with 429. One that all callers of the tier share is the server's
+//! capacity, and is answered with 503; what is left of it is not told.
+//!
+//! Tiers can be replaced while the server runs ([`TieredRateLimitLayer::replace_tiers`]), and single callers can have one of
+//! their own ([`TierOverrides`]). What was used is kept.
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};
@@ -80,7 +87,9 @@ mod file;
 mod future;
 mod headers;
 mod layer;
+mod limit;
 mod reservation;
+mod scope;
 mod service;
 mod settlement;
 mod tier;
@@ -88,7 +97,11 @@ mod tier;
 pub use self::{
     body::MeteredBody,
     future::TieredRateLimitFuture,
-    layer::{Outage, TieredRateLimitLayer, TieredRateLimitLayerBuilder},
+    layer::{
+        Outage, PreparedTier, TierOverrides, TieredRateLimitLayer, TieredRateLimitLayerBuilder,
+    },
+    limit::TierLimit,
+    scope::Scope,
     service::TieredRateLimit,
     tier::Tier,
 };

@@ -8,8 +8,10 @@ use std::{
 use super::{
     headers,
     layer::Config,
+    limit::Unit,
+    service::Wanted,
     settlement::{Due, Known, Outcome, due},
-    tier::{ReadyTier, Unit},
+    tier::{Amounts, ReadyTier},
 };
 use crate::{
     future::ReadyOr,
@@ -17,8 +19,8 @@ use crate::{
     reservation::{Meter, Observed, Refined, TokenUsage},
     route::Endpoint,
     store::{
-        Admission, Charge, Decision, Grant, Inline, Key, Receipt, Refusal, ReservationId,
-        Settlement, Standing, Standings, StoreError,
+        Admission, Decision, Grant, Inline, Key, Receipt, Refusal, ReservationId, Settlement,
+        Standing, Standings, StoreError,
     },
 };
 
@@ -26,7 +28,7 @@ use crate::{
 pub(super) struct Reservation {
     config: Arc<Config>,
     tier: Arc<ReadyTier>,
-    record: Key,
+    keys: Inline<Key>,
     endpoint: Endpoint,
     state: Mutex<State>,
 }
@@ -45,27 +47,22 @@ struct State {
 #[derive(Clone, Copy)]
 struct Part {
     id: ReservationId,
-    tokens: u64,
+    amounts: Amounts,
     receipts: Inline<Receipt>,
 }
 
 impl Reservation {
-    pub(super) fn new(
-        config: Arc<Config>,
-        tier: Arc<ReadyTier>,
-        record: Key,
-        endpoint: Endpoint,
-        granted: Granted,
-    ) -> Self {
-        let Granted { id, estimate, grant } = granted;
+    pub(super) fn new(config: Arc<Config>, endpoint: Endpoint, granted: Granted) -> Self {
+        let Granted { id, wanted: Wanted { tier, keys, estimate }, grant } = granted;
+        let amounts = tier.admission(estimate);
         let state = State {
             known: Known { estimate, ..Known::default() },
-            base: Part { id, tokens: estimate.total(), receipts: grant.receipts },
+            base: Part { id, amounts, receipts: grant.receipts },
             more: Vec::new(),
             standings: grant.standings,
             settled: false,
         };
-        Self { config, tier, record, endpoint, state: Mutex::new(state) }
+        Self { config, tier, keys, endpoint, state: Mutex::new(state) }
     }
 
     /// Writes where the caller stands into an answer's headers.
@@ -93,70 +90,61 @@ impl Reservation {
                 due(outcome, &state.known, self.config.options),
             )
         };
-        // In the order in which they were granted: the store takes an earlier one to have been moved by whatever was
-        // given back before it, and would keep that much. What is used beyond all parts is the first one's debt.
-        let held = more.iter().fold(base.tokens, |sum, part| sum.saturating_add(part.tokens));
-        let mut left = tokens.min(held);
-        let mut take = |part: &Part| {
-            let used = left.min(part.tokens);
-            left -= used;
-            used
+        let mut left = self.tier.amounts(|limit, _| match limit.unit {
+            Unit::Requests => Some(requests),
+            Unit::Slots => Some(0),
+            unit => unit.of(tokens),
+        });
+        // What is used beyond all parts is the first one's debt.
+        let held = |index| more.iter().fold(0, |sum: u64, part| sum.saturating_add(part.of(index)));
+        let mut take = |part: &Part, is_first: bool| {
+            self.tier.amounts(|_, index| {
+                let left = left.as_mut_slice().get_mut(index)?.as_mut()?;
+                let own = part.of(index);
+                let debt = left.saturating_sub(own.saturating_add(held(index)));
+                let used = (*left).min(own) + if is_first { debt } else { 0 };
+                *left -= used;
+                Some(used)
+            })
         };
-        let used = take(&base).saturating_add(tokens.saturating_sub(held));
-        self.give_back(&base, requests, used, &self.tier.charges(self.record, base.tokens));
+        // In the order in which they were granted: the store takes an earlier one to have been moved by whatever was
+        // given back before it, and would keep that much.
+        self.give_back(&base, &take(&base, true));
         for part in &more {
-            let charges = self.tier.token_charges(self.record, part.tokens);
-            self.give_back(part, 0, take(part), &charges);
+            self.give_back(part, &take(part, false));
         }
     }
 
-    fn give_back(&self, part: &Part, requests: u64, tokens: u64, charges: &Inline<Charge>) {
-        let mut used = Inline::new(0);
-        for charge in charges.as_slice() {
-            let limit = self.tier.limits.iter().find(|limit| limit.limit.id == charge.limit.id);
-            used.push(match limit.map(|limit| limit.unit) {
-                Some(Unit::Requests) => requests,
-                Some(Unit::Tokens) => tokens,
-                Some(Unit::Slots) | None => 0,
-            });
+    /// Settles one part to what was used of it.
+    fn give_back(&self, part: &Part, used: &Amounts) {
+        let charges = self.tier.charges(&self.keys, &part.amounts);
+        let mut of_charges = Inline::new(0);
+        for index in part.indices() {
+            of_charges.push(used.as_slice().get(index).copied().flatten().unwrap_or(0));
         }
+        let (charges, used) = (charges.as_slice(), of_charges.as_slice());
         let receipts = part.receipts.as_slice();
-        let (charges, used) = (charges.as_slice(), used.as_slice());
         self.config.store.settle(&Settlement::new(part.id, charges, receipts, used));
     }
 
-    /// Takes a refinement's grant of so many tokens in; gives it back if the request has ended meanwhile.
-    fn extend(&self, tokens: u64, granted: Granted) {
-        let Granted { id, estimate, grant } = granted;
-        let part = Part { id, tokens, receipts: grant.receipts };
+    /// Takes a refinement's grant in; gives it back if the request has ended meanwhile.
+    fn extend(&self, part: Part, estimate: TokenUsage, standings: &Standings) {
         let mut state = self.state();
         if state.settled {
             drop(state);
-            self.give_back(&part, 0, 0, &self.tier.token_charges(self.record, part.tokens));
+            self.give_back(&part, &Amounts::default());
             return;
         }
         state.more.push(part);
         state.known.estimate = estimate;
-        let tier = &self.tier;
-        let tokens = tier.limits.iter().zip(state.standings.as_mut_slice());
-        let tokens = tokens.filter(|(limit, _)| limit.unit == Unit::Tokens);
-        for ((_, standing), now) in tokens.zip(grant.standings.as_slice()) {
-            *standing = *now;
-        }
+        part.tell(standings, &mut state.standings);
     }
 
     /// The answer to a refinement that does not fit.
-    fn refused(&self, charges: &[Charge], refusal: &Refusal) -> Rejection {
-        // The refinement charges the token limits alone: the others stand as they stood.
-        let index = charges.get(refusal.index).and_then(|charge| {
-            self.tier.limits.iter().position(|limit| limit.limit.id == charge.limit.id)
-        });
+    fn refused(&self, part: &Part, refusal: &Refusal) -> Rejection {
         let mut standings = self.state().standings;
-        let tokens = self.tier.limits.iter().zip(standings.as_mut_slice());
-        let tokens = tokens.filter(|(limit, _)| limit.unit == Unit::Tokens);
-        for ((_, standing), now) in tokens.zip(refusal.standings.as_slice()) {
-            *standing = *now;
-        }
+        part.tell(&refusal.standings, &mut standings);
+        let index = part.indices().nth(refusal.index);
         let (after, unix) = (refusal.retry_after, self.config.clock.unix());
         headers::rejection(&self.tier, index, after, standings.as_slice(), self.endpoint, unix)
     }
@@ -167,17 +155,39 @@ impl Reservation {
 }
 
 impl State {
-    /// Tokens that the store holds for the request.
-    fn held(&self) -> u64 {
-        let more = self.more.iter().map(|part| part.tokens);
-        more.fold(self.base.tokens, u64::saturating_add)
+    /// Units of the limit at `index` that the store holds for the request.
+    fn held(&self, index: usize) -> u64 {
+        let more = self.more.iter().map(|part| part.of(index));
+        more.fold(self.base.of(index), u64::saturating_add)
+    }
+}
+
+impl Part {
+    /// Units of the limit at `index`.
+    fn of(&self, index: usize) -> u64 {
+        self.amounts.as_slice().get(index).copied().flatten().unwrap_or(0)
+    }
+
+    /// The limits that it charges, in order.
+    fn indices(&self) -> impl Iterator<Item = usize> {
+        let amounts = self.amounts.as_slice().iter().enumerate();
+        amounts.filter(|(_, amount)| amount.is_some()).map(|(index, _)| index)
+    }
+
+    /// Where the limits that it charges stand now; the others stand as they stood.
+    fn tell(&self, now: &Standings, standings: &mut Standings) {
+        for (index, now) in self.indices().zip(now.as_slice()) {
+            if let Some(standing) = standings.as_mut_slice().get_mut(index) {
+                *standing = *now;
+            }
+        }
     }
 }
 
 /// What an admission asked for and got.
 pub(super) struct Granted {
     pub(super) id: ReservationId,
-    pub(super) estimate: TokenUsage,
+    pub(super) wanted: Wanted,
     pub(super) grant: Grant,
 }
 
@@ -196,34 +206,39 @@ impl Meter for Reservation {
 
     fn remaining(&self) -> Option<u64> {
         let state = self.state();
-        let limits = self.tier.limits.iter().zip(state.standings.as_slice());
-        let tokens = limits.filter(|(limit, _)| limit.unit == Unit::Tokens);
-        let left = tokens.map(|(_, standing): (_, &Standing)| standing.remaining).min()?;
-        Some(left.saturating_add(state.held()).saturating_sub(state.known.so_far().total()))
+        let so_far = state.known.so_far();
+        let limits = self.tier.limits.iter().zip(state.standings.as_slice()).enumerate();
+        // A prompt is over: what is left for prompts does not end an answer.
+        let limits = limits.filter(|(_, (limit, _))| limit.unit != Unit::InputTokens);
+        let left = limits.filter_map(|(index, (limit, standing)): (usize, (_, &Standing))| {
+            let used = limit.unit.of(so_far)?;
+            Some(standing.remaining.saturating_add(state.held(index)).saturating_sub(used))
+        });
+        left.min()
     }
 
     fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined {
-        let more = {
+        let id = ReservationId::next();
+        let amounts = {
             let mut state = self.state();
-            let more = estimate.total().saturating_sub(state.held());
-            if more == 0 || state.settled {
+            let amounts = self.tier.amounts(|limit, index| {
+                let more = limit.unit.of(estimate)?.saturating_sub(state.held(index));
+                (more > 0).then_some(more)
+            });
+            if state.settled || amounts.as_slice().iter().all(Option::is_none) {
                 // Less than is held: given back when the request ends.
                 state.known.estimate = estimate;
                 return ReadyOr::ready(Ok(()));
             }
-            more
+            amounts
         };
-        let id = ReservationId::next();
-        let charges = self.tier.token_charges(self.record, more);
-        if charges.as_slice().is_empty() {
-            self.state().known.estimate = estimate;
-            return ReadyOr::ready(Ok(()));
-        }
+        let charges = self.tier.charges(&self.keys, &amounts);
+        let refined = move |this: &Self, decision| this.refined(id, amounts, estimate, decision);
         match self.config.store.acquire(&Admission::new(id, charges.as_slice())).try_now() {
-            Ok(decision) => ReadyOr::ready(self.refined(id, more, estimate, &charges, decision)),
+            Ok(decision) => ReadyOr::ready(refined(&self, decision)),
             Err(answer) => ReadyOr::pending(async move {
                 let decision = answer.await;
-                self.refined(id, more, estimate, &charges, decision)
+                refined(&self, decision)
             }),
         }
     }
@@ -233,17 +248,17 @@ impl Reservation {
     fn refined(
         &self,
         id: ReservationId,
-        more: u64,
+        amounts: Amounts,
         estimate: TokenUsage,
-        charges: &Inline<Charge>,
         decision: Result<Decision, StoreError>,
     ) -> Result<(), Rejection> {
+        let part = |receipts| Part { id, amounts, receipts };
         match decision {
             Ok(Decision::Admitted(grant)) => {
-                self.extend(more, Granted { id, estimate, grant });
+                self.extend(part(grant.receipts), estimate, &grant.standings);
                 Ok(())
             }
-            Ok(Decision::Refused(refusal)) => Err(self.refused(charges.as_slice(), &refusal)),
+            Ok(Decision::Refused(refusal)) => Err(self.refused(&part(Inline::default()), &refusal)),
             Err(error) => Err(headers::unavailable(&error)),
         }
     }

@@ -15,16 +15,17 @@ use super::{
     headers,
     layer::{Config, Outage},
     reservation::{Granted, Reservation},
+    scope::Asker,
     tier::ReadyTier,
 };
 use crate::{
     body::ResponseBody,
     identity::{Identity, Stage},
     observe,
-    reject::{Rejection, RejectionKind},
+    reject::Rejection,
     reservation::{TokenUsage, UsageMeter},
     route::{Endpoint, Route},
-    store::{Admission, Decision, Key, Refusal, ReservationId, StoreError},
+    store::{Admission, Charge, Decision, Inline, Key, Refusal, ReservationId, StoreError},
 };
 
 /// A service whose requests are held to the limits of their callers' tiers. See the
@@ -76,7 +77,7 @@ impl<S> TieredRateLimit<S> {
             Err(rejection) => return State::refused(rejection),
         };
         let id = ReservationId::next();
-        let charges = wanted.tier.charges(wanted.record, wanted.estimate.total());
+        let charges = wanted.charges();
         let answer = self.config.store.acquire(&Admission::new(id, charges.as_slice()));
         let waiting = Waiting { service: self.inner.clone(), request, id, wanted };
         match answer.try_now() {
@@ -88,27 +89,29 @@ impl<S> TieredRateLimit<S> {
 
 /// What a request wants to be admitted with.
 pub(super) struct Wanted {
-    tier: Arc<ReadyTier>,
-    record: Key,
-    estimate: TokenUsage,
+    pub(super) tier: Arc<ReadyTier>,
+    /// The records that count the tier's limits.
+    pub(super) keys: Inline<Key>,
+    pub(super) estimate: TokenUsage,
 }
 
 impl Wanted {
     /// Who asks, in which tier, and for how many tokens as far as its headers tell.
     fn of<B>(request: &mut Request<B>, config: &Config) -> Result<Self, Rejection> {
-        let estimate = input_estimate(request.headers(), config);
+        let input = input_estimate(request.headers(), config);
+        let address = config.client.find(request.headers(), request.extensions());
         let identity = Identity::enter(request.extensions_mut(), Stage::RateLimit)?;
-        let user = identity.known_user()?;
-        let (issuer, subject) = (user.issuer().as_bytes(), user.subject().as_bytes());
-        let record = config.pepper.key("subject").with(issuer).with(subject).finish();
-        let tier = Arc::clone(config.tier(identity).ok_or_else(no_tier)?);
+        let tier = config.tier(identity)?;
+        let keys = tier.keys(&Asker { config, identity, tier: &tier.name, address })?;
         identity.set_tier(Some(Arc::clone(&tier.name)));
         // A length says little of images or of JSON's own characters: by itself it never refuses.
         // Nor does the guess at the answer, in a tier that admits less at once.
-        let capacity = tier.token_capacity();
-        let output = config.default_output_tokens.min(capacity);
-        let estimate = TokenUsage::new(estimate.min(capacity - output), output);
-        Ok(Self { tier, record, estimate })
+        let estimate = tier.clamp(TokenUsage::new(input, config.default_output_tokens));
+        Ok(Self { tier, keys, estimate })
+    }
+
+    fn charges(&self) -> Inline<Charge> {
+        self.tier.charges(&self.keys, &self.tier.admission(self.estimate))
     }
 
     /// What the store's answer means: a reservation, a refusal, or a request that goes unmetered.
@@ -119,17 +122,22 @@ impl Wanted {
         config: &Arc<Config>,
         endpoint: Endpoint,
     ) -> Result<Option<Arc<Reservation>>, Rejection> {
-        let Self { tier, record, estimate } = self;
         match decision {
             Ok(Decision::Admitted(grant)) => {
-                let granted = Granted { id, estimate, grant };
-                let config = Arc::clone(config);
+                let granted = Granted { id, wanted: self, grant };
                 observe::admitted("rate_limit");
-                Ok(Some(Arc::new(Reservation::new(config, tier, record, endpoint, granted))))
+                Ok(Some(Arc::new(Reservation::new(Arc::clone(config), endpoint, granted))))
             }
             Ok(Decision::Refused(Refusal { index, retry_after, standings, .. })) => {
                 let (standings, unix) = (standings.as_slice(), config.clock.unix());
-                Err(headers::rejection(&tier, Some(index), retry_after, standings, endpoint, unix))
+                Err(headers::rejection(
+                    &self.tier,
+                    Some(index),
+                    retry_after,
+                    standings,
+                    endpoint,
+                    unix,
+                ))
             }
             Err(error) => {
                 let refusal = headers::unavailable(&error);
@@ -156,9 +164,4 @@ fn input_estimate(headers: &HeaderMap, config: &Config) -> u64 {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let length: Option<u64> = length.and_then(|value| value.parse().ok());
     length.map_or(config.default_input_tokens, |bytes| bytes.div_ceil(4))
-}
-
-fn no_tier() -> Rejection {
-    let message = "Your account has no tier that may use this service.";
-    Rejection::new(RejectionKind::Forbidden, "no_tier", message)
 }

@@ -49,35 +49,37 @@ pub(super) struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) requests: u64,
-    pub(super) tokens: u64,
+    pub(super) tokens: TokenUsage,
 }
 
 /// The table of the reservation: what is due, by how the request ended and what is known of it.
 pub(super) fn due(outcome: Outcome, known: &Known, options: Options) -> Due {
     let requests = u64::from(!(outcome == Outcome::Failed && options.refund_failed_requests));
     // The handler runs the engine: its word is the truth, however the request ended.
-    let tokens =
-        known.by_handler().map_or_else(|| tokens(outcome, known, options), TokenUsage::total);
+    let tokens = known.by_handler().unwrap_or_else(|| tokens(outcome, known, options));
     Due { requests, tokens }
 }
 
-fn tokens(outcome: Outcome, known: &Known, options: Options) -> u64 {
-    let reserved = known.estimate.total();
+fn tokens(outcome: Outcome, known: &Known, options: Options) -> TokenUsage {
+    let reserved = known.estimate;
+    let at_least_reserved = |usage: TokenUsage| {
+        TokenUsage::new(usage.input.max(reserved.input), usage.output.max(reserved.output))
+    };
     // The caller sees a refusal, but the model has answered.
     let outcome = if known.withheld { Outcome::Answered } else { outcome };
     match outcome {
-        Outcome::Refused | Outcome::Failed => 0,
+        Outcome::Refused | Outcome::Failed => TokenUsage::default(),
         Outcome::Abandoned => reserved,
         Outcome::Aborted if options.keep_reservation_on_abort => {
-            reserved.max(known.by_output(known.output_so_far).total())
+            at_least_reserved(known.by_output(known.output_so_far))
         }
-        Outcome::Aborted => known.by_output(known.output_so_far).total(),
+        Outcome::Aborted => known.by_output(known.output_so_far),
         Outcome::Answered => match (known.let_through, known.stated) {
-            (Some(let_through), _) => known.by_output(let_through).total(),
-            (None, Some(_)) => known.by_output(0).total(),
+            (Some(let_through), _) => known.by_output(let_through),
+            (None, Some(_)) => known.by_output(0),
             // A long stream that states nothing is not cheaper read to its end than left before it.
             (None, None) if known.by_text => {
-                reserved.max(known.by_output(known.output_so_far).total())
+                at_least_reserved(known.by_output(known.output_so_far))
             }
             (None, None) => reserved,
         },
@@ -150,7 +152,7 @@ mod tests {
     }
 
     fn tokens_due(outcome: Outcome, known: Known) -> u64 {
-        due(outcome, &known, Options::default()).tokens
+        due(outcome, &known, Options::default()).tokens.total()
     }
 
     #[test]
@@ -215,9 +217,9 @@ mod tests {
         let begun = Known { stated: Some(TokenUsage::new(12, 1)), ..seen };
         assert_eq!(tokens_due(Outcome::Aborted, begun), 17);
         let keep = Options { keep_reservation_on_abort: true, ..Options::default() };
-        assert_eq!(due(Outcome::Aborted, &seen, keep).tokens, 100);
+        assert_eq!(due(Outcome::Aborted, &seen, keep).tokens.total(), 100);
         let beyond = Known { output_so_far: 500, ..known() };
-        assert_eq!(due(Outcome::Aborted, &beyond, keep).tokens, 530);
+        assert_eq!(due(Outcome::Aborted, &beyond, keep).tokens.total(), 530);
     }
 
     #[test]
@@ -230,7 +232,7 @@ mod tests {
         let refund = Options { refund_failed_requests: true, ..Options::default() };
         for outcome in [Outcome::Refused, Outcome::Failed] {
             let kept = due(outcome, &known(), Options::default());
-            assert_eq!(kept, Due { requests: 1, tokens: 0 });
+            assert_eq!(kept, Due { requests: 1, tokens: TokenUsage::default() });
         }
         assert_eq!(due(Outcome::Failed, &known(), refund).requests, 0);
         assert_eq!(due(Outcome::Refused, &known(), refund).requests, 1);

@@ -4,8 +4,14 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 
+use super::{
+    limit::{ReadyLimit, TierLimit, Unit, invalid, is_name},
+    scope::{Asker, Records},
+};
 use crate::{
     BuildError,
+    reject::Rejection,
+    reservation::TokenUsage,
     store::{Charge, Inline, Key, Limit, LimitId, MAX_CHARGES},
 };
 
@@ -24,28 +30,13 @@ use crate::{
 /// ```
 ///
 /// With the feature `serde`, a tier can be read from a file: a table with the names of the methods below,
-/// `requests_per_minute = 600` and so on, and `tokens = { quota = 5_000_000, seconds = 86_400 }` for another window.
-#[derive(Clone, Debug, Default)]
+/// `requests_per_minute = 600` and so on, `tokens = { quota = 5_000_000, seconds = 86_400 }` for another window, and
+/// `limits`, a list of tables for all that [`TierLimit`] can say: `{ unit = "output_tokens", quota = 20_000, seconds =
+/// 60, burst = 5_000, per = ["organisation"], name = "answers" }`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "super::file::TierFile"))]
 pub struct Tier {
-    limits: Vec<Wanted>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wanted {
-    unit: Unit,
-    quota: u64,
-    window: Duration,
-}
-
-/// What a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
-    Requests,
-    /// Tokens of prompt and answer together.
-    Tokens,
-    /// Requests at a time.
-    Slots,
+    limits: Vec<TierLimit>,
 }
 
 impl Tier {
@@ -58,7 +49,7 @@ impl Tier {
     /// At most `quota` requests in any `window`, of whole seconds. They may come all at once.
     #[must_use]
     pub fn requests(self, quota: u64, window: Duration) -> Self {
-        self.with(Unit::Requests, quota, window)
+        self.limit(TierLimit::requests(quota, window))
     }
 
     /// At most `quota` requests in any second.
@@ -82,7 +73,7 @@ impl Tier {
     /// At most `quota` tokens, of prompts and answers together, in any `window`, of whole seconds.
     #[must_use]
     pub fn tokens(self, quota: u64, window: Duration) -> Self {
-        self.with(Unit::Tokens, quota, window)
+        self.limit(TierLimit::tokens(quota, window))
     }
 
     /// At most `quota` tokens in any second.
@@ -106,127 +97,109 @@ impl Tier {
     /// At most `max` requests at a time, each counted until the last byte of its answer.
     #[must_use]
     pub fn concurrent_requests(self, max: u64) -> Self {
-        self.with(Unit::Slots, max, Duration::ZERO)
+        self.limit(TierLimit::concurrent_requests(max))
     }
 
-    fn with(mut self, unit: Unit, quota: u64, window: Duration) -> Self {
-        self.limits.push(Wanted { unit, quota, window });
+    /// Adds a limit with all that [`TierLimit`] can say: who shares it, bursts, other units.
+    #[must_use]
+    pub fn limit(mut self, limit: TierLimit) -> Self {
+        self.limits.push(limit);
         self
     }
 
     /// Checks the tier and readies it for requests.
     pub(super) fn ready(&self, name: &str) -> Result<ReadyTier, BuildError> {
-        let reject = |reason: String| Err(BuildError::invalid("tier", format!("{name}: {reason}")));
-        if name.is_empty()
-            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        {
-            return reject("a name is made of ASCII letters, digits, '-', '_' and '.'".into());
+        if !is_name(name) {
+            return Err(invalid(name, "a name is made of ASCII letters, digits, '-', '_' and '.'"));
         }
         if self.limits.is_empty() {
-            return reject("it has no limits".into());
+            return Err(invalid(name, "it has no limits"));
         }
         if self.limits.len() > MAX_CHARGES {
-            return reject(format!("it has more than {MAX_CHARGES} limits"));
+            return Err(invalid(name, format!("it has more than {MAX_CHARGES} limits")));
         }
-        let mut limits = Vec::with_capacity(self.limits.len());
-        for wanted in &self.limits {
-            let limit = wanted.ready();
-            if wanted.quota == 0 {
-                return reject(format!("{}: the quota is zero", limit.name));
+        let mut limits = Vec::<ReadyLimit>::with_capacity(self.limits.len());
+        let mut records = Vec::<Records>::new();
+        for limit in &self.limits {
+            let mut limit = limit.ready().map_err(|reason| invalid(name, reason))?;
+            if limits.iter().any(|other| other.limit.id == limit.limit.id) {
+                return Err(invalid(name, format!("{}: there are two of it", limit.name)));
             }
-            if wanted.unit != Unit::Slots
-                && (wanted.window < SECOND || wanted.window.subsec_nanos() != 0)
-            {
-                return reject(format!("{}: the window is not of whole seconds", limit.name));
-            }
-            if limits.iter().any(|other: &ReadyLimit| other.limit.id == limit.limit.id) {
-                return reject(format!("{}: there are two of it", limit.name));
+            let known = records.iter().position(|records| records.scopes == limit.scopes);
+            limit.record = known.unwrap_or(records.len());
+            if known.is_none() {
+                records.push(Records::of(limit.scopes));
             }
             limits.push(limit);
         }
-        Ok(ReadyTier { name: name.into(), policy: policy_header(&limits)?, limits })
-    }
-}
-
-impl Wanted {
-    fn ready(self) -> ReadyLimit {
-        let name = match (self.unit, self.window.as_secs()) {
-            (Unit::Slots, _) => "concurrent-requests".into(),
-            (unit, 1) => format!("{}-second", unit.plural()),
-            (unit, 60) => format!("{}-minute", unit.plural()),
-            (unit, 3600) => format!("{}-hour", unit.plural()),
-            (unit, 86_400) => format!("{}-day", unit.plural()),
-            (unit, seconds) => format!("{}-{seconds}s", unit.plural()),
-        };
-        let id = LimitId::of(&name);
-        let limit = match self.unit {
-            Unit::Slots => Limit::slots(id, self.quota),
-            Unit::Requests | Unit::Tokens => Limit::rate(id, self.quota, self.window),
-        };
-        ReadyLimit { limit, unit: self.unit, quota: self.quota, window: self.window, name }
-    }
-}
-
-impl Unit {
-    fn plural(self) -> &'static str {
-        match self {
-            Self::Requests | Self::Slots => "requests",
-            Self::Tokens => "tokens",
-        }
+        // Charges of one record stand side by side.
+        limits.sort_by_key(|limit| limit.record);
+        Ok(ReadyTier { name: name.into(), policy: policy_header(&limits)?, limits, records })
     }
 }
 
 /// A tier as requests need it.
 #[derive(Debug)]
-pub(crate) struct ReadyTier {
-    pub(crate) name: Arc<str>,
-    pub(crate) limits: Vec<ReadyLimit>,
+pub(super) struct ReadyTier {
+    pub(super) name: Arc<str>,
+    pub(super) limits: Vec<ReadyLimit>,
+    /// What counts them.
+    records: Vec<Records>,
     /// `RateLimit-Policy`, which is the same for every answer.
-    pub(crate) policy: HeaderValue,
+    pub(super) policy: HeaderValue,
 }
 
-/// A limit as requests need it.
-#[derive(Debug)]
-pub(crate) struct ReadyLimit {
-    pub(crate) limit: Limit,
-    pub(crate) unit: Unit,
-    pub(crate) quota: u64,
-    pub(crate) window: Duration,
-    pub(crate) name: String,
-}
+/// So much of each limit of a tier, in their order. `None`: it is left out.
+pub(super) type Amounts = Inline<Option<u64>>;
 
 impl ReadyTier {
-    /// What an admission charges: one request, one slot and so many tokens.
-    pub(crate) fn charges(&self, record: Key, tokens: u64) -> Inline<Charge> {
-        self.charges_of(record, |unit| match unit {
-            Unit::Requests | Unit::Slots => Some(1),
-            Unit::Tokens => Some(tokens),
-        })
+    /// The records that count the limits for `asker`.
+    pub(super) fn keys(&self, asker: &Asker<'_>) -> Result<Inline<Key>, Rejection> {
+        let mut keys = Inline::new(NO_KEY);
+        for records in &self.records {
+            keys.push(records.key(asker)?);
+        }
+        Ok(keys)
     }
 
-    /// What a better estimate charges on top: tokens alone.
-    pub(crate) fn token_charges(&self, record: Key, tokens: u64) -> Inline<Charge> {
-        self.charges_of(record, |unit| (unit == Unit::Tokens).then_some(tokens))
+    /// What an admission takes: one request, one slot, and the tokens of `usage`.
+    pub(super) fn admission(&self, usage: TokenUsage) -> Amounts {
+        self.amounts(|limit, _| Some(limit.unit.of(usage).unwrap_or(1)))
     }
 
-    fn charges_of(&self, record: Key, cost: impl Fn(Unit) -> Option<u64>) -> Inline<Charge> {
-        let mut charges = Inline::new(Charge::new(record, Limit::slots(LimitId::of(""), 0), 0));
-        for limit in &self.limits {
-            if let Some(cost) = cost(limit.unit) {
-                charges.push(Charge::new(record, limit.limit, cost));
+    /// What `amount` says of each limit and its place.
+    pub(super) fn amounts(
+        &self,
+        mut amount: impl FnMut(&ReadyLimit, usize) -> Option<u64>,
+    ) -> Amounts {
+        let mut amounts = Inline::default();
+        for (index, limit) in self.limits.iter().enumerate() {
+            amounts.push(amount(limit, index));
+        }
+        amounts
+    }
+
+    /// The charges of `amounts`.
+    pub(super) fn charges(&self, keys: &Inline<Key>, amounts: &Amounts) -> Inline<Charge> {
+        let mut charges = Inline::new(Charge::new(NO_KEY, Limit::slots(LimitId::of(""), 0), 0));
+        for (limit, amount) in self.limits.iter().zip(amounts.as_slice()) {
+            if let (Some(key), Some(amount)) = (keys.as_slice().get(limit.record), amount) {
+                charges.push(Charge::new(*key, limit.limit, *amount));
             }
         }
         charges
     }
 
-    /// The limits that count tokens, in order.
-    pub(crate) fn token_limits(&self) -> impl Iterator<Item = &ReadyLimit> {
-        self.limits.iter().filter(|limit| limit.unit == Unit::Tokens)
-    }
-
-    /// The most tokens that one request can ever be admitted with.
-    pub(crate) fn token_capacity(&self) -> u64 {
-        self.token_limits().map(|limit| limit.limit.capacity()).min().unwrap_or(u64::MAX)
+    /// As much of `usage` as can ever be admitted at once.
+    pub(super) fn clamp(&self, usage: TokenUsage) -> TokenUsage {
+        let capacity = |of: &[Unit]| {
+            let limits = self.limits.iter().filter(|limit| of.contains(&limit.unit));
+            limits.map(|limit| limit.limit.capacity()).min().unwrap_or(u64::MAX)
+        };
+        let total = capacity(&[Unit::Tokens]);
+        let output = usage.output.min(total).min(capacity(&[Unit::OutputTokens]));
+        let input = usage.input.min(total - output).min(capacity(&[Unit::InputTokens]));
+        TokenUsage::new(input, output)
     }
 }
 
@@ -234,25 +207,28 @@ impl ReadyTier {
 /// among the registered quota units yet; a client that does not know the unit ignores the item.
 fn policy_header(limits: &[ReadyLimit]) -> Result<HeaderValue, BuildError> {
     let mut value = String::new();
-    for limit in limits {
+    for limit in limits.iter().filter(|limit| limit.scopes.is_the_callers()) {
         let comma = if value.is_empty() { "" } else { ", " };
         let (name, quota, window) = (&limit.name, limit.quota, limit.window.as_secs());
         let _ = match limit.unit {
             Unit::Requests => write!(value, "{comma}\"{name}\";q={quota};w={window}"),
-            Unit::Tokens => write!(value, "{comma}\"{name}\";q={quota};w={window};qu=\"tokens\""),
             Unit::Slots => write!(value, "{comma}\"{name}\";q={quota};qu=\"concurrent-requests\""),
+            unit => {
+                write!(value, "{comma}\"{name}\";q={quota};w={window};qu=\"{}\"", unit.name())
+            }
         };
     }
     HeaderValue::try_from(value).map_err(|_| BuildError::invalid("tier", "no header can name it"))
 }
 
+const NO_KEY: Key = Key::from_bytes([0; 16]);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::scope::Scope, *};
 
     #[test]
     fn a_tier_is_named_limited_and_described() {
@@ -264,9 +240,13 @@ mod tests {
              \"concurrent-requests\";q=2;qu=\"concurrent-requests\""
         );
         let key = Key::from_bytes([1; 16]);
-        let costs: Vec<_> = ready.charges(key, 7).as_slice().iter().map(|c| c.cost).collect();
-        assert_eq!(costs, [1, 7, 1]);
-        assert_eq!(ready.token_charges(key, 7).as_slice().len(), 1);
+        let mut keys = Inline::new(key);
+        keys.push(key);
+        let costs = |amounts: &Amounts| -> Vec<_> {
+            ready.charges(&keys, amounts).as_slice().iter().map(|charge| charge.cost).collect()
+        };
+        assert_eq!(costs(&ready.admission(TokenUsage::new(3, 4))), [1, 7, 1]);
+        assert_eq!(costs(&ready.amounts(|limit, _| limit.unit.of(TokenUsage::new(1, 1)))), [2]);
     }
 
     #[test]
@@ -277,5 +257,42 @@ mod tests {
         let twice = Tier::new().requests_per_minute(1).requests(2, MINUTE);
         assert!(twice.ready("free").is_err());
         assert!(Tier::new().requests_per_minute(1).ready("\"free\"").is_err());
+        let with = |limit| Tier::new().limit(limit).ready("free");
+        assert!(with(TierLimit::requests(1, MINUTE).per([])).is_err());
+        assert!(with(TierLimit::requests(1, MINUTE).burst(0)).is_err());
+        assert!(with(TierLimit::requests(1, MINUTE).named("a b")).is_err());
+        assert!(with(TierLimit::concurrent_requests(1).burst(2)).is_err());
+        let twice = Tier::new().requests_per_minute(1).limit(
+            TierLimit::requests(2, MINUTE).per([Scope::Organisation]).named("requests-minute"),
+        );
+        assert!(twice.ready("free").is_err());
+    }
+
+    #[test]
+    fn limits_are_named_after_who_shares_them_and_grouped_by_it() {
+        let organisation = [Scope::Organisation];
+        let tier = Tier::new()
+            .limit(TierLimit::tokens(10, MINUTE).per(organisation))
+            .limit(TierLimit::output_tokens(5, SECOND).burst(50))
+            .limit(TierLimit::requests(3, MINUTE).per([Scope::Network, Scope::Subject]))
+            .limit(TierLimit::concurrent_requests(2).per(organisation))
+            .limit(TierLimit::concurrent_requests(9).per([Scope::Tier]));
+        let ready = tier.ready("free").unwrap();
+        let limits: Vec<_> =
+            ready.limits.iter().map(|limit| (limit.record, limit.name.as_str())).collect();
+        assert_eq!(
+            limits,
+            [
+                (0, "organisation-tokens-minute"),
+                (0, "organisation-concurrent-requests"),
+                (1, "output-tokens-second"),
+                (2, "subject-network-requests-minute"),
+                (3, "tier-concurrent-requests"),
+            ]
+        );
+        // What others use of a shared pool is nobody's business.
+        assert!(!ready.policy.to_str().unwrap().contains("tier"));
+        let most = ready.clamp(TokenUsage::new(u64::MAX, 100));
+        assert_eq!(most, TokenUsage::new(0, 10));
     }
 }

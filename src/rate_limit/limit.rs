@@ -1,0 +1,201 @@
+//! One limit of a tier: how much of what, in what time, and who shares it.
+
+use std::time::Duration;
+
+use super::scope::{Scope, Scopes};
+use crate::{
+    BuildError,
+    reservation::TokenUsage,
+    store::{Limit, LimitId},
+};
+
+/// One limit of a [`Tier`](super::Tier): how much of what, in what time, and who shares it. By default each caller has
+/// it to himself.
+///
+/// ```
+/// use palisade::rate_limit::{Scope, Tier, TierLimit};
+/// use std::time::Duration;
+///
+/// const MINUTE: Duration = Duration::from_secs(60);
+/// let paid = Tier::new()
+///     .requests_per_minute(600)
+///     .limit(TierLimit::output_tokens(20_000, MINUTE).burst(5_000))
+///     .limit(TierLimit::tokens(1_000_000, MINUTE).per([Scope::Organisation]))
+///     .limit(TierLimit::requests(30, MINUTE).per([Scope::Subject, Scope::Network]));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct TierLimit {
+    unit: Unit,
+    quota: u64,
+    window: Duration,
+    burst: Option<u64>,
+    scopes: Scopes,
+    name: Option<String>,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
+pub(super) enum Unit {
+    Requests,
+    /// Of prompt and answer together.
+    Tokens,
+    InputTokens,
+    OutputTokens,
+    /// Requests at a time.
+    #[cfg_attr(feature = "serde", serde(rename = "concurrent_requests"))]
+    Slots,
+}
+
+impl TierLimit {
+    /// At most `quota` requests in any `window`, of whole seconds.
+    pub fn requests(quota: u64, window: Duration) -> Self {
+        Self::new(Unit::Requests, quota, window)
+    }
+
+    /// At most `quota` tokens, of prompts and answers together, in any `window`, of whole seconds.
+    pub fn tokens(quota: u64, window: Duration) -> Self {
+        Self::new(Unit::Tokens, quota, window)
+    }
+
+    /// At most `quota` tokens of prompts in any `window`, of whole seconds.
+    pub fn input_tokens(quota: u64, window: Duration) -> Self {
+        Self::new(Unit::InputTokens, quota, window)
+    }
+
+    /// At most `quota` tokens of answers in any `window`, of whole seconds.
+    pub fn output_tokens(quota: u64, window: Duration) -> Self {
+        Self::new(Unit::OutputTokens, quota, window)
+    }
+
+    /// At most `max` requests at a time, each counted until the last byte of its answer.
+    pub fn concurrent_requests(max: u64) -> Self {
+        Self::new(Unit::Slots, max, Duration::ZERO)
+    }
+
+    /// Who shares the limit. Of several, each combination has the limit to itself: a caller in each of his networks,
+    /// for one. Default: [`Scope::Subject`].
+    pub fn per(self, scopes: impl IntoIterator<Item = Scope>) -> Self {
+        Self { scopes: Scopes::of(scopes), ..self }
+    }
+
+    /// How many units may come at once; what was used drains steadily over the window. Default: the quota.
+    pub fn burst(self, units: u64) -> Self {
+        Self { burst: Some(units), ..self }
+    }
+
+    /// The limit's name in headers, metrics and the store: ASCII letters, digits, `-`, `_` and `.`. What was used is
+    /// kept for as long as the name is. Default: who shares it, what it counts and its window, such as
+    /// `organisation-tokens-minute`.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    pub(super) fn new(unit: Unit, quota: u64, window: Duration) -> Self {
+        Self { unit, quota, window, burst: None, scopes: Scopes::SUBJECT, name: None }
+    }
+
+    /// Checks the limit and readies it for requests. The error says what is wrong.
+    pub(super) fn ready(&self) -> Result<ReadyLimit, String> {
+        let name = self.name.clone().unwrap_or_else(|| self.default_name());
+        let wrong = |what: &str| Err(format!("{name}: {what}"));
+        if !is_name(&name) {
+            return wrong("a name is made of ASCII letters, digits, '-', '_' and '.'");
+        }
+        if self.quota == 0 || self.burst == Some(0) {
+            return wrong("the quota is zero");
+        }
+        if self.scopes.is_empty() {
+            return wrong("nobody shares it");
+        }
+        let id = LimitId::of(&name);
+        let limit = match (self.unit, self.burst) {
+            (Unit::Slots, burst) if burst.is_some() || !self.window.is_zero() => {
+                return wrong("requests at a time have no window and no burst");
+            }
+            (Unit::Slots, _) => Limit::slots(id, self.quota),
+            _ if self.window < SECOND || self.window.subsec_nanos() != 0 => {
+                return wrong("the window is not of whole seconds");
+            }
+            (_, burst) => {
+                Limit::rate(id, self.quota, self.window).with_burst(burst.unwrap_or(self.quota))
+            }
+        };
+        let Self { unit, quota, window, scopes, .. } = *self;
+        Ok(ReadyLimit { limit, unit, quota, window, scopes, record: 0, name })
+    }
+
+    fn default_name(&self) -> String {
+        let whose = match self.scopes {
+            Scopes::SUBJECT => String::new(),
+            scopes => scopes.name() + "-",
+        };
+        let what = self.unit.name();
+        match (self.unit, self.window.as_secs()) {
+            (Unit::Slots, _) => format!("{whose}{what}"),
+            (_, 1) => format!("{whose}{what}-second"),
+            (_, 60) => format!("{whose}{what}-minute"),
+            (_, 3600) => format!("{whose}{what}-hour"),
+            (_, 86_400) => format!("{whose}{what}-day"),
+            (_, seconds) => format!("{whose}{what}-{seconds}s"),
+        }
+    }
+}
+
+/// A limit as requests need it.
+#[derive(Debug)]
+pub(super) struct ReadyLimit {
+    pub(super) limit: Limit,
+    pub(super) unit: Unit,
+    pub(super) quota: u64,
+    pub(super) window: Duration,
+    pub(super) scopes: Scopes,
+    /// Which of the tier's records counts it.
+    pub(super) record: usize,
+    pub(super) name: String,
+}
+
+impl Unit {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::InputTokens => "input-tokens",
+            Self::OutputTokens => "output-tokens",
+            Self::Slots => "concurrent-requests",
+        }
+    }
+
+    /// As a sentence has it.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Self::Requests | Self::Slots => "requests",
+            Self::Tokens => "tokens",
+            Self::InputTokens => "tokens of prompts",
+            Self::OutputTokens => "tokens of answers",
+        }
+    }
+
+    /// Units that `usage` is. `None` for what does not count tokens.
+    pub(super) fn of(self, usage: TokenUsage) -> Option<u64> {
+        match self {
+            Self::Requests | Self::Slots => None,
+            Self::Tokens => Some(usage.total()),
+            Self::InputTokens => Some(usage.input),
+            Self::OutputTokens => Some(usage.output),
+        }
+    }
+}
+
+pub(super) fn is_name(name: &str) -> bool {
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_of_name)
+}
+
+/// For builders that answer with [`BuildError`].
+pub(super) fn invalid(tier: &str, reason: impl std::fmt::Display) -> BuildError {
+    BuildError::invalid("tier", format!("{tier}: {reason}"))
+}
+
+const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,163 @@
+//! Who shares a limit.
+
+use std::net::IpAddr;
+
+use super::layer::Config;
+use crate::{
+    identity::{Identity, PeerIdentity, UserIdentity},
+    network::Network,
+    reject::{Rejection, RejectionKind},
+    store::{Key, Keyed},
+};
+
+/// Who shares a limit. Facts that a layer of this process verified, never a header's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Scope {
+    /// One caller: the token's issuer and subject. Needs `JwtAuthLayer`.
+    Subject,
+    /// The caller's organisation, by a claim
+    /// ([`organisation_from_claim`](super::TieredRateLimitLayerBuilder::organisation_from_claim)). A caller without
+    /// one is an organisation of his own. Needs `JwtAuthLayer`.
+    Organisation,
+    /// The workload at the other end: its SPIFFE ID, else its DNS names, else its certificate. Those without an
+    /// identity count as one. Needs `PeerCertLayer`.
+    Workload,
+    /// The client's network: an IPv4 address, or an IPv6 /64
+    /// ([`client_address`](super::TieredRateLimitLayerBuilder::client_address)).
+    Network,
+    /// The client's wider network: an IPv4 /24, or an IPv6 /48.
+    Site,
+    /// All callers of the tier. Reaching it is the server's want of capacity, not the caller's quota: 503, not 429.
+    Tier,
+    /// All callers of all tiers that have the same limit. Reaching it is the server's want of capacity too.
+    Global,
+}
+
+impl Scope {
+    const ALL: [Self; 7] = [
+        Self::Subject,
+        Self::Organisation,
+        Self::Workload,
+        Self::Network,
+        Self::Site,
+        Self::Tier,
+        Self::Global,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Subject => "subject",
+            Self::Organisation => "organisation",
+            Self::Workload => "workload",
+            Self::Network => "network",
+            Self::Site => "site",
+            Self::Tier => "tier",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// A set of scopes. A limit on several counts each combination of them by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scopes(u8);
+
+impl Scopes {
+    pub(super) const SUBJECT: Self = Self(1 << Scope::Subject as u8);
+
+    pub(super) fn of(scopes: impl IntoIterator<Item = Scope>) -> Self {
+        Self(scopes.into_iter().fold(0, |all, scope| all | 1 << scope as u8))
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether what is left of the limit says nothing of other callers.
+    pub(super) fn is_the_callers(self) -> bool {
+        self.iter().any(|scope| !matches!(scope, Scope::Tier | Scope::Global))
+    }
+
+    /// `organisation-network`.
+    pub(super) fn name(self) -> String {
+        self.iter().map(Scope::name).collect::<Vec<_>>().join("-")
+    }
+
+    fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.0 & (1 << *scope as u8) != 0)
+    }
+}
+
+/// The records that count what some scopes share: one for each combination of them.
+#[derive(Debug)]
+pub(super) struct Records {
+    pub(super) scopes: Scopes,
+    name: String,
+}
+
+impl Records {
+    pub(super) fn of(scopes: Scopes) -> Self {
+        Self { scopes, name: scopes.name() }
+    }
+
+    /// The record of `asker` that counts what these share.
+    pub(super) fn key(&self, asker: &Asker<'_>) -> Result<Key, Rejection> {
+        let mut key = asker.config.pepper.key(&self.name);
+        for scope in self.scopes.iter() {
+            key = match scope {
+                Scope::Subject => {
+                    let user = asker.user()?;
+                    key.with(user.issuer().as_bytes()).with(user.subject().as_bytes())
+                }
+                Scope::Organisation => {
+                    let (user, claim) = (asker.user()?, &asker.config.organisation);
+                    let key = key.with(user.issuer().as_bytes());
+                    match user.claims().str(claim).filter(|organisation| !organisation.is_empty()) {
+                        Some(organisation) => key.with(organisation.as_bytes()),
+                        None => key.with(b"").with(user.subject().as_bytes()),
+                    }
+                }
+                Scope::Workload => match asker.identity.known_peer()? {
+                    Some(peer) => with_workload(key, peer),
+                    None => key.with(b""),
+                },
+                Scope::Network => key.with(Network::of(asker.address()?).as_bytes()),
+                Scope::Site => key.with(Network::site_of(asker.address()?).as_bytes()),
+                Scope::Tier => key.with(asker.tier.as_bytes()),
+                Scope::Global => key,
+            };
+        }
+        Ok(key.finish())
+    }
+}
+
+/// Who asks, as far as limits need it.
+pub(super) struct Asker<'a> {
+    pub(super) config: &'a Config,
+    pub(super) identity: &'a Identity,
+    pub(super) tier: &'a str,
+    pub(super) address: Option<IpAddr>,
+}
+
+impl Asker<'_> {
+    fn user(&self) -> Result<&UserIdentity, Rejection> {
+        self.identity.known_user().map(AsRef::as_ref)
+    }
+
+    fn address(&self) -> Result<IpAddr, Rejection> {
+        self.address.ok_or_else(|| {
+            const MESSAGE: &str = "The server does not tell the layers the address of its clients.";
+            Rejection::new(RejectionKind::Misconfigured, "no_client_address", MESSAGE)
+        })
+    }
+}
+
+/// Adds what names a workload for longer than one certificate, where there is such a thing.
+fn with_workload(key: Keyed, peer: &PeerIdentity) -> Keyed {
+    match (&peer.spiffe_id, peer.dns_names.as_slice()) {
+        (Some(id), _) => key.with(id.as_bytes()),
+        (None, []) => key.with(&peer.leaf_sha256),
+        (None, names) => names.iter().fold(key, |key, name| key.with(name.as_bytes())),
+    }
+}

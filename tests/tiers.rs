@@ -1,0 +1,291 @@
+//! Who shares a limit, what it counts, and tiers that change while the server runs.
+#![cfg(all(feature = "rate-limit", feature = "peer-cert", feature = "test-util"))]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+mod pki;
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use palisade::{
+    Identity, Rejection, RejectionKind, UsageMeter,
+    clock::ManualClock,
+    connection::TlsPeer,
+    identity::UserIdentity,
+    network::ClientAddress,
+    peer_cert::{PeerCertLayer, PeerRule},
+    rate_limit::{
+        PreparedTier, Scope, Tier, TierLimit, TierOverrides, TieredRateLimitLayer,
+        TieredRateLimitLayerBuilder,
+    },
+    reservation::TokenUsage,
+    store::{MemoryStore, Pepper, Stores},
+};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A store whose time stands still.
+fn stores() -> Stores {
+    let store = MemoryStore::builder().clock(Arc::new(ManualClock::default())).build().unwrap();
+    Stores::new(Arc::new(store), Pepper::random())
+}
+
+fn builder(tier: Tier) -> TieredRateLimitLayerBuilder {
+    TieredRateLimitLayer::builder(&stores()).tier("free", tier).fallback_tier("free")
+}
+
+fn layer(tier: Tier) -> TieredRateLimitLayer {
+    builder(tier).build().unwrap()
+}
+
+/// Whoever is described by `subject@organisation address`, each part but the first optional.
+fn from(who: &str) -> Request<()> {
+    let (user, address) = who.split_once(' ').unwrap_or((who, ""));
+    let (subject, organisation) = user.split_once('@').unwrap_or((user, ""));
+    let claims = serde_json::json!({ "org_id": organisation }).to_string();
+    let user = UserIdentity::asserted("https://login.example", subject).with_claims(&claims);
+    let mut request = Request::post("/generate").body(()).unwrap();
+    request.extensions_mut().insert(Identity::asserted(user));
+    if !address.is_empty() {
+        let address: SocketAddr = address.parse().unwrap();
+        request.extensions_mut().insert(address);
+    }
+    request
+}
+
+async fn ask(layer: &TieredRateLimitLayer, request: Request<()>) -> Response<Bytes> {
+    let service = service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let (parts, body) = layer.layer(service).oneshot(request).await.unwrap().into_parts();
+    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+}
+
+async fn status(layer: &TieredRateLimitLayer, who: &str) -> u16 {
+    ask(layer, from(who)).await.status().as_u16()
+}
+
+#[tokio::test]
+async fn each_scope_counts_those_who_share_it_together() {
+    let two = |scopes: &[Scope]| {
+        layer(Tier::new().limit(TierLimit::requests(2, MINUTE).per(scopes.iter().copied())))
+    };
+    // Who asks a third time, after the first two, and is refused; and who is not.
+    for (scopes, first, refused, admitted) in [
+        (&[Scope::Subject][..], ["a@x", "a@y"], "a@z", "b@x"),
+        (&[Scope::Organisation], ["a@x", "b@x"], "c@x", "a@y"),
+        // Nobody's organisation is not one that all such callers share.
+        (&[Scope::Organisation], ["a", "a"], "a", "b"),
+        (
+            &[Scope::Network],
+            ["a 192.0.2.1:1", "b [::ffff:192.0.2.1]:2"],
+            "c 192.0.2.1:3",
+            "a 192.0.2.2:1",
+        ),
+        (
+            &[Scope::Network],
+            ["a [2001:db8::1]:1", "b [2001:db8::2]:1"],
+            "c [2001:db8::3]:1",
+            "a [2001:db8:0:1::1]:1",
+        ),
+        (
+            &[Scope::Site],
+            ["a [2001:db8::1]:1", "b [2001:db8:0:1::1]:1"],
+            "c [2001:db8:0:2::1]:1",
+            "a [2001:db8:1::1]:1",
+        ),
+        (
+            &[Scope::Subject, Scope::Network],
+            ["a 192.0.2.1:1", "a 192.0.2.1:2"],
+            "a 192.0.2.1:3",
+            "a 192.0.2.2:1",
+        ),
+    ] {
+        let layer = two(scopes);
+        for who in first {
+            assert_eq!(status(&layer, who).await, 200, "{scopes:?} {who}");
+        }
+        assert_eq!(status(&layer, refused).await, 429, "{scopes:?} {refused}");
+        assert_eq!(status(&layer, admitted).await, 200, "{scopes:?} {admitted}");
+    }
+}
+
+/// "Your limit" and "our capacity" are different answers.
+#[tokio::test]
+async fn a_pool_that_is_used_up_is_the_servers_want_and_tells_nothing_of_others() {
+    for scope in [Scope::Tier, Scope::Global] {
+        let layer = layer(
+            Tier::new().requests_per_minute(5).limit(TierLimit::requests(2, MINUTE).per([scope])),
+        );
+        let admitted = ask(&layer, from("a")).await;
+        assert_eq!(admitted.headers()["x-ratelimit-limit-requests"], "5");
+        assert!(!format!("{:?}", admitted.headers()).contains(";q=2"));
+        assert_eq!(status(&layer, "b").await, 200);
+        let refused = ask(&layer, from("c")).await;
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.headers()["retry-after"], "30");
+        let rejection = refused.extensions().get::<Rejection>().unwrap();
+        assert_eq!(rejection.code(), "capacity_exhausted");
+        // The pool's refusal has charged the caller nothing.
+        let own = &refused.headers()["x-ratelimit-remaining-requests"];
+        assert_eq!(own, "5");
+    }
+}
+
+#[tokio::test]
+async fn tiers_have_pools_of_their_own_and_share_the_global_ones() {
+    let with = |scope| Tier::new().limit(TierLimit::requests(1, MINUTE).per([scope]));
+    for (scope, expected) in [(Scope::Tier, 200), (Scope::Global, 503)] {
+        let layer = TieredRateLimitLayer::builder(&stores())
+            .tier("free", with(scope))
+            .tier("paid", with(scope))
+            .tier_by(|identity| {
+                Some(if identity.user()?.subject() == "a" { "free" } else { "paid" })
+            })
+            .build()
+            .unwrap();
+        assert_eq!(status(&layer, "a").await, 200);
+        assert_eq!(status(&layer, "b").await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_per_network_refuses_where_the_server_tells_none_and_reads_trusted_proxies() {
+    let tier = || Tier::new().limit(TierLimit::requests(1, MINUTE).per([Scope::Network]));
+    let refused = ask(&layer(tier()), from("a")).await;
+    assert_eq!(refused.status(), 500);
+    let behind = ClientAddress::behind(["10.0.0.0/8"]).unwrap();
+    let layer = builder(tier()).client_address(behind).build().unwrap();
+    let forwarded = async |by: &str, list: &str| {
+        let mut request = from(&format!("a {by}:1"));
+        request.headers_mut().insert("x-forwarded-for", list.parse().unwrap());
+        ask(&layer, request).await.status().as_u16()
+    };
+    assert_eq!(forwarded("10.0.0.1", "6.6.6.1, 198.51.100.1").await, 200);
+    assert_eq!(forwarded("10.0.0.1", "6.6.6.2, 198.51.100.1").await, 429);
+    assert_eq!(forwarded("10.0.0.1", "6.6.6.2, 198.51.100.2").await, 200);
+    // Who is no proxy chooses no network.
+    assert_eq!(forwarded("192.0.2.9", "198.51.100.3").await, 200);
+    assert_eq!(forwarded("192.0.2.9", "198.51.100.4").await, 429);
+}
+
+#[tokio::test]
+async fn workloads_without_users_have_limits_too() {
+    let ca = pki::Authority::new("ca");
+    let peers = PeerCertLayer::builder()
+        .allow(PeerRule::trust_domain("prod.example").unwrap())
+        .build()
+        .unwrap();
+    let tier = Tier::new().limit(TierLimit::requests(1, MINUTE).per([Scope::Workload]));
+    let by_workload = TieredRateLimitLayer::builder(&stores())
+        .tier("internal", tier.clone())
+        .tier_by(|_| Some("internal"))
+        .build()
+        .unwrap();
+    let connection = |id: &str| {
+        let chain: Arc<[_]> = ca.workload(id).chain().into();
+        TlsPeer::verified("192.0.2.1:1".parse().unwrap(), Some(chain.into()))
+    };
+    let service =
+        ServiceBuilder::new().layer(peers).layer(by_workload).service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+    let ask = async |peer: TlsPeer| {
+        let request = Request::post("/generate").extension(peer).body(()).unwrap();
+        service.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask(connection(pki::GATEWAY)).await, 200);
+    // Another certificate of the same workload.
+    assert_eq!(ask(connection(pki::GATEWAY)).await, 429);
+    assert_eq!(ask(connection(pki::OUTSIDER)).await, 200);
+    // Without the layer that tells workloads, and without users where tokens name the tier.
+    let asked = Request::post("/generate").body(()).unwrap();
+    assert_eq!(crate::ask(&layer(tier), asked).await.status(), 500);
+}
+
+#[tokio::test]
+async fn prompts_and_answers_have_quotas_of_their_own() {
+    let tier = Tier::new()
+        .limit(TierLimit::input_tokens(1000, MINUTE))
+        .limit(TierLimit::output_tokens(500, MINUTE))
+        .limit(TierLimit::tokens(1200, MINUTE).per([Scope::Organisation]));
+    let layer = builder(tier).default_input_tokens(100).default_output_tokens(100).build().unwrap();
+    let run = async |estimate: TokenUsage, used: TokenUsage| {
+        let service = service_fn(move |request: Request<()>| async move {
+            let meter = UsageMeter::of(request.extensions()).unwrap().clone();
+            let answer = match meter.refine(estimate).await {
+                Ok(()) => Response::new(Empty::<Bytes>::new()),
+                Err(rejection) => {
+                    assert_eq!(rejection.kind(), RejectionKind::RateLimited);
+                    Response::builder().status(429).body(Empty::new()).unwrap()
+                }
+            };
+            meter.report(used);
+            Ok::<_, Infallible>(answer)
+        });
+        let response = layer.layer(service).oneshot(from("a@x")).await.unwrap();
+        let status = response.status().as_u16();
+        response.into_body().collect().await.unwrap();
+        status
+    };
+    let prompts_left = async || {
+        let mut request = from("a@x");
+        *request.uri_mut() = "/v1/messages".parse().unwrap();
+        request.headers_mut().insert("content-length", "0".parse().unwrap());
+        let answer = ask(&layer, request).await;
+        let left = &answer.headers()["anthropic-ratelimit-input-tokens-remaining"];
+        left.to_str().unwrap().parse::<u64>().unwrap()
+    };
+    // Less of the answer than was held, and more of the prompt.
+    assert_eq!(run(TokenUsage::new(700, 50), TokenUsage::new(650, 40)).await, 200);
+    assert_eq!(prompts_left().await, 350);
+    assert_eq!(run(TokenUsage::new(400, 10), TokenUsage::new(0, 0)).await, 429);
+    assert_eq!(prompts_left().await, 350);
+    assert_eq!(run(TokenUsage::new(300, 450), TokenUsage::new(0, 0)).await, 429);
+}
+
+#[tokio::test]
+async fn tiers_are_replaced_while_the_server_runs_and_what_was_used_is_kept() {
+    let layer = layer(Tier::new().requests_per_minute(4));
+    let clone = layer.clone();
+    for _ in 0..3 {
+        assert_eq!(status(&layer, "a").await, 200);
+    }
+    let tier = |quota| [("free".to_owned(), Tier::new().requests_per_minute(quota))];
+    clone.replace_tiers(tier(8)).unwrap();
+    // Three quarters of the old quota are three quarters of the new.
+    let answer = ask(&layer, from("a")).await;
+    assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "1");
+    clone.replace_tiers(tier(2)).unwrap();
+    assert_eq!(status(&layer, "a").await, 429);
+    assert_eq!(status(&layer, "b").await, 200);
+    for bad in [vec![], vec![("paid".to_owned(), Tier::new().requests_per_minute(1))]] {
+        assert!(clone.replace_tiers(bad).is_err());
+    }
+    assert_eq!(status(&layer, "b").await, 200);
+    assert_eq!(status(&layer, "b").await, 429);
+}
+
+#[derive(Debug)]
+struct Contract(PreparedTier);
+
+impl TierOverrides for Contract {
+    fn tier(&self, identity: &Identity, tier: Option<&str>) -> Option<PreparedTier> {
+        assert_eq!(tier, None);
+        (identity.user()?.subject() == "acme").then(|| self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn single_callers_have_limits_of_their_own() {
+    let own = Tier::new().requests_per_minute(2).prepare("acme").unwrap();
+    let layer = builder(Tier::new().requests_per_minute(1));
+    let layer = layer.overrides(Arc::new(Contract(own))).build().unwrap();
+    for (who, expected) in [("acme", 200), ("acme", 200), ("acme", 429), ("b", 200), ("b", 429)] {
+        assert_eq!(status(&layer, who).await, expected, "{who}");
+    }
+    assert!(Tier::new().prepare("none").is_err());
+}
