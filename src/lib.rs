@@ -44,6 +44,7 @@ mod error;
 mod observe;
 mod runtime;
 mod stack;
+mod watch;
 
 pub mod body;
 pub mod clock;

@@ -269,6 +269,49 @@ async fn tiers_are_replaced_while_the_server_runs_and_what_was_used_is_kept() {
     assert_eq!(status(&layer, "b").await, 429);
 }
 
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn a_file_of_tiers_is_read_again_when_it_changes_and_a_bad_one_changes_nothing() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join(format!("tiers-{}.toml", std::process::id()));
+    let write = |text: &str| std::fs::write(&path, text).unwrap();
+    let read = |text: &str| toml::from_str::<std::collections::BTreeMap<String, Tier>>(text);
+    let build = || {
+        TieredRateLimitLayer::builder(&stores())
+            .tier("given", Tier::new().requests_per_minute(7))
+            .tiers_file(&path, read)
+            .fallback_tier("free")
+            .build()
+    };
+    assert!(build().is_err(), "there is no file");
+    write("[free]\nrequests_per_minute = 100\n");
+    let layer = build().unwrap();
+    let quota = async |layer: &TieredRateLimitLayer| {
+        let answer = ask(layer, from("a")).await;
+        answer.headers()["x-ratelimit-limit-requests"].to_str().unwrap().to_owned()
+    };
+    let becomes = async |expected: &str| {
+        while quota(&layer).await != expected {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert_eq!(quota(&layer).await, "100");
+    write("[free]\nrequests_per_minute = 200\n");
+    becomes("200").await;
+    for bad in ["[free]\nrequests_per_minut = 1\n", "[paid]\nrequests_per_minute = 1\n", "[given]"]
+    {
+        write(bad);
+        assert!(build().is_err(), "{bad}");
+    }
+    // Two looks at the changed file, and some.
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    assert_eq!(quota(&layer).await, "200");
+    write("[free]\nrequests_per_minute = 300\n");
+    becomes("300").await;
+    assert!(layer.replace_tiers([("free".to_owned(), Tier::new().requests_per_day(1))]).is_err());
+    std::fs::remove_file(path).unwrap();
+}
+
 #[derive(Debug)]
 struct Contract(PreparedTier);
 

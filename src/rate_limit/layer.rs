@@ -1,21 +1,17 @@
 //! The layer and its builder.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use tower_layer::Layer;
 
 use super::{
     TieredRateLimit,
-    limit::invalid,
     settlement::Options,
     tier::{ReadyTier, Tier},
+    tiers::{PreparedTier, TierOverrides, Tiers, TiersFile},
 };
 use crate::{
-    BuildError, Routes,
+    BoxError, BuildError, Routes,
     clock::{Clock, SystemClock},
     identity::Identity,
     network::ClientAddress,
@@ -35,6 +31,7 @@ impl TieredRateLimitLayer {
         TieredRateLimitLayerBuilder {
             stores: stores.clone(),
             tiers: Vec::new(),
+            file: None,
             source: Source::Claim("tier".into()),
             fallback: None,
             routes: Routes::guard_all(),
@@ -54,15 +51,13 @@ impl TieredRateLimitLayer {
     /// kept: under another quota, a limit of the same name goes on from where it stood.
     ///
     /// # Errors
-    /// As in [`build`](TieredRateLimitLayerBuilder::build). The tiers stay as they were then.
+    /// As in [`build`](TieredRateLimitLayerBuilder::build); and when the tiers come from a file, which has the last word.
+    /// The tiers stay as they were then.
     pub fn replace_tiers(
         &self,
         tiers: impl IntoIterator<Item = (String, Tier)>,
     ) -> Result<(), BuildError> {
-        let tiers: Vec<_> = tiers.into_iter().collect();
-        let tiers = Arc::new(Tiers::ready(&tiers, self.config.fallback.as_deref())?);
-        *self.config.tiers.write().unwrap_or_else(PoisonError::into_inner) = tiers;
-        Ok(())
+        self.config.tiers.replace(&tiers.into_iter().collect())
     }
 }
 
@@ -88,10 +83,9 @@ pub(super) struct Config {
     pub(super) on_outage: Outage,
     pub(super) client: ClientAddress,
     pub(super) organisation: String,
-    tiers: RwLock<Arc<Tiers>>,
+    tiers: Tiers,
     source: Source,
     overrides: Option<Arc<dyn TierOverrides>>,
-    fallback: Option<String>,
 }
 
 impl Config {
@@ -102,88 +96,11 @@ impl Config {
             Source::By(choose) => choose(identity),
         };
         let own = self.overrides.as_ref().and_then(|overrides| overrides.tier(identity, name));
-        if let Some(PreparedTier(tier)) = own {
-            return Ok(tier);
-        }
-        let tiers = self.tiers.read().unwrap_or_else(PoisonError::into_inner);
-        let named = name.and_then(|name| tiers.named.get(name));
-        named.or(tiers.fallback.as_ref()).map(Arc::clone).ok_or_else(no_tier)
+        own.map(PreparedTier::ready).or_else(|| self.tiers.get(name)).ok_or_else(|| {
+            const MESSAGE: &str = "Your account has no tier that may use this service.";
+            Rejection::new(RejectionKind::Forbidden, "no_tier", MESSAGE)
+        })
     }
-}
-
-/// All tiers, by name, and that of callers who have none.
-#[derive(Debug)]
-struct Tiers {
-    named: HashMap<Arc<str>, Arc<ReadyTier>>,
-    fallback: Option<Arc<ReadyTier>>,
-}
-
-impl Tiers {
-    fn ready(tiers: &[(String, Tier)], fallback: Option<&str>) -> Result<Self, BuildError> {
-        if tiers.is_empty() {
-            return Err(BuildError::Empty("the list of tiers"));
-        }
-        let mut named = HashMap::with_capacity(tiers.len());
-        for (name, tier) in tiers {
-            let ready = Arc::new(tier.ready(name)?);
-            if named.insert(Arc::clone(&ready.name), ready).is_some() {
-                return Err(invalid(name, "there are two of it"));
-            }
-        }
-        let existing = |name: &str| {
-            named.get(name).map(Arc::clone).ok_or_else(|| {
-                BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
-            })
-        };
-        let fallback = fallback.map(existing).transpose()?;
-        Ok(Self { named, fallback })
-    }
-}
-
-/// Gives single callers a tier of their own, in the place of the one that their token names: a customer with a
-/// contract, or one whose limits are lowered for a while.
-///
-/// ```
-/// use palisade::{identity::Identity, rate_limit::{PreparedTier, Tier, TierOverrides}};
-/// use std::{collections::HashMap, sync::RwLock};
-///
-/// #[derive(Debug, Default)]
-/// struct Contracts(RwLock<HashMap<String, PreparedTier>>);
-///
-/// impl TierOverrides for Contracts {
-///     fn tier(&self, identity: &Identity, _: Option<&str>) -> Option<PreparedTier> {
-///         self.0.read().unwrap().get(identity.user()?.subject()).cloned()
-///     }
-/// }
-///
-/// let contracts = Contracts::default();
-/// let own = Tier::new().tokens_per_minute(5_000_000).prepare("acme")?;
-/// contracts.0.write().unwrap().insert("acme-service".into(), own);
-/// # Ok::<(), palisade::BuildError>(())
-/// ```
-pub trait TierOverrides: fmt::Debug + Send + Sync + 'static {
-    /// The tier of this caller, whose own, if any, is called `tier`. `None`: that one. Asked for every request, so it
-    /// neither waits nor blocks. What a caller has used of a limit is kept when his tier changes.
-    fn tier(&self, identity: &Identity, tier: Option<&str>) -> Option<PreparedTier>;
-}
-
-/// A [`Tier`] that was found to make sense. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct PreparedTier(Arc<ReadyTier>);
-
-impl Tier {
-    /// Checks the tier, for [`TierOverrides`]. `name` is what [`Identity::tier`] says then.
-    ///
-    /// # Errors
-    /// When it can't be kept.
-    pub fn prepare(&self, name: &str) -> Result<PreparedTier, BuildError> {
-        Ok(PreparedTier(Arc::new(self.ready(name)?)))
-    }
-}
-
-fn no_tier() -> Rejection {
-    let message = "Your account has no tier that may use this service.";
-    Rejection::new(RejectionKind::Forbidden, "no_tier", message)
 }
 
 /// Where a caller's tier comes from.
@@ -220,6 +137,7 @@ pub enum Outage {
 pub struct TieredRateLimitLayerBuilder {
     stores: Stores,
     tiers: Vec<(String, Tier)>,
+    file: Option<TiersFile>,
     source: Source,
     fallback: Option<String>,
     routes: Routes,
@@ -244,6 +162,40 @@ impl TieredRateLimitLayerBuilder {
     /// Adds several tiers, from a file for one (feature `serde`).
     pub fn tiers(mut self, tiers: impl IntoIterator<Item = (String, Tier)>) -> Self {
         self.tiers.extend(tiers);
+        self
+    }
+
+    /// Reads the tiers from a file, beside those that are given here. It is looked at once a second in the background,
+    /// and read again when it has changed and was left alone since the look before: what was used is kept. A file that
+    /// can't be read, or whose tiers can't be kept, never replaces good ones: an error is logged, and
+    /// `palisade_tier_reads_total{outcome="failed"}` counts it. At most 16 MiB.
+    ///
+    /// ```
+    /// # #[cfg(feature = "serde")]
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use palisade::{rate_limit::{Tier, TieredRateLimitLayer}, store::Stores};
+    /// use std::collections::BTreeMap;
+    ///
+    /// # let path = std::env::temp_dir().join("palisade-tiers-of-the-example.toml");
+    /// std::fs::write(&path, "[free]\nrequests_per_minute = 60\n[paid]\ntokens_per_day = 5_000_000\n")?;
+    /// let limits = TieredRateLimitLayer::builder(&Stores::in_memory())
+    ///     .tiers_file(path, |text| toml::from_str::<BTreeMap<String, Tier>>(text))
+    ///     .fallback_tier("free")
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "serde"))]
+    /// # fn main() {}
+    /// ```
+    pub fn tiers_file<F, T, E>(mut self, path: impl Into<PathBuf>, parse: F) -> Self
+    where
+        F: Fn(&str) -> Result<T, E> + Send + Sync + 'static,
+        T: IntoIterator<Item = (String, Tier)>,
+        E: Into<BoxError>,
+    {
+        self.file = Some(TiersFile::new(path.into(), move |text| {
+            parse(text).map(|tiers| tiers.into_iter().collect()).map_err(Into::into)
+        }));
         self
     }
 
@@ -343,9 +295,13 @@ impl TieredRateLimitLayerBuilder {
     /// Checks the configuration.
     ///
     /// # Errors
-    /// When there are no tiers, two of a name, one that can't be kept, or an unknown fallback.
+    /// When there are no tiers, two of a name, one that can't be kept, an unknown fallback, or a file that can't be
+    /// read.
     pub fn build(self) -> Result<TieredRateLimitLayer, BuildError> {
-        let tiers = Tiers::ready(&self.tiers, self.fallback.as_deref())?;
+        let tiers = match self.file {
+            Some(file) => Tiers::of_file(file, self.tiers, self.fallback)?,
+            None => Tiers::given(&self.tiers, self.fallback)?,
+        };
         Ok(TieredRateLimitLayer {
             config: Arc::new(Config {
                 store: Arc::clone(self.stores.limiter()),
@@ -359,10 +315,9 @@ impl TieredRateLimitLayerBuilder {
                 on_outage: self.on_outage,
                 client: self.client,
                 organisation: self.organisation,
-                tiers: RwLock::new(Arc::new(tiers)),
+                tiers,
                 source: self.source,
                 overrides: self.overrides,
-                fallback: self.fallback,
             }),
         })
     }

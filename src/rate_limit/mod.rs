@@ -33,7 +33,8 @@
 //! A limit that is the caller's own is answered with 429. One that all callers of the tier share is the server's
 //! capacity, and is answered with 503; what is left of it is not told.
 //!
-//! Tiers can be replaced while the server runs ([`TieredRateLimitLayer::replace_tiers`]), and single callers can have one of
+//! Tiers can be replaced while the server runs ([`TieredRateLimitLayer::replace_tiers`], or by a [file that is
+//! watched](TieredRateLimitLayerBuilder::tiers_file)), and single callers can have one of
 //! their own ([`TierOverrides`]). What was used is kept.
 //!
 //! ```
@@ -93,15 +94,15 @@ mod scope;
 mod service;
 mod settlement;
 mod tier;
+mod tiers;
 
 pub use self::{
     body::MeteredBody,
     future::TieredRateLimitFuture,
-    layer::{
-        Outage, PreparedTier, TierOverrides, TieredRateLimitLayer, TieredRateLimitLayerBuilder,
-    },
+    layer::{Outage, TieredRateLimitLayer, TieredRateLimitLayerBuilder},
     limit::TierLimit,
     scope::Scope,
     service::TieredRateLimit,
     tier::Tier,
+    tiers::{PreparedTier, TierOverrides},
 };

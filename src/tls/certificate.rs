@@ -18,11 +18,8 @@ use super::pem::Pem;
 use crate::{
     BuildError,
     clock::{Clock as _, SystemClock},
-    observe,
-    trust::{
-        self,
-        watch::{Files, Look, Watcher},
-    },
+    observe, trust,
+    watch::{Files, Look, Watcher},
 };
 
 /// This part's name in metrics and logs.
@@ -65,7 +62,7 @@ impl ServerCertificate {
     ) -> Result<Self, BuildError> {
         let files = files(&chain, &key);
         let pair = Pair::read(&chain, &key, &provider)?;
-        let watcher = Watcher::default();
+        let watcher = Watcher::new();
         watcher.has_looked();
         let certificate = Self {
             chain,

@@ -14,10 +14,7 @@ use rustls::{
 };
 
 use super::{certificate::ServerCertificate, client::ClientVerifier, pem::Pem};
-use crate::{
-    BuildError,
-    trust::{TrustStore, watch},
-};
+use crate::{BuildError, trust::TrustStore, watch};
 
 /// What a [`TlsListener`](super::TlsListener) needs to know. Cheap to clone; all clones have one server certificate.
 #[derive(Clone)]

@@ -7,8 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{TrustStore, watch};
-use crate::BuildError;
+use super::TrustStore;
+use crate::{BuildError, watch};
 
 /// Builds a [`TrustStore`].
 #[derive(Clone, Debug, Default)]

@@ -77,7 +77,6 @@ mod path;
 mod set;
 #[cfg(test)]
 mod tests;
-pub(crate) mod watch;
 
 use std::{
     fmt,
@@ -91,17 +90,15 @@ use std::{
 use rustls_pki_types::CertificateDer;
 
 pub use self::builder::TrustStoreBuilder;
-use self::{
-    builder::Parts,
-    cache::PathCache,
-    set::Set,
-    watch::{Files, Look, Watcher},
-};
+use self::{builder::Parts, cache::PathCache, set::Set};
 pub(crate) use self::{
     certificate::{trust_domain, validity},
     path::{ChainDigest, Untrusted, VerifiedPath},
 };
-use crate::{BuildError, observe};
+use crate::{
+    BuildError, observe,
+    watch::{self, Files, Look, Watcher},
+};
 
 /// This part's name in metrics and logs.
 const LAYER: &str = "trust";
@@ -143,7 +140,7 @@ impl TrustStore {
         let has_files = AtomicBool::new(!paths.is_empty());
         let files = Files::at(paths);
         let set = Set::read(&parts, 1)?;
-        let watcher = Watcher::default();
+        let watcher = Watcher::new();
         watcher.has_looked();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let store = Self(Arc::new(Inner {

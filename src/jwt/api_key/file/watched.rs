@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use super::super::{
@@ -17,7 +17,9 @@ use super::super::{
     form::{Form, KeyHash},
     record::Records,
 };
-use crate::{BuildError, clock::Clock, future::ReadyOr, jwt::AuthError, observe, runtime};
+use crate::{
+    BuildError, clock::Clock, future::ReadyOr, jwt::AuthError, observe, runtime, watch::Stamp,
+};
 
 #[derive(Debug)]
 pub(crate) struct Watched {
@@ -141,29 +143,6 @@ impl Watched {
             }
         }
         self.changed.store(false, Ordering::Release);
-    }
-}
-
-/// A file as it lies there. A new file in the place of the old one has another number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
-    number: u64,
-}
-
-impl Stamp {
-    /// `None` when there is no file.
-    fn at(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
-    }
-
-    fn of(metadata: &fs::Metadata) -> Self {
-        #[cfg(unix)]
-        let number = std::os::unix::fs::MetadataExt::ino(metadata);
-        #[cfg(not(unix))]
-        let number = 0;
-        Self { modified: metadata.modified().ok(), length: metadata.len(), number }
     }
 }
 

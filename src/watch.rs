@@ -33,7 +33,7 @@ pub(crate) trait Look: Send + Sync + 'static {
 }
 
 /// Whether a task looks once a second, and when somebody looked last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Watcher {
     runs: AtomicBool,
     /// When to look next if no task does, in milliseconds of the monotonic clock.
@@ -66,6 +66,10 @@ pub(crate) fn watch<T: Look>(this: &Arc<T>) {
 }
 
 impl Watcher {
+    pub(crate) const fn new() -> Self {
+        Self { runs: AtomicBool::new(false), due: AtomicU64::new(0) }
+    }
+
     /// Nobody needs to look for a second.
     pub(crate) fn has_looked(&self) {
         self.due.store(now() + LOOK_EVERY_MS, Ordering::Relaxed);
@@ -126,7 +130,7 @@ impl Files {
 
 /// A file as it lies there. A new file in the place of the old one has another number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     modified: Option<SystemTime>,
     length: u64,
     /// Device, number, and when anything of it changed last, in seconds and nanoseconds.
@@ -135,8 +139,11 @@ struct Stamp {
 
 impl Stamp {
     /// `None` when there is no file.
-    fn at(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
+    }
+
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         #[cfg(unix)]
         let place = {
             use std::os::unix::fs::MetadataExt as _;
@@ -146,7 +153,7 @@ impl Stamp {
         };
         #[cfg(not(unix))]
         let place = [0; 4];
-        Some(Self { modified: metadata.modified().ok(), length: metadata.len(), place })
+        Self { modified: metadata.modified().ok(), length: metadata.len(), place }
     }
 }
 
@@ -206,8 +213,13 @@ mod tests {
         fs::remove_file(path).unwrap();
     }
 
-    #[derive(Default)]
     struct Counter(Watcher, AtomicU64);
+
+    impl Counter {
+        fn new() -> Self {
+            Self(Watcher::new(), AtomicU64::new(0))
+        }
+    }
 
     impl Look for Counter {
         fn look(&self) {
@@ -221,7 +233,7 @@ mod tests {
 
     #[test]
     fn without_a_runtime_the_caller_looks_at_most_once_a_second() {
-        let counter = Arc::new(Counter::default());
+        let counter = Arc::new(Counter::new());
         for _ in 0..10 {
             watch(&counter);
         }
@@ -234,7 +246,7 @@ mod tests {
         let runtime = || {
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
         };
-        let counter = Arc::new(Counter::default());
+        let counter = Arc::new(Counter::new());
         counter.0.has_looked();
         for _ in 0..2 {
             runtime().block_on(async {
@@ -248,7 +260,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_task_looks_once_a_second_and_ends_with_what_it_looks_for() {
-        let counter = Arc::new(Counter::default());
+        let counter = Arc::new(Counter::new());
         counter.0.has_looked();
         watch(&counter);
         while counter.1.load(Ordering::Relaxed) < 3 {
