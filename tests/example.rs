@@ -87,8 +87,15 @@ async fn two_processes_over_one_redis_admit_together_what_one_would() {
 
     let client = Client::new();
     let body = json!({"prompt": "The lamp", "max_tokens": 1});
-    let answers = (0..60).map(|n: usize| ask(&client, servers[n % 2].addr, &token, &body));
-    let statuses: Vec<_> = join_all(answers).await.iter().map(|a| a.status().as_u16()).collect();
+    // On a busy machine the store may answer too late; its clients come back then.
+    let answered = async |n: usize| loop {
+        let status = ask(&client, servers[n % 2].addr, &token, &body).await.status().as_u16();
+        if status != 503 {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let statuses = join_all((0..60).map(answered)).await;
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 20, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 429).count(), 40, "{statuses:?}");
 }

@@ -53,9 +53,14 @@ pub(crate) struct Config {
     #[arg(long, value_name = "FILE|store", requires = "pepper")]
     pub(crate) api_keys: Option<PathBuf>,
 
-    /// The tiers, in TOML. Without it: `free`, `paid` and `enterprise`.
+    /// The tiers, in TOML, read again when the file changes. Without it: `free`, `paid` and `enterprise`.
     #[arg(long, value_name = "FILE")]
     pub(crate) tiers: Option<PathBuf>,
+
+    /// The tier of callers whose token names none that there is. Without it they have `free`, or are refused where there
+    /// are `--tiers`.
+    #[arg(long, value_name = "TIER")]
+    pub(crate) fallback_tier: Option<String>,
 
     /// Where limits, and API keys, are kept: `memory`, or a `redis://` URL for several servers together.
     #[arg(long, value_name = "memory|redis://…", default_value = "memory", value_parser = store)]

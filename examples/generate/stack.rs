@@ -1,6 +1,6 @@
 //! The four layers, as the command line wants them.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::Router;
 use palisade::{
@@ -34,14 +34,19 @@ pub(crate) fn guarded(
     }
     let jwt = jwt.build()?;
 
-    let tiers = tiers(config.tiers.as_deref())?;
-    let mut limits = TieredRateLimitLayer::builder(stores)
+    let limits = TieredRateLimitLayer::builder(stores)
         .default_output_tokens(DEFAULT_MAX_TOKENS)
         .routes(routes.clone());
-    if tiers.contains_key("free") {
-        limits = limits.fallback_tier("free");
-    }
-    let rate_limit = limits.tiers(tiers).build()?;
+    let read = |text: &str| toml::from_str::<BTreeMap<String, Tier>>(text);
+    let limits = match &config.tiers {
+        Some(file) => limits.tiers_file(file, read),
+        None => limits.tiers(default_tiers()).fallback_tier("free"),
+    };
+    let limits = match &config.fallback_tier {
+        Some(tier) => limits.fallback_tier(tier),
+        None => limits,
+    };
+    let rate_limit = limits.build()?;
 
     let prompt_guard = PromptGuardLayer::builder()
         .detector(InjectionRules::builtin()?, Action::Block)
@@ -113,12 +118,6 @@ pub(crate) fn api_keys(config: &Config, stores: &Stores) -> Result<Option<ApiKey
         return Ok(Some(ApiKeyStore::new(stores, &pepper)?.open()));
     }
     Ok(Some(ApiKeyFile::new(file, &pepper)?.open()?))
-}
-
-fn tiers(file: Option<&Path>) -> Result<BTreeMap<String, Tier>, BoxError> {
-    let Some(file) = file else { return Ok(default_tiers()) };
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    Ok(toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?)
 }
 
 /// Tokens that a caller of the free tier has in a minute.
