@@ -1,6 +1,7 @@
 //! Refusals: what was wrong, and the answer that says so in the caller's own wire format.
 
 mod format;
+mod grpc_status;
 
 use std::{borrow::Cow, fmt::Debug, time::Duration};
 
@@ -38,6 +39,9 @@ pub enum RejectionKind {
     TooEarly,
     /// What a check needs is out of reach: 503, gRPC 14. Our fault.
     Unavailable,
+    /// As much is being served as can be: 503, gRPC 14, and 529 in Anthropic's format. Nobody's fault, and not the
+    /// caller's limit.
+    AtCapacity,
     /// The layers are stacked wrongly: 500, gRPC 13. The embedding application's fault.
     Misconfigured,
 }
@@ -56,7 +60,7 @@ impl RejectionKind {
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooEarly => StatusCode::TOO_EARLY,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::AtCapacity => StatusCode::SERVICE_UNAVAILABLE,
             Self::Misconfigured => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -70,7 +74,7 @@ impl RejectionKind {
             Self::Forbidden | Self::Blocked | Self::Misdirected => 7,
             Self::TooLarge | Self::RateLimited => 8,
             Self::Misconfigured => 13,
-            Self::Unavailable | Self::TooEarly => 14,
+            Self::Unavailable | Self::AtCapacity | Self::TooEarly => 14,
             Self::Unauthenticated | Self::MalformedCredential => 16,
         }
     }
@@ -83,6 +87,7 @@ pub struct Rejection {
     code: &'static str,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    violated_limit: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -94,13 +99,28 @@ impl Rejection {
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { kind, code, message: message.into(), retry_after: None, headers: Vec::new() }
+        Self {
+            kind,
+            code,
+            message: message.into(),
+            retry_after: None,
+            violated_limit: None,
+            headers: Vec::new(),
+        }
     }
 
-    /// When to try again. Sent as `Retry-After` in whole seconds, rounded up, at least 1.
+    /// When to try again. Sent as `Retry-After` in whole seconds, rounded up, at least 1; as `retry-after-ms`, which the
+    /// OpenAI and Anthropic SDKs read first, in milliseconds, rounded up; over gRPC also as a `google.rpc.RetryInfo`.
     #[must_use]
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    /// Which limit is reached, by its name in `RateLimit-Policy`. Told in `problem+json`, and over gRPC.
+    #[must_use]
+    pub fn with_violated_limit(mut self, name: impl Into<String>) -> Self {
+        self.violated_limit = Some(name.into());
         self
     }
 
@@ -135,6 +155,12 @@ impl Rejection {
         self.retry_after
     }
 
+    /// Which limit is reached, if it is known.
+    #[must_use]
+    pub fn violated_limit(&self) -> Option<&str> {
+        self.violated_limit.as_deref()
+    }
+
     /// The answer. Counted and logged here, once, under the name of the `layer` that refuses.
     pub(crate) fn into_response<B>(
         self,
@@ -153,6 +179,7 @@ impl Rejection {
         }
         if let Some(after) = self.retry_after {
             parts.headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+            parts.headers.insert(RETRY_AFTER_MS, HeaderValue::from(whole_millis(after)));
         }
         parts.extensions.insert(self);
         Response::from_parts(parts, ResponseBody::refusal(body))
@@ -164,6 +191,12 @@ pub(crate) fn whole_seconds(duration: Duration) -> u64 {
     let up = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     up.max(1)
 }
+
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+}
+
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// Shapes refusals as the application likes: see [`Routes::answer_with`]. The rejection's headers
 /// and `Retry-After` are added to the answer whatever it returns.
@@ -181,6 +214,9 @@ mod tests {
     fn retry_after_is_rounded_up_and_never_zero() {
         for (millis, expected) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), expected);
+        }
+        for (nanos, expected) in [(0, 1), (1, 1), (1_000_001, 2)] {
+            assert_eq!(whole_millis(Duration::from_nanos(nanos)), expected);
         }
     }
 }

@@ -80,6 +80,15 @@ impl UsageMeter {
         self.0.remaining()
     }
 
+    /// Tokens that the answer may have, once the estimate was [refined](Self::refine): what the refinement asked for, or
+    /// fewer where the layer grants fewer rather than none
+    /// ([`grant_fewer_output_tokens`](crate::rate_limit::TieredRateLimitLayerBuilder::grant_fewer_output_tokens)).
+    /// A handler lowers `max_tokens` to it. `None` before that.
+    #[must_use]
+    pub fn granted_output_tokens(&self) -> Option<u64> {
+        self.0.granted_output_tokens()
+    }
+
     /// Replaces the estimate of the admission by a better one, once the prompt is parsed. Less is
     /// given back when the request ends; more is reserved now, and may be refused.
     ///
@@ -123,6 +132,8 @@ pub trait Meter: Debug + Send + Sync + 'static {
     fn observe(&self, observed: Observed);
     /// See [`UsageMeter::remaining`].
     fn remaining(&self) -> Option<u64>;
+    /// See [`UsageMeter::granted_output_tokens`].
+    fn granted_output_tokens(&self) -> Option<u64>;
     /// See [`UsageMeter::refine`].
     fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined;
 }

@@ -247,6 +247,87 @@ async fn prompts_and_answers_have_quotas_of_their_own() {
     assert_eq!(run(TokenUsage::new(300, 450), TokenUsage::new(0, 0)).await, 429);
 }
 
+/// A request that has no room for its whole answer gets a shorter one, in the place of none.
+#[tokio::test]
+async fn fewer_tokens_of_an_answer_are_granted_where_there_is_no_room_for_all() {
+    let tier = Tier::new()
+        .tokens_per_minute(1000)
+        .limit(TierLimit::output_tokens(600, MINUTE).per([Scope::Organisation]));
+    let builder = || builder(tier.clone()).default_input_tokens(0).default_output_tokens(10);
+    let wants = async |layer: &TieredRateLimitLayer, input, output| {
+        let service = service_fn(move |request: Request<()>| async move {
+            let meter = UsageMeter::of(request.extensions()).unwrap().clone();
+            assert_eq!(meter.granted_output_tokens(), None);
+            let refined = meter.refine(TokenUsage::new(input, output)).await;
+            let granted = refined.ok().and(meter.granted_output_tokens()).unwrap_or(0);
+            // The engine produces all that it may.
+            meter.report(TokenUsage::new(if granted > 0 { input } else { 0 }, granted));
+            let answer = Response::builder().header("granted", granted).body(Empty::new());
+            Ok::<Response<Empty<Bytes>>, Infallible>(answer.unwrap())
+        });
+        let response = layer.layer(service).oneshot(from("a@x")).await.unwrap();
+        let granted: u64 = response.headers()["granted"].to_str().unwrap().parse().unwrap();
+        response.into_body().collect().await.unwrap();
+        granted
+    };
+    let layer = builder().grant_fewer_output_tokens(50).build().unwrap();
+    assert_eq!(wants(&layer, 100, 200).await, 200);
+    // The organisation's 400 are fewer than the caller's 700 less the prompt.
+    assert_eq!(wants(&layer, 200, 5000).await, 400);
+    let layer = builder().grant_fewer_output_tokens(50).build().unwrap();
+    // The prompt leaves too few.
+    assert_eq!(wants(&layer, 960, 500).await, 0);
+    assert_eq!(wants(&layer, 950, 500).await, 50);
+    let strict = builder().build().unwrap();
+    assert_eq!(wants(&strict, 100, 5000).await, 0);
+    assert_eq!(wants(&strict, 100, 600).await, 600);
+}
+
+/// Before anybody is known, networks are, and the owner of a claimed identity pays for nothing.
+#[tokio::test]
+async fn networks_are_limited_before_anybody_is_known() {
+    let store = stores();
+    let of = |limit: TierLimit| {
+        TieredRateLimitLayer::before_authentication(&store, Tier::new().limit(limit))
+    };
+    let outer = of(TierLimit::requests(2, MINUTE).per([Scope::Network])).build().unwrap();
+    let inner = TieredRateLimitLayer::builder(&store)
+        .tier("free", Tier::new().requests_per_minute(9))
+        .fallback_tier("free")
+        .build()
+        .unwrap();
+    // In the place of JwtAuthLayer: a token is who it says, none is refused.
+    let auth = tower::util::MapRequestLayer::new(|mut request: Request<()>| {
+        assert!(UsageMeter::of(request.extensions()).is_none());
+        let user = UserIdentity::asserted("https://login.example", "a");
+        request.extensions_mut().insert(Identity::asserted(user));
+        request
+    });
+    let service = ServiceBuilder::new().layer(outer).layer(auth).layer(inner).service_fn(
+        async |_: Request<()>| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())),
+    );
+    let ask = async |address: &str| {
+        let address: SocketAddr = address.parse().unwrap();
+        let request = Request::post("/generate").extension(address).body(()).unwrap();
+        service.clone().oneshot(request).await.unwrap()
+    };
+    for expected in ["8", "7"] {
+        let answer = ask("192.0.2.1:1").await;
+        assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], expected);
+    }
+    let refused = ask("192.0.2.1:2").await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "30");
+    assert_eq!(ask("192.0.2.2:1").await.headers()["x-ratelimit-remaining-requests"], "6");
+    for bad in [
+        TierLimit::requests(1, MINUTE),
+        TierLimit::requests(1, MINUTE).per([Scope::Network, Scope::Organisation]),
+        TierLimit::tokens(1, MINUTE).per([Scope::Network]),
+    ] {
+        assert!(of(bad).build().is_err());
+    }
+}
+
 #[tokio::test]
 async fn tiers_are_replaced_while_the_server_runs_and_what_was_used_is_kept() {
     let layer = layer(Tier::new().requests_per_minute(4));

@@ -95,7 +95,9 @@ impl<S: Service<Request<B>>, B> Waiting<S, B> {
             Ok(None) => return State::unmetered(service, request),
             Err(rejection) => return State::refused(rejection),
         };
-        leave_meter(&mut request, &reservation);
+        if !config.is_before_authentication() {
+            leave_meter(&mut request, &reservation);
+        }
         let settle = Some(SettleOnDrop::new(reservation));
         State::Calling { future: Oneshot::new(service, request), settle }
     }

@@ -52,6 +52,10 @@ pub(super) fn rejection(
             "A rate limit is reached.",
         ),
     };
+    let refusal = match limit {
+        Some(limit) => refusal.with_violated_limit(&limit.name),
+        None => refusal,
+    };
     values(tier, standings, endpoint, unix)
         .into_iter()
         .fold(refusal, |refusal, (name, value)| refusal.with_header(name, value))
@@ -61,7 +65,7 @@ pub(super) fn rejection(
 fn no_capacity(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration>) -> Rejection {
     let (name, limit) = (&tier.name, &limit.name);
     let message = format!("Tier {name} is at its capacity ({limit}). Try again soon.");
-    Rejection::new(RejectionKind::Unavailable, "capacity_exhausted", message)
+    Rejection::new(RejectionKind::AtCapacity, "capacity_exhausted", message)
         .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1)))
 }
 

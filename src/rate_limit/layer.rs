@@ -47,6 +47,32 @@ impl TieredRateLimitLayer {
         }
     }
 
+    /// A layer that stands outside `JwtAuthLayer`, so that a flood of requests without a good token costs no
+    /// signatures: `limits` count requests, and requests at a time, per [`Network`](super::Scope::Network),
+    /// [`Site`](super::Scope::Site), [`Workload`](super::Scope::Workload) (within `PeerCertLayer`) or
+    /// [`Global`](super::Scope::Global), for whoever it is. What a request claims to be is never charged to whom it claims.
+    ///
+    /// It leaves no tier, no meter and no headers on answers that pass, which are for the inner layer's limits.
+    ///
+    /// ```
+    /// use palisade::{rate_limit::{Scope, Tier, TierLimit, TieredRateLimitLayer}, store::Stores};
+    /// use std::time::Duration;
+    ///
+    /// let per_network = TierLimit::requests(100, Duration::from_secs(10)).per([Scope::Network]);
+    /// let outermost = TieredRateLimitLayer::before_authentication(
+    ///     &Stores::in_memory(),
+    ///     Tier::new().limit(per_network),
+    /// )
+    /// .build()?;
+    /// # Ok::<(), palisade::BuildError>(())
+    /// ```
+    pub fn before_authentication(stores: &Stores, limits: Tier) -> TieredRateLimitLayerBuilder {
+        let mut builder = Self::builder(stores).tier(ANYBODY, limits).fallback_tier(ANYBODY);
+        builder.source = Source::Nobody;
+        builder.headers = false;
+        builder
+    }
+
     /// Replaces all tiers, in this layer and all its clones, for requests that come from now on. What was used is
     /// kept: under another quota, a limit of the same name goes on from where it stood.
     ///
@@ -89,9 +115,15 @@ pub(super) struct Config {
 }
 
 impl Config {
+    /// Whether the layer stands outside of what tells callers.
+    pub(super) fn is_before_authentication(&self) -> bool {
+        matches!(self.source, Source::Nobody)
+    }
+
     /// The tier of a caller. A caller without one, or of an unknown one, has the fallback's.
     pub(super) fn tier(&self, identity: &Identity) -> Result<Arc<ReadyTier>, Rejection> {
         let name = match &self.source {
+            Source::Nobody => None,
             Source::Claim(claim) => identity.known_user()?.claims().str(claim),
             Source::By(choose) => choose(identity),
         };
@@ -103,8 +135,13 @@ impl Config {
     }
 }
 
+/// The tier of all who are not known yet.
+const ANYBODY: &str = "anybody";
+
 /// Where a caller's tier comes from.
 enum Source {
+    /// Nowhere: the layer stands outside of what tells callers.
+    Nobody,
     Claim(String),
     By(Box<Choose>),
 }
@@ -114,6 +151,7 @@ type Choose = dyn for<'a> Fn(&'a Identity) -> Option<&'a str> + Send + Sync;
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Nobody => f.write_str("Nobody"),
             Self::Claim(claim) => f.debug_tuple("Claim").field(claim).finish(),
             Self::By(_) => f.write_str("By(..)"),
         }
@@ -262,6 +300,15 @@ impl TieredRateLimitLayerBuilder {
         self
     }
 
+    /// Grants a request whose limits have no room for the answer that it asks for a shorter one, of at least so many
+    /// tokens, when its estimate is refined. What is granted is
+    /// [`UsageMeter::granted_output_tokens`](crate::UsageMeter::granted_output_tokens), to which the handler has to lower
+    /// `max_tokens`: what it produces beyond becomes the caller's debt. By default such a request is refused.
+    pub fn grant_fewer_output_tokens(mut self, at_least: u64) -> Self {
+        self.options.least_output = Some(at_least);
+        self
+    }
+
     /// Leaves rate limit headers out of answers that were admitted. Default: they are sent.
     pub fn without_headers(mut self) -> Self {
         self.headers = false;
@@ -298,6 +345,13 @@ impl TieredRateLimitLayerBuilder {
     /// When there are no tiers, two of a name, one that can't be kept, an unknown fallback, or a file that can't be
     /// read.
     pub fn build(self) -> Result<TieredRateLimitLayer, BuildError> {
+        let needs_callers = |(_, tier): &(String, Tier)| tier.needs_callers();
+        if matches!(self.source, Source::Nobody) && self.tiers.iter().any(needs_callers) {
+            return Err(BuildError::invalid(
+                "before_authentication",
+                "a limit counts tokens, or is per subject or organisation",
+            ));
+        }
         let tiers = match self.file {
             Some(file) => Tiers::of_file(file, self.tiers, self.fallback)?,
             None => Tiers::given(&self.tiers, self.fallback)?,

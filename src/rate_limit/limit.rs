@@ -96,6 +96,10 @@ impl TierLimit {
         Self { unit, quota, window, burst: None, scopes: Scopes::SUBJECT, name: None }
     }
 
+    pub(super) fn needs_callers(&self) -> bool {
+        self.unit.of(TokenUsage::default()).is_some() || self.scopes.need_a_user()
+    }
+
     /// Checks the limit and readies it for requests. The error says what is wrong.
     pub(super) fn ready(&self) -> Result<ReadyLimit, String> {
         let name = self.name.clone().unwrap_or_else(|| self.default_name());

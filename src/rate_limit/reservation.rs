@@ -20,7 +20,7 @@ use crate::{
     route::Endpoint,
     store::{
         Admission, Decision, Grant, Inline, Key, Receipt, Refusal, ReservationId, Settlement,
-        Standing, Standings, StoreError,
+        Standing, Standings,
     },
 };
 
@@ -40,6 +40,8 @@ struct State {
     /// Refinements upward, which are rare.
     more: Vec<Part>,
     standings: Standings,
+    /// The estimate is no longer that of the admission.
+    refined: bool,
     settled: bool,
 }
 
@@ -60,6 +62,7 @@ impl Reservation {
             base: Part { id, amounts, receipts: grant.receipts },
             more: Vec::new(),
             standings: grant.standings,
+            refined: false,
             settled: false,
         };
         Self { config, tier, keys, endpoint, state: Mutex::new(state) }
@@ -136,7 +139,7 @@ impl Reservation {
             return;
         }
         state.more.push(part);
-        state.known.estimate = estimate;
+        state.refine(estimate);
         part.tell(standings, &mut state.standings);
     }
 
@@ -155,6 +158,11 @@ impl Reservation {
 }
 
 impl State {
+    fn refine(&mut self, estimate: TokenUsage) {
+        self.known.estimate = estimate;
+        self.refined = true;
+    }
+
     /// Units of the limit at `index` that the store holds for the request.
     fn held(&self, index: usize) -> u64 {
         let more = self.more.iter().map(|part| part.of(index));
@@ -217,7 +225,21 @@ impl Meter for Reservation {
         left.min()
     }
 
+    fn granted_output_tokens(&self) -> Option<u64> {
+        let state = self.state();
+        state.refined.then_some(state.known.estimate.output)
+    }
+
     fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined {
+        let least = self.config.options.least_output;
+        self.reserve(estimate, least)
+    }
+}
+
+impl Reservation {
+    /// Holds what `estimate` is more than is held; or, where there is no room for that, what there is room for, if it
+    /// leaves at least so much for the answer.
+    fn reserve(self: Arc<Self>, estimate: TokenUsage, least_output: Option<u64>) -> Refined {
         let id = ReservationId::next();
         let amounts = {
             let mut state = self.state();
@@ -227,40 +249,58 @@ impl Meter for Reservation {
             });
             if state.settled || amounts.as_slice().iter().all(Option::is_none) {
                 // Less than is held: given back when the request ends.
-                state.known.estimate = estimate;
+                state.refine(estimate);
                 return ReadyOr::ready(Ok(()));
             }
             amounts
         };
         let charges = self.tier.charges(&self.keys, &amounts);
-        let refined = move |this: &Self, decision| this.refined(id, amounts, estimate, decision);
+        let decided = move |this: Arc<Self>, decision| {
+            let part = |receipts| Part { id, amounts, receipts };
+            let refusal = match decision {
+                Ok(Decision::Admitted(grant)) => {
+                    this.extend(part(grant.receipts), estimate, &grant.standings);
+                    return ReadyOr::ready(Ok(()));
+                }
+                Ok(Decision::Refused(refusal)) => refusal,
+                Err(error) => return ReadyOr::ready(Err(headers::unavailable(&error))),
+            };
+            let part = part(Inline::default());
+            let output = this.output_that_fits(&part, estimate, &refusal);
+            match (output, least_output) {
+                (Some(output), Some(least)) if least.max(1) <= output => {
+                    this.reserve(TokenUsage::new(estimate.input, output), None)
+                }
+                _ => ReadyOr::ready(Err(this.refused(&part, &refusal))),
+            }
+        };
         match self.config.store.acquire(&Admission::new(id, charges.as_slice())).try_now() {
-            Ok(decision) => ReadyOr::ready(refined(&self, decision)),
-            Err(answer) => ReadyOr::pending(async move {
-                let decision = answer.await;
-                refined(&self, decision)
-            }),
+            Ok(decision) => decided(self, decision),
+            Err(answer) => ReadyOr::pending(async move { decided(self, answer.await).await }),
         }
     }
-}
 
-impl Reservation {
-    fn refined(
+    /// Tokens of the answer that there would have been room for beside the prompt.
+    fn output_that_fits(
         &self,
-        id: ReservationId,
-        amounts: Amounts,
+        part: &Part,
         estimate: TokenUsage,
-        decision: Result<Decision, StoreError>,
-    ) -> Result<(), Rejection> {
-        let part = |receipts| Part { id, amounts, receipts };
-        match decision {
-            Ok(Decision::Admitted(grant)) => {
-                self.extend(part(grant.receipts), estimate, &grant.standings);
-                Ok(())
+        refusal: &Refusal,
+    ) -> Option<u64> {
+        let state = self.state();
+        let mut standings = state.standings;
+        part.tell(&refusal.standings, &mut standings);
+        let limits = self.tier.limits.iter().zip(standings.as_slice()).enumerate();
+        let room = limits.map(|(index, (limit, standing))| {
+            let room = standing.remaining.saturating_add(state.held(index));
+            match limit.unit {
+                Unit::Tokens => room.checked_sub(estimate.input),
+                Unit::OutputTokens => Some(room),
+                Unit::InputTokens => room.checked_sub(estimate.input).and(Some(u64::MAX)),
+                Unit::Requests | Unit::Slots => Some(u64::MAX),
             }
-            Ok(Decision::Refused(refusal)) => Err(self.refused(&part(Inline::default()), &refusal)),
-            Err(error) => Err(headers::unavailable(&error)),
-        }
+        });
+        room.min().flatten()
     }
 }
 

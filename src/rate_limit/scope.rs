@@ -79,6 +79,10 @@ impl Scopes {
         self.iter().any(|scope| !matches!(scope, Scope::Tier | Scope::Global))
     }
 
+    pub(super) fn need_a_user(self) -> bool {
+        self.iter().any(|scope| matches!(scope, Scope::Subject | Scope::Organisation))
+    }
+
     /// `organisation-network`.
     pub(super) fn name(self) -> String {
         self.iter().map(Scope::name).collect::<Vec<_>>().join("-")

@@ -1,6 +1,7 @@
 //! The service: admit on headers, before anything is read.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -100,13 +101,29 @@ impl Wanted {
     fn of<B>(request: &mut Request<B>, config: &Config) -> Result<Self, Rejection> {
         let input = input_estimate(request.headers(), config);
         let address = config.client.find(request.headers(), request.extensions());
+        if config.is_before_authentication() {
+            let nobody = Identity::default();
+            let identity = Identity::of(request.extensions()).unwrap_or(&nobody);
+            return Self::by(config, identity, address, TokenUsage::default());
+        }
         let identity = Identity::enter(request.extensions_mut(), Stage::RateLimit)?;
+        let usage = TokenUsage::new(input, config.default_output_tokens);
+        let wanted = Self::by(config, identity, address, usage)?;
+        identity.set_tier(Some(Arc::clone(&wanted.tier.name)));
+        Ok(wanted)
+    }
+
+    fn by(
+        config: &Config,
+        identity: &Identity,
+        address: Option<IpAddr>,
+        usage: TokenUsage,
+    ) -> Result<Self, Rejection> {
         let tier = config.tier(identity)?;
         let keys = tier.keys(&Asker { config, identity, tier: &tier.name, address })?;
-        identity.set_tier(Some(Arc::clone(&tier.name)));
         // A length says little of images or of JSON's own characters: by itself it never refuses.
         // Nor does the guess at the answer, in a tier that admits less at once.
-        let estimate = tier.clamp(TokenUsage::new(input, config.default_output_tokens));
+        let estimate = tier.clamp(usage);
         Ok(Self { tier, keys, estimate })
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Known {
 pub(super) struct Options {
     pub(super) keep_reservation_on_abort: bool,
     pub(super) refund_failed_requests: bool,
+    /// The fewest tokens of an answer that are granted in the place of more.
+    pub(super) least_output: Option<u64>,
 }
 
 /// What a request pays.

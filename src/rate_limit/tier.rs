@@ -107,6 +107,11 @@ impl Tier {
         self
     }
 
+    /// Whether a limit can only be kept once it is known who calls.
+    pub(super) fn needs_callers(&self) -> bool {
+        self.limits.iter().any(TierLimit::needs_callers)
+    }
+
     /// Checks the tier and readies it for requests.
     pub(super) fn ready(&self, name: &str) -> Result<ReadyTier, BuildError> {
         if !is_name(name) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{Rejection, RejectionKind};
+use super::{Rejection, RejectionKind, grpc_status};
 
 /// The shape of an error, as the clients of an API read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,11 @@ impl ErrorFormat {
             _ => "application/json",
         };
         let mut response = Response::new(Bytes::from(self.error_json(rejection).to_string()));
-        *response.status_mut() = rejection.kind.status();
+        *response.status_mut() = match (self, rejection.kind) {
+            // Anthropic's SDK raises its `OverloadedError` by it.
+            (Self::Anthropic, RejectionKind::AtCapacity) => overloaded(),
+            (_, kind) => kind.status(),
+        };
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
@@ -65,15 +69,37 @@ impl ErrorFormat {
                 "type": anthropic_type(kind), "message": message,
             }}),
             Self::Tgi => json!({"error": message, "error_type": tgi_type(kind)}),
-            Self::Problem | Self::Grpc => {
-                let status = kind.status();
-                json!({
-                    "type": "about:blank", "title": status.canonical_reason().unwrap_or_default(),
-                    "status": status.as_u16(), "detail": message, "code": code,
-                })
-            }
+            Self::Problem | Self::Grpc => problem(rejection),
         }
     }
+}
+
+/// RFC 9457, with the problem types of draft-ietf-httpapi-ratelimit-headers, section 6.
+fn problem(rejection: &Rejection) -> Value {
+    let status = rejection.kind.status();
+    let (problem_type, title) = match (rejection.kind, &rejection.violated_limit) {
+        (RejectionKind::RateLimited, Some(_)) => (
+            "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            "Request cannot be satisfied as assigned quota has been exceeded",
+        ),
+        (RejectionKind::AtCapacity, _) => (
+            "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            "Request cannot be satisfied due to temporary server capacity constraints",
+        ),
+        _ => ("about:blank", status.canonical_reason().unwrap_or_default()),
+    };
+    let mut problem = json!({
+        "type": problem_type, "title": title, "status": status.as_u16(),
+        "detail": rejection.message(), "code": rejection.code,
+    });
+    if let (Some(name), Some(members)) = (&rejection.violated_limit, problem.as_object_mut()) {
+        members.insert("violated-policies".into(), json!([name]));
+    }
+    problem
+}
+
+fn overloaded() -> StatusCode {
+    StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 fn openai_type(kind: RejectionKind) -> &'static str {
@@ -81,7 +107,9 @@ fn openai_type(kind: RejectionKind) -> &'static str {
         RejectionKind::Unauthenticated => "authentication_error",
         RejectionKind::Forbidden => "permission_error",
         RejectionKind::RateLimited => "rate_limit_error",
-        RejectionKind::Unavailable | RejectionKind::Misconfigured => "server_error",
+        RejectionKind::Unavailable | RejectionKind::AtCapacity | RejectionKind::Misconfigured => {
+            "server_error"
+        }
         _ => "invalid_request_error",
     }
 }
@@ -92,6 +120,7 @@ fn anthropic_type(kind: RejectionKind) -> &'static str {
         RejectionKind::Forbidden | RejectionKind::Blocked => "permission_error",
         RejectionKind::RateLimited => "rate_limit_error",
         RejectionKind::TooLarge => "request_too_large",
+        RejectionKind::AtCapacity => "overloaded_error",
         RejectionKind::Unavailable | RejectionKind::Misconfigured => "api_error",
         _ => "invalid_request_error",
     }
@@ -103,7 +132,9 @@ fn tgi_type(kind: RejectionKind) -> &'static str {
         RejectionKind::Forbidden => "permission",
         RejectionKind::Blocked => "blocked",
         // What the server itself says with 429: its clients back off by it.
-        RejectionKind::RateLimited | RejectionKind::Unavailable => "overloaded",
+        RejectionKind::RateLimited | RejectionKind::Unavailable | RejectionKind::AtCapacity => {
+            "overloaded"
+        }
         RejectionKind::Misconfigured => "internal",
         _ => "validation",
     }
@@ -117,6 +148,9 @@ fn grpc(rejection: &Rejection) -> Response<Bytes> {
     headers.insert("grpc-status", HeaderValue::from(u16::from(rejection.kind.grpc_code())));
     if let Ok(message) = HeaderValue::from_str(&percent_encoded(rejection.message())) {
         headers.insert("grpc-message", message);
+    }
+    if let Some(details) = grpc_status::details(rejection) {
+        headers.insert("grpc-status-details-bin", details);
     }
     response
 }
@@ -155,6 +189,24 @@ mod tests {
         assert_eq!(body(ErrorFormat::Anthropic)["error"]["type"], "rate_limit_error");
         assert_eq!(body(ErrorFormat::Tgi)["error_type"], "overloaded");
         assert_eq!(body(ErrorFormat::Problem)["status"], 429);
+    }
+
+    #[test]
+    fn the_callers_limit_and_the_servers_capacity_are_different_answers() {
+        let limited = rejection().with_violated_limit("tokens-minute");
+        let full = Rejection::new(RejectionKind::AtCapacity, "capacity_exhausted", "Full.");
+        let problem = |rejection: &Rejection| -> Value {
+            serde_json::from_slice(ErrorFormat::Problem.respond(rejection).body()).unwrap()
+        };
+        let limited = problem(&limited);
+        assert!(limited["type"].as_str().unwrap().ends_with("#quota-exceeded"));
+        assert_eq!(limited["violated-policies"], json!(["tokens-minute"]));
+        assert!(problem(&full)["type"].as_str().unwrap().ends_with("#temporary-reduced-capacity"));
+        let anthropic = ErrorFormat::Anthropic.respond(&full);
+        assert_eq!(anthropic.status(), 529);
+        assert!(String::from_utf8_lossy(anthropic.body()).contains("overloaded_error"));
+        assert_eq!(ErrorFormat::OpenAi.respond(&full).status(), 503);
+        assert_eq!(ErrorFormat::Grpc.respond(&full).headers()["grpc-status"], "14");
     }
 
     #[test]

@@ -415,6 +415,7 @@ async fn until(done: impl Fn() -> bool) {
 mod tonic_server {
     use tonic::{Code, service::LayerExt as _, transport::server::TcpIncoming};
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    use tonic_types::StatusExt as _;
 
     use super::*;
 
@@ -464,6 +465,13 @@ mod tonic_server {
         let refused = streams.watch(check()).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(refused.message().contains("at a time"), "{}", refused.message());
+        let details = refused.get_error_details();
+        assert_eq!(
+            details.retry_info().unwrap().retry_delay,
+            Some(std::time::Duration::from_secs(1))
+        );
+        let violations = &details.quota_failure().unwrap().violations;
+        assert_eq!(violations[0].description, "concurrent-requests");
         drop(open);
         until(|| rig.ledger.out() == 0).await;
     }

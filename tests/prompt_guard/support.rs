@@ -308,6 +308,10 @@ impl Meter for Kept {
         None
     }
 
+    fn granted_output_tokens(&self) -> Option<u64> {
+        None
+    }
+
     fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined {
         self.refined.lock().unwrap().push(estimate);
         if let Some(waits) = &self.waits {
