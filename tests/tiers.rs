@@ -1,5 +1,10 @@
 //! Who shares a limit, what it counts, and tiers that change while the server runs.
-#![cfg(all(feature = "rate-limit", feature = "peer-cert", feature = "test-util"))]
+#![cfg(all(
+    feature = "rate-limit",
+    feature = "peer-cert",
+    feature = "redis",
+    feature = "test-util"
+))]
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod pki;
@@ -21,7 +26,7 @@ use palisade::{
         TieredRateLimitLayerBuilder,
     },
     reservation::TokenUsage,
-    store::{MemoryStore, Pepper, Stores},
+    store::{BreakerStore, LimiterStore, MemoryStore, Outage, Pepper, RedisStore, Stores},
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -326,6 +331,37 @@ async fn networks_are_limited_before_anybody_is_known() {
     ] {
         assert!(of(bad).build().is_err());
     }
+}
+
+#[tokio::test]
+async fn without_its_store_each_tier_does_what_it_says() {
+    // Nobody listens there.
+    let redis = RedisStore::builder("redis://127.0.0.1:1").build().unwrap();
+    let store: Arc<dyn LimiterStore> =
+        Arc::new(BreakerStore::builder(redis).instances(2).build().unwrap());
+    let memory = stores();
+    let facts = (Arc::clone(memory.facts()), Arc::clone(memory.records()));
+    let stores = Stores::separate(store, facts.0, facts.1, Pepper::random());
+    let tier = |outage| Tier::new().requests_per_minute(4).on_outage(outage);
+    let layer = TieredRateLimitLayer::builder(&stores)
+        .tier("strict", tier(Outage::Refuse))
+        .tier("shared", tier(Outage::LocalShare))
+        .tier("open", tier(Outage::InsecureAdmit))
+        .tier_by(|identity| identity.user().map(UserIdentity::subject))
+        .build()
+        .unwrap();
+    for _ in 0..20 {
+        let refused = ask(&layer, from("strict")).await;
+        assert_eq!(refused.status(), 503);
+        assert!(refused.headers().contains_key("retry-after"));
+        assert_eq!(status(&layer, "open").await, 200);
+    }
+    for remaining in ["1", "0"] {
+        let answer = ask(&layer, from("shared")).await;
+        assert_eq!(answer.headers()["x-ratelimit-mode"], "degraded");
+        assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], remaining);
+    }
+    assert_eq!(status(&layer, "shared").await, 429);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Scope, Tier, TierLimit, limit::Unit};
+use crate::store::Outage;
 
 /// A tier as a file has it. An unknown name is an error, not a limit that is silently not kept.
 #[derive(Deserialize)]
@@ -21,6 +22,7 @@ pub(super) struct TierFile {
     concurrent_requests: Option<u64>,
     #[serde(default)]
     limits: Vec<LimitFile>,
+    on_outage: Option<Outage>,
 }
 
 /// `{ quota = 100, seconds = 10 }`
@@ -42,6 +44,7 @@ struct LimitFile {
     burst: Option<u64>,
     per: Option<Vec<Scope>>,
     name: Option<String>,
+    on_outage: Option<Outage>,
 }
 
 impl From<LimitFile> for TierLimit {
@@ -49,7 +52,8 @@ impl From<LimitFile> for TierLimit {
         let limit = Self::new(file.unit, file.quota, Duration::from_secs(file.seconds));
         let limit = file.burst.into_iter().fold(limit, Self::burst);
         let limit = file.per.into_iter().fold(limit, Self::per);
-        file.name.into_iter().fold(limit, Self::named)
+        let limit = file.name.into_iter().fold(limit, Self::named);
+        file.on_outage.into_iter().fold(limit, Self::on_outage)
     }
 }
 
@@ -64,7 +68,8 @@ impl From<TierFile> for Tier {
             .with_some(file.tokens_per_second, Self::tokens_per_second)
             .with_some(file.tokens_per_minute, Self::tokens_per_minute)
             .with_some(file.tokens_per_day, Self::tokens_per_day)
-            .with_some(file.concurrent_requests, Self::concurrent_requests);
+            .with_some(file.concurrent_requests, Self::concurrent_requests)
+            .with_some(file.on_outage, Self::on_outage);
         file.limits.into_iter().map(TierLimit::from).fold(tier, Self::limit)
     }
 }
@@ -103,13 +108,15 @@ mod tests {
         let minute = Duration::from_secs(60);
         let limits: Tier = toml::from_str(
             "limits = [{ unit = 'output_tokens', quota = 9, seconds = 60, burst = 3, per = ['organisation', 'network'] }, \
-             { unit = 'concurrent_requests', quota = 2, name = 'slots' }]",
+             { unit = 'concurrent_requests', quota = 2, name = 'slots', on_outage = 'local_share' }]\n\
+             on_outage = 'insecure_admit'",
         )
         .unwrap();
         let shared = TierLimit::output_tokens(9, minute).burst(3);
         let same = Tier::new()
             .limit(shared.per([Scope::Organisation, Scope::Network]))
-            .limit(TierLimit::concurrent_requests(2).named("slots"));
+            .limit(TierLimit::concurrent_requests(2).named("slots").on_outage(Outage::LocalShare))
+            .on_outage(Outage::InsecureAdmit);
         assert_eq!(limits, same);
         for bad in [
             "limits = [{ unit = 'words', quota = 1, seconds = 1 }]",

@@ -230,6 +230,10 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
+/// Told while the store is out of reach and each process keeps its share of the limits.
+pub(super) const MODE: HeaderName = HeaderName::from_static("x-ratelimit-mode");
+pub(super) const DEGRADED: HeaderValue = HeaderValue::from_static("degraded");
+
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");

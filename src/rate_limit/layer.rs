@@ -40,7 +40,6 @@ impl TieredRateLimitLayer {
             default_output_tokens: 256,
             options: Options::default(),
             headers: true,
-            on_outage: Outage::Refuse,
             client: ClientAddress::default(),
             organisation: "org_id".into(),
             overrides: None,
@@ -106,7 +105,6 @@ pub(super) struct Config {
     pub(super) default_output_tokens: u64,
     pub(super) options: Options,
     pub(super) headers: bool,
-    pub(super) on_outage: Outage,
     pub(super) client: ClientAddress,
     pub(super) organisation: String,
     tiers: Tiers,
@@ -158,17 +156,6 @@ impl fmt::Debug for Source {
     }
 }
 
-/// What becomes of a request when the store can't be asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outage {
-    /// It is refused with 503, gRPC 14.
-    #[default]
-    Refuse,
-    /// It is let through unmetered, and counted: `palisade_unmetered_total`.
-    InsecureAdmit,
-}
-
 /// Builds a [`TieredRateLimitLayer`].
 #[derive(Debug)]
 #[must_use]
@@ -184,7 +171,6 @@ pub struct TieredRateLimitLayerBuilder {
     default_output_tokens: u64,
     options: Options,
     headers: bool,
-    on_outage: Outage,
     client: ClientAddress,
     organisation: String,
     overrides: Option<Arc<dyn TierOverrides>>,
@@ -315,12 +301,6 @@ impl TieredRateLimitLayerBuilder {
         self
     }
 
-    /// What becomes of requests while the store is out of reach. Default: [`Outage::Refuse`].
-    pub fn on_outage(mut self, outage: Outage) -> Self {
-        self.on_outage = outage;
-        self
-    }
-
     /// The claim of the token that names the caller's organisation: a name or a JSON pointer. Default: `org_id`.
     pub fn organisation_from_claim(mut self, claim: impl Into<String>) -> Self {
         self.organisation = claim.into();
@@ -366,7 +346,6 @@ impl TieredRateLimitLayerBuilder {
                 default_output_tokens: self.default_output_tokens,
                 options: self.options,
                 headers: self.headers,
-                on_outage: self.on_outage,
                 client: self.client,
                 organisation: self.organisation,
                 tiers,

@@ -6,7 +6,7 @@ use super::scope::{Scope, Scopes};
 use crate::{
     BuildError,
     reservation::TokenUsage,
-    store::{Limit, LimitId},
+    store::{Limit, LimitId, Outage},
 };
 
 /// One limit of a [`Tier`](super::Tier): how much of what, in what time, and who shares it. By default each caller has
@@ -32,6 +32,7 @@ pub struct TierLimit {
     burst: Option<u64>,
     scopes: Scopes,
     name: Option<String>,
+    outage: Option<Outage>,
 }
 
 /// What a limit counts.
@@ -92,8 +93,14 @@ impl TierLimit {
         Self { name: Some(name.into()), ..self }
     }
 
+    /// What becomes of the limit while the store is out of reach: see [`Tier::on_outage`](super::Tier::on_outage), which
+    /// is the default.
+    pub fn on_outage(self, outage: Outage) -> Self {
+        Self { outage: Some(outage), ..self }
+    }
+
     pub(super) fn new(unit: Unit, quota: u64, window: Duration) -> Self {
-        Self { unit, quota, window, burst: None, scopes: Scopes::SUBJECT, name: None }
+        Self { unit, quota, window, burst: None, scopes: Scopes::SUBJECT, name: None, outage: None }
     }
 
     pub(super) fn needs_callers(&self) -> bool {
@@ -101,7 +108,7 @@ impl TierLimit {
     }
 
     /// Checks the limit and readies it for requests. The error says what is wrong.
-    pub(super) fn ready(&self) -> Result<ReadyLimit, String> {
+    pub(super) fn ready(&self, outage: Outage) -> Result<ReadyLimit, String> {
         let name = self.name.clone().unwrap_or_else(|| self.default_name());
         let wrong = |what: &str| Err(format!("{name}: {what}"));
         if !is_name(&name) {
@@ -127,6 +134,7 @@ impl TierLimit {
             }
         };
         let Self { unit, quota, window, scopes, .. } = *self;
+        let limit = limit.on_outage(self.outage.unwrap_or(outage));
         Ok(ReadyLimit { limit, unit, quota, window, scopes, record: 0, name })
     }
 

@@ -99,7 +99,7 @@ mod tiers;
 pub use self::{
     body::MeteredBody,
     future::TieredRateLimitFuture,
-    layer::{Outage, TieredRateLimitLayer, TieredRateLimitLayerBuilder},
+    layer::{TieredRateLimitLayer, TieredRateLimitLayerBuilder},
     limit::TierLimit,
     scope::Scope,
     service::TieredRateLimit,

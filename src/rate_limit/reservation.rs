@@ -40,6 +40,8 @@ struct State {
     /// Refinements upward, which are rare.
     more: Vec<Part>,
     standings: Standings,
+    /// Decided without the store, which was out of reach.
+    degraded: bool,
     /// The estimate is no longer that of the admission.
     refined: bool,
     settled: bool,
@@ -62,6 +64,7 @@ impl Reservation {
             base: Part { id, amounts, receipts: grant.receipts },
             more: Vec::new(),
             standings: grant.standings,
+            degraded: grant.degraded,
             refined: false,
             settled: false,
         };
@@ -70,8 +73,14 @@ impl Reservation {
 
     /// Writes where the caller stands into an answer's headers.
     pub(super) fn write_headers(&self, headers: &mut http::HeaderMap) {
-        let standings = self.state().standings;
+        let (standings, degraded) = {
+            let state = self.state();
+            (state.standings, state.degraded)
+        };
         let unix = self.config.clock.unix();
+        if degraded {
+            headers.insert(headers::MODE, headers::DEGRADED);
+        }
         headers::write(headers, &self.tier, standings.as_slice(), self.endpoint, unix);
     }
 

@@ -14,7 +14,7 @@ use super::{
     body::MeteredBody,
     future::{State, TieredRateLimitFuture, Waiting},
     headers,
-    layer::{Config, Outage},
+    layer::Config,
     reservation::{Granted, Reservation},
     scope::Asker,
     tier::ReadyTier,
@@ -158,13 +158,11 @@ impl Wanted {
             }
             Err(error) => {
                 let refusal = headers::unavailable(&error);
-                match config.on_outage {
-                    Outage::Refuse => Err(refusal),
-                    Outage::InsecureAdmit => {
-                        observe::count("palisade_unmetered_total", &[("layer", "rate_limit")]);
-                        Ok(None)
-                    }
+                if !self.tier.may_go_unmetered() {
+                    return Err(refusal);
                 }
+                observe::count("palisade_unmetered_total", &[("layer", "rate_limit")]);
+                Ok(None)
             }
         }
     }

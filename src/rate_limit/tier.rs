@@ -12,7 +12,7 @@ use crate::{
     BuildError,
     reject::Rejection,
     reservation::TokenUsage,
-    store::{Charge, Inline, Key, Limit, LimitId, MAX_CHARGES},
+    store::{Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Outage},
 };
 
 /// The limits of one tier, all of which hold at once: a request is admitted if every one of them has
@@ -32,11 +32,13 @@ use crate::{
 /// With the feature `serde`, a tier can be read from a file: a table with the names of the methods below,
 /// `requests_per_minute = 600` and so on, `tokens = { quota = 5_000_000, seconds = 86_400 }` for another window, and
 /// `limits`, a list of tables for all that [`TierLimit`] can say: `{ unit = "output_tokens", quota = 20_000, seconds =
-/// 60, burst = 5_000, per = ["organisation"], name = "answers" }`.
+/// 60, burst = 5_000, per = ["organisation"], name = "answers", on_outage = "local_share" }`. `on_outage` stands beside
+/// them for all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "super::file::TierFile"))]
 pub struct Tier {
     limits: Vec<TierLimit>,
+    outage: Outage,
 }
 
 impl Tier {
@@ -107,6 +109,16 @@ impl Tier {
         self
     }
 
+    /// What becomes of the limits of this tier, unless they say themselves, while the store is out of reach. Default:
+    /// [`Outage::Refuse`], with 503. [`Outage::LocalShare`] needs a [`BreakerStore`](crate::store::BreakerStore), and is
+    /// as good as `Refuse` without. A request whose limits are all [`Outage::InsecureAdmit`] passes unmetered, and is
+    /// counted: `palisade_unmetered_total`.
+    #[must_use]
+    pub fn on_outage(mut self, outage: Outage) -> Self {
+        self.outage = outage;
+        self
+    }
+
     /// Whether a limit can only be kept once it is known who calls.
     pub(super) fn needs_callers(&self) -> bool {
         self.limits.iter().any(TierLimit::needs_callers)
@@ -126,7 +138,7 @@ impl Tier {
         let mut limits = Vec::<ReadyLimit>::with_capacity(self.limits.len());
         let mut records = Vec::<Records>::new();
         for limit in &self.limits {
-            let mut limit = limit.ready().map_err(|reason| invalid(name, reason))?;
+            let mut limit = limit.ready(self.outage).map_err(|reason| invalid(name, reason))?;
             if limits.iter().any(|other| other.limit.id == limit.limit.id) {
                 return Err(invalid(name, format!("{}: there are two of it", limit.name)));
             }
@@ -158,9 +170,14 @@ pub(super) struct ReadyTier {
 pub(super) type Amounts = Inline<Option<u64>>;
 
 impl ReadyTier {
+    /// Whether no limit has to be kept while the store is out of reach.
+    pub(super) fn may_go_unmetered(&self) -> bool {
+        self.limits.iter().all(|limit| limit.limit.outage == Outage::InsecureAdmit)
+    }
+
     /// The records that count the limits for `asker`.
     pub(super) fn keys(&self, asker: &Asker<'_>) -> Result<Inline<Key>, Rejection> {
-        let mut keys = Inline::new(NO_KEY);
+        let mut keys = Inline::new(NO_CHARGE.record);
         for records in &self.records {
             keys.push(records.key(asker)?);
         }
@@ -186,7 +203,7 @@ impl ReadyTier {
 
     /// The charges of `amounts`.
     pub(super) fn charges(&self, keys: &Inline<Key>, amounts: &Amounts) -> Inline<Charge> {
-        let mut charges = Inline::new(Charge::new(NO_KEY, Limit::slots(LimitId::of(""), 0), 0));
+        let mut charges = Inline::new(NO_CHARGE);
         for (limit, amount) in self.limits.iter().zip(amounts.as_slice()) {
             if let (Some(key), Some(amount)) = (keys.as_slice().get(limit.record), amount) {
                 charges.push(Charge::new(*key, limit.limit, *amount));
@@ -226,7 +243,6 @@ fn policy_header(limits: &[ReadyLimit]) -> Result<HeaderValue, BuildError> {
     HeaderValue::try_from(value).map_err(|_| BuildError::invalid("tier", "no header can name it"))
 }
 
-const NO_KEY: Key = Key::from_bytes([0; 16]);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);

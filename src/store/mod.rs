@@ -4,6 +4,7 @@
 //! [`MemoryStore`] serves one process, `RedisStore` (feature `redis`) many. Both are held to the
 //! same conformance suite, which third parties can run on theirs (feature `test-util`).
 
+mod breaker;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 mod facts;
@@ -21,6 +22,7 @@ use std::{fmt::Debug, time::Duration};
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStoreBuilder};
 pub use self::{
+    breaker::{BreakerStore, BreakerStoreBuilder},
     facts::{Distinct, FactStore},
     key::{Key, Keyed, Pepper},
     memory::{MemoryStore, MemoryStoreBuilder},
@@ -71,6 +73,22 @@ pub struct Limit {
     pub id: LimitId,
     /// How it counts.
     pub rule: Rule,
+    /// What becomes of it while the store is out of reach, if that is a [`BreakerStore`].
+    pub outage: Outage,
+}
+
+/// What becomes of a limit while its store is out of reach, in a [`BreakerStore`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Outage {
+    /// Whatever it counts is refused, with 503.
+    #[default]
+    Refuse,
+    /// Each process keeps its share of it.
+    LocalShare,
+    /// It is not kept.
+    InsecureAdmit,
 }
 
 impl Limit {
@@ -80,14 +98,21 @@ impl Limit {
     /// of it pass.
     #[must_use]
     pub const fn rate(id: LimitId, quota: u64, window: Duration) -> Self {
-        Self { id, rule: Rule::Rate { quota, window, burst: quota } }
+        Self { id, rule: Rule::Rate { quota, window, burst: quota }, outage: Outage::Refuse }
     }
 
     /// At most `max` at a time. In a shared store, the slots of a process that died are free again
     /// within seconds.
     #[must_use]
     pub const fn slots(id: LimitId, max: u64) -> Self {
-        Self { id, rule: Rule::Slots { max } }
+        Self { id, rule: Rule::Slots { max }, outage: Outage::Refuse }
+    }
+
+    /// With what becomes of it while the store is out of reach. Default: [`Outage::Refuse`].
+    #[must_use]
+    pub const fn on_outage(mut self, outage: Outage) -> Self {
+        self.outage = outage;
+        self
     }
 
     /// With a burst other than the quota: how many units may come at once.
@@ -148,6 +173,10 @@ impl Charge {
         Self { record, limit, cost }
     }
 }
+
+/// Stands where there is no charge yet.
+pub(crate) const NO_CHARGE: Charge =
+    Charge::new(Key::from_bytes([0; 16]), Limit::slots(LimitId(0), 0), 0);
 
 /// Names a reservation within its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -228,13 +257,22 @@ pub struct Grant {
     pub standings: Standings,
     /// One per charge, to be handed back in the settlement.
     pub receipts: Inline<Receipt>,
+    /// Whether it was decided without the store, which is out of reach.
+    pub degraded: bool,
 }
 
 impl Grant {
     /// Granted, with a standing and a receipt per charge.
     #[must_use]
     pub const fn new(standings: Standings, receipts: Inline<Receipt>) -> Self {
-        Self { standings, receipts }
+        Self { standings, receipts, degraded: false }
+    }
+
+    /// The same, decided without the store.
+    #[must_use]
+    pub const fn as_degraded(mut self) -> Self {
+        self.degraded = true;
+        self
     }
 }
 
