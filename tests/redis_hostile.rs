@@ -16,8 +16,8 @@ use std::{
 };
 
 use palisade::store::{
-    Admission, Charge, Decision, FactStore, Grant, Key, Limit, LimitId, LimiterStore, Pepper,
-    RedisStore, ReservationId, Settlement, StoreError,
+    Admission, BreakerStore, Charge, Decision, FactStore, Grant, Key, Limit, LimitId, LimiterStore,
+    Outage, Pepper, RedisStore, ReservationId, Settlement, StoreError,
 };
 use support::{redis::RedisServer, within};
 
@@ -285,3 +285,59 @@ async fn four_processes_admit_what_one_would_and_their_slots_are_free_when_they_
 }
 
 const CHILD: &str = "PALISADE_TEST_CHILD_OF";
+
+/// A pause of two seconds, and a server that dies and is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_breaker_an_outage_costs_no_wait_and_recovery_grants_no_fresh_burst() {
+    let Some(mut server) = RedisServer::start() else { return };
+    let redis = RedisStore::builder(&server.url()).deadline(Duration::from_millis(200));
+    let store = BreakerStore::builder(redis.build().unwrap())
+        .failures(2)
+        .pause(Duration::from_millis(200))
+        .instances(2)
+        .build()
+        .unwrap();
+    let limit = |outage| Limit::rate(LimitId::of("requests"), 100, HOUR).on_outage(outage);
+    let (shared, strict) = (
+        [Charge::new(charges()[0].record, limit(Outage::LocalShare), 10)],
+        [Charge::new(other_key(), limit(Outage::Refuse), 1)],
+    );
+    let ask = async |charges: &[Charge]| match store
+        .acquire(&Admission::new(ReservationId::next(), charges))
+        .await
+    {
+        Ok(Decision::Admitted(grant)) => Some(grant.degraded),
+        Ok(Decision::Refused(refusal)) => panic!("{refusal:?}"),
+        Err(_) => None,
+    };
+    let left = async || {
+        let admission = Admission::new(ReservationId::next(), &shared);
+        let standings = store.peek(&admission).await;
+        standings.map_or(0, |standings| standings.as_slice()[0].remaining)
+    };
+    let is_back = async || ask(&strict).await.is_some() && !store.is_open();
+
+    assert_eq!(ask(&shared).await, Some(false));
+    assert!(server.command(&["CLIENT", "PAUSE", "2000"]).starts_with("+OK"));
+    while !store.is_open() {
+        assert_eq!(ask(&strict).await, None);
+    }
+    let began = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(ask(&shared).await, Some(true));
+    }
+    assert!(within(Duration::from_secs(60), is_back).await);
+    assert!(began.elapsed() < Duration::from_secs(60));
+    // Ten before, and thirty meanwhile.
+    assert!(within(Duration::from_secs(10), async || left().await == 60).await);
+
+    server.kill();
+    while !store.is_open() {
+        assert_eq!(ask(&strict).await, None);
+    }
+    assert_eq!(ask(&shared).await, Some(true));
+    server.restart();
+    assert!(within(Duration::from_secs(60), is_back).await);
+    // What the server knew is gone with it. What was admitted here has not drained: it is told all of that.
+    assert!(within(Duration::from_secs(10), async || left().await == 60).await);
+}
