@@ -84,7 +84,8 @@ fn main() {
     let wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter));
     let issuer = TestIssuer::new(&ALGORITHMS);
     let services = Services::new(&issuer.key_set());
-    report::heading();
+    let columns = ["palisade", "tower-oauth2-r.-s.", "jwt-authorizer"];
+    report::heading("Microseconds for a request", &columns);
     for algorithm in ALGORITHMS {
         let same = [issuer.bearer(algorithm)];
         let pool: Vec<_> = (0..POOL).map(|_| issuer.bearer(algorithm)).collect();

@@ -1,23 +1,35 @@
 //! The table, line by line as it is measured.
+#![allow(dead_code)] // Each benchmark uses a part of it.
 
 use std::time::Duration;
 
-pub(crate) fn heading() {
-    println!("Microseconds for a request, and in brackets how many times palisade's that is.\n");
-    println!("{:<48}{:>9}{:>22}{:>20}", "", "palisade", "tower-oauth2-r.-s.", "jwt-authorizer");
+/// The first of `columns` is what the others are compared with, as many times as it their times are.
+pub(crate) fn heading(what: &str, columns: &[&str]) {
+    println!("\n{what}, and in brackets how many times the first that is.\n");
+    print!("{:<48}", "");
+    columns.iter().for_each(|column| print!("{column:>22}"));
+    println!();
 }
 
 pub(crate) fn alone(what: &str, time: Duration) {
-    println!("{what:<48}{:>9.2}", micros(time));
+    println!("{what:<48}{:>22.2}", micros(time));
 }
 
-pub(crate) fn compared(what: &str, [palisade, oauth2, authorizer]: [Duration; 3]) {
-    let peer = |time: Duration| {
-        let ratio = time.as_secs_f64() / palisade.as_secs_f64();
-        format!("{:.2} ({ratio:.2})", micros(time))
-    };
-    let (oauth2, authorizer) = (peer(oauth2), peer(authorizer));
-    println!("{what:<48}{:>9.2}{oauth2:>22}{authorizer:>20}", micros(palisade));
+pub(crate) fn compared<const N: usize>(what: &str, times: [Duration; N]) {
+    line(what, times.map(micros), 2);
+}
+
+pub(crate) fn compared_nanos<const N: usize>(what: &str, times: [Duration; N]) {
+    line(what, times.map(|time| micros(time) * 1000.0), 0);
+}
+
+fn line<const N: usize>(what: &str, times: [f64; N], digits: usize) {
+    print!("{what:<48}");
+    for (index, time) in times.iter().enumerate() {
+        let ratio = if index == 0 { String::new() } else { format!(" ({:.2})", time / times[0]) };
+        print!("{:>22}", format!("{time:.digits$}{ratio}"));
+    }
+    println!();
 }
 
 fn micros(time: Duration) -> f64 {

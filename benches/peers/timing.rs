@@ -1,4 +1,5 @@
 //! How services are asked, and how long they take.
+#![allow(dead_code)] // Each benchmark uses a part of it.
 
 use std::{
     convert::Infallible,
@@ -145,7 +146,7 @@ pub(crate) fn now<F: Future>(future: F) -> F::Output {
     output
 }
 
-fn ask<S, R>(service: &mut S, request: Request<Full<Bytes>>) -> StatusCode
+pub(crate) fn ask<S, R>(service: &mut S, request: Request<Full<Bytes>>) -> StatusCode
 where
     S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible>,
 {

@@ -1,0 +1,225 @@
+//! `MemoryStore` and `TieredRateLimitLayer` beside governor, tower_governor and limitador, in one run.
+//!
+//! `scripts/bench limits [PART OF A LINE'S NAME]`. The checks: one limit of governor, of limitador and of palisade, and
+//! five limits of palisade, all or none, on a hot key and on a million keys, by one thread and by two. What palisade
+//! reserves it settles too, which the others do not know: the line says which. The layers: each over the same service,
+//! which answers at once; what is timed is a request's way through the whole service.
+//!
+//! All quotas are so large that everything is admitted. Keys are 16 bytes, hashed before; limitador keeps strings.
+
+mod report;
+mod timing;
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    env,
+    hint::black_box,
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum_08::{body::Body, extract::ConnectInfo};
+use bytes::Bytes;
+use governor::{Quota, RateLimiter};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use limitador::limit::Context;
+use palisade::{
+    Identity,
+    identity::UserIdentity,
+    rate_limit::{Tier, TieredRateLimitLayer},
+    store::{
+        Admission, Charge, Decision, Key, Limit, LimitId, LimiterStore, MemoryStore, Pepper,
+        ReservationId, Settlement, Stores,
+    },
+};
+use timing::{Repeat, ask, compare};
+use tower::Layer as _;
+use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const MANY: usize = 1_000_000;
+/// A step from key to key that no cache likes.
+const STRIDE: usize = 611_953;
+
+fn main() {
+    let filter = env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter));
+    report::heading("Nanoseconds for a check", &["governor", "palisade", "palisade, settled"]);
+    for (keys, count) in [("a hot key", 1), ("a million keys", MANY)] {
+        for threads in [1, 2] {
+            checks(&format!("{keys}, {threads} thread(s)"), count, threads, &wanted);
+        }
+    }
+    limitador_beside(&wanted);
+    layers(&wanted);
+}
+
+fn checks(name: &str, count: usize, threads: usize, wanted: &impl Fn(&str) -> bool) {
+    let keys = keys(count);
+    for limits in [1, 5] {
+        let name = format!("{limits} limit(s), {name}");
+        if !wanted(&name) {
+            continue;
+        }
+        let governor = RateLimiter::keyed(Quota::per_minute(NonZeroU32::MAX));
+        let store = MemoryStore::builder().max_records(2 * MANY).build().unwrap();
+        for key in &keys {
+            governor.check_key(key).unwrap();
+            charge(&store, *key, limits, true);
+        }
+        let times = compare([
+            repeat(threads, &keys, |key| governor.check_key(black_box(&key)).unwrap()),
+            repeat(threads, &keys, |key| charge(&store, black_box(key), limits, false)),
+            repeat(threads, &keys, |key| charge(&store, black_box(key), limits, true)),
+        ]);
+        report::compared_nanos(&name, times);
+    }
+}
+
+/// limitador is so much slower that it gets fewer keys.
+fn limitador_beside(wanted: &impl Fn(&str) -> bool) {
+    report::heading("Nanoseconds for a check", &["limitador", "palisade"]);
+    for limits in [1, 5] {
+        let name = format!("limitador, {limits} limit(s), a hot key");
+        if !wanted(&name) {
+            continue;
+        }
+        let peer = limitador::RateLimiter::new(1_000_000_000);
+        for n in 0..limits {
+            let window = 60 * (n + 1);
+            let limit = limitador::limit::Limit::new("llm", u64::MAX, window, [], ["key"
+                .try_into()
+                .unwrap()]);
+            peer.add_limit(limit);
+        }
+        let namespace = "llm".into();
+        let store = MemoryStore::default();
+        let keys = keys(1);
+        let times = compare([
+            repeat(1, &keys, |_| {
+                let values = HashMap::from([("key".to_owned(), "alice".to_owned())]);
+                let context = Context::from(values);
+                let answer = peer.check_rate_limited_and_update(&namespace, &context, 1);
+                assert!(!answer.unwrap().limited);
+            }),
+            repeat(1, &keys, |key| charge(&store, key, limits as usize, false)),
+        ]);
+        report::compared_nanos(&name, times);
+    }
+}
+
+fn layers(wanted: &impl Fn(&str) -> bool) {
+    let name = "through the whole layer";
+    let answer = tower::service_fn(|_| std::future::ready(Ok(Response::new(Body::empty()))));
+    if !wanted(name) {
+        return;
+    }
+    report::heading("Nanoseconds for a request", &["no layer", "tower_governor", "palisade, 5 limits"]);
+    let config = GovernorConfigBuilder::default().per_nanosecond(1).burst_size(u32::MAX).finish();
+    let governor = GovernorLayer::new(Arc::new(config.unwrap())).layer(answer);
+    let tier = Tier::new()
+        .requests_per_minute(1_000_000_000)
+        .requests_per_day(1_000_000_000_000)
+        .tokens_per_minute(1_000_000_000_000)
+        .tokens_per_day(1_000_000_000_000)
+        .concurrent_requests(1000);
+    let palisade = TieredRateLimitLayer::builder(&Stores::in_memory())
+        .tier("free", tier)
+        .fallback_tier("free")
+        .build()
+        .unwrap()
+        .layer(answer);
+    report::compared_nanos(name, compare([through(&answer), through(&governor), through(&palisade)]));
+}
+
+/// A request from an address, by a caller who is known.
+fn request() -> Request<Full<Bytes>> {
+    let mut request = Request::post("/generate").body(Full::default()).unwrap();
+    let address: SocketAddr = "192.0.2.1:4711".parse().unwrap();
+    request.extensions_mut().insert(ConnectInfo(address));
+    request.extensions_mut().insert(address);
+    let user = UserIdentity::asserted("https://login.example", "alice");
+    request.extensions_mut().insert(Identity::asserted(user));
+    request
+}
+
+fn through<'a, S, R>(service: &'a S) -> Repeat<'a>
+where
+    S: tower::Service<
+            Request<Full<Bytes>>,
+            Response = Response<R>,
+            Error = Infallible,
+        > + Clone,
+{
+    let mut service = service.clone();
+    Box::new(move |times| {
+        let requests: Vec<_> = (0..times).map(|_| request()).collect();
+        let began = Instant::now();
+        for request in requests {
+            assert_eq!(ask(&mut service, request), StatusCode::OK);
+        }
+        began.elapsed()
+    })
+}
+
+/// Calls `check` so many times on each thread, key after key.
+fn repeat<'a>(threads: usize, keys: &'a [Key], check: impl Fn(Key) + Sync + 'a) -> Repeat<'a> {
+    let next = AtomicUsize::new(0);
+    Box::new(move |times| {
+        let first = next.fetch_add(times, Ordering::Relaxed);
+        let waiting = AtomicUsize::new(threads);
+        let one = |thread: usize| {
+            let mut at = (first + thread * keys.len() / 2) % keys.len();
+            waiting.fetch_sub(1, Ordering::AcqRel);
+            while waiting.load(Ordering::Acquire) > 0 {
+                std::hint::spin_loop();
+            }
+            let began = Instant::now();
+            for _ in 0..times {
+                at = (at + STRIDE) % keys.len();
+                check(keys[at]);
+            }
+            began.elapsed()
+        };
+        if threads == 1 {
+            return one(0);
+        }
+        thread::scope(|scope| {
+            let one = &one;
+            let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+            all.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
+        })
+    })
+}
+
+fn charge(store: &MemoryStore, key: Key, limits: usize, settle: bool) {
+    const IDS: [LimitId; 5] = [
+        LimitId::of("requests-second"),
+        LimitId::of("requests-minute"),
+        LimitId::of("requests-day"),
+        LimitId::of("tokens-minute"),
+        LimitId::of("tokens-day"),
+    ];
+    let charges = IDS.map(|id| Charge::new(key, Limit::rate(id, 1_000_000_000_000, MINUTE), 1));
+    let charges = &charges[..limits];
+    let id = ReservationId::next();
+    let answer = store.acquire(&Admission::new(id, charges)).try_now().unwrap().unwrap();
+    let Decision::Admitted(grant) = answer else { panic!("refused") };
+    if settle {
+        let used = &[1; 5][..limits];
+        store.settle(&Settlement::new(id, charges, grant.receipts.as_slice(), used));
+    }
+}
+
+fn keys(count: usize) -> Vec<Key> {
+    let pepper = Pepper::from_secret("bench");
+    (0..count).map(|n| pepper.key("subject").with(&n.to_le_bytes()).finish()).collect()
+}
