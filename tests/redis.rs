@@ -306,7 +306,7 @@ async fn a_clock_that_goes_back_changes_no_limit() {
     let script = format!(
         "local by = {AHEAD} for _, key in ipairs(redis.call('KEYS', '*')) do \
          local v, seen, last, r, s, m = cmsgpack.unpack(redis.call('GET', key)) \
-         for i = 2, #r, 3 do r[i] = r[i] + by end for i = 4, #s, 4 do s[i] = s[i] + by end \
+         for i = 2, #r, 4 do r[i] = r[i] + by end for i = 4, #s, 4 do s[i] = s[i] + by end \
          redis.call('SET', key, cmsgpack.pack(v, seen + by, last + by, r, s, m), 'KEEPTTL') end"
     );
     assert!(server.command(&["EVAL", &script, "0"]).starts_with("$-1"));

@@ -9,12 +9,12 @@ mod breaker;
 pub mod conformance;
 mod facts;
 mod forward;
-mod gcra;
 mod key;
 mod memory;
 mod records;
 #[cfg(feature = "redis")]
 mod redis;
+mod rules;
 mod stores;
 
 use std::{fmt::Debug, time::Duration};
@@ -38,7 +38,7 @@ pub type StoreFuture<T> = ReadyOr<Result<T, StoreError>>;
 pub const MAX_CHARGES: usize = 8;
 
 /// Names one limit within a record, the same in every process and after every reload: what a record has used of
-/// it is kept when its rate changes.
+/// it is kept when its rate, quota or window changes, but not when it counts by another rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LimitId(u32);
 
@@ -92,16 +92,13 @@ pub enum Outage {
 }
 
 impl Limit {
-    /// At most `quota` units in any `window`, all of which may come at once.
-    ///
-    /// Kept by GCRA (ITU-T I.371): the quota drains steadily over the window and no window's border lets twice
-    /// of it pass.
+    /// `quota` units in each `window`, all of which may come at once: see [`Rule::Rate`].
     #[must_use]
     pub const fn rate(id: LimitId, quota: u64, window: Duration) -> Self {
         Self { id, rule: Rule::Rate { quota, window, burst: quota }, outage: Outage::Refuse }
     }
 
-    /// At most `max` at a time. In a shared store, the slots of a process that died are free again
+    /// At most `max` at a time: see [`Rule::Slots`]. In a shared store, the slots of a process that died are free again
     /// within seconds.
     #[must_use]
     pub const fn slots(id: LimitId, max: u64) -> Self {
@@ -115,7 +112,32 @@ impl Limit {
         self
     }
 
-    /// With a burst other than the quota: how many units may come at once.
+    /// `quota` units in each period of a calendar, which is now in `period` and leaves it in `ends_in`: see
+    /// [`Rule::Calendar`].
+    ///
+    /// ```
+    /// use palisade::store::{Limit, LimitId};
+    /// use std::time::Duration;
+    ///
+    /// // A thousand a day, by days in UTC.
+    /// let unix = Duration::from_secs(1_800_000_000);
+    /// let (day, gone) = (unix.as_secs() / 86_400, unix.as_secs() % 86_400);
+    /// let left = Duration::from_secs(86_400 - gone);
+    /// let limit = Limit::calendar(LimitId::of("requests-per-day"), 1000, day, left);
+    /// assert_eq!(limit.capacity(), 1000);
+    /// ```
+    #[must_use]
+    pub const fn calendar(id: LimitId, quota: u64, period: u64, ends_in: Duration) -> Self {
+        Self { id, rule: Rule::Calendar { quota, period, ends_in } }
+    }
+
+    /// `quota` units in a `window` that slides: see [`Rule::Sliding`].
+    #[must_use]
+    pub const fn sliding(id: LimitId, quota: u64, window: Duration) -> Self {
+        Self { id, rule: Rule::Sliding { quota, window } }
+    }
+
+    /// With a burst other than the quota: how many units of a rate may come at once. The other rules have none.
     #[must_use]
     pub const fn with_burst(mut self, units: u64) -> Self {
         if let Rule::Rate { quota, window, .. } = self.rule {
@@ -127,18 +149,22 @@ impl Limit {
     /// The most that can ever be admitted at once.
     #[must_use]
     pub const fn capacity(self) -> u64 {
-        match self.rule {
-            Rule::Rate { burst, .. } => burst,
-            Rule::Slots { max } => max,
-        }
+        rules::capacity(self.rule)
     }
 }
 
 /// How a limit counts.
+///
+/// What is used beyond a reservation is always charged, and is debt where it does not fit. The bounds are on what was
+/// reserved and on what of it was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rule {
-    /// `quota` units in each `window`, of which `burst` may come at once.
+    /// `quota` units in each `window`, of which `burst` may come at once, by GCRA (ITU-T I.371). What was used drains
+    /// steadily, and a debt with it.
+    ///
+    /// Bound: in any stretch of time `d` at most `burst + quota * d / window` units. The rule to choose unless another
+    /// is asked for: what is used up comes back unit by unit, and nobody waits for a border.
     Rate {
         /// Units that drain in a window.
         quota: u64,
@@ -151,6 +177,41 @@ pub enum Rule {
     Slots {
         /// How many.
         max: u64,
+    },
+    /// `quota` units in each period of a calendar, such as a day in the customer's time zone: a plain count, which
+    /// begins anew at the border. The store knows no calendar; the caller says which period it is.
+    ///
+    /// Bound: at most `quota` units in a period, so up to twice as many around a border. To choose where a contract or
+    /// a bill counts by the calendar, and where everybody should know when there is more.
+    ///
+    /// The period of a record never goes back: a caller who names an earlier one, because its clock is behind, is charged in
+    /// the record's, and is told when its own ends. After its end a period is remembered for 5 minutes: processes whose
+    /// clocks differ by less share one quota. What is given back, or used beyond what was charged, counts within the
+    /// period that was charged and is forgotten with it.
+    Calendar {
+        /// Units in a period. More than 2^41 - 1 count as that.
+        quota: u64,
+        /// The number of the period that it is: one that grows from each period to the next, such as a day's number
+        /// since 1970. Numbers beyond 2^41 - 1 are one period.
+        period: u64,
+        /// Until the period ends.
+        ends_in: Duration,
+    },
+    /// `quota` units in a `window` that slides, by two counters: windows stand end to end by the store's clock (in
+    /// Redis since 2024-01-01 UTC, so that a minute is a clock's), and of what was used in the one before, as much counts as
+    /// the last `window` still reaches into, were it spread evenly.
+    ///
+    /// Bound: in any stretch of time `d` at most `quota * (1 + d / window)` units, and in each of the store's windows at
+    /// most `quota`. To choose where another limiter must be matched that counts by such windows, as many gateways and
+    /// vendors do: what was used up comes back from the next window on, not at once as with a rate of the same bound.
+    ///
+    /// What is given back is taken off the window that was charged, as long as it counts. What was used beyond is charged when that is
+    /// told, and counts until the end of the next window.
+    Sliding {
+        /// Units in a window. More than 2^41 - 1 count as that.
+        quota: u64,
+        /// The window, rounded up to 64 microseconds. At most two years.
+        window: Duration,
     },
 }
 

@@ -10,7 +10,7 @@ use std::{
 use super::{Time, fresh_key};
 use crate::store::{
     Admission, Charge, Decision, Grant, Key, Limit, LimitId, LimiterStore, Refusal, ReservationId,
-    Settlement, Standings,
+    Rule, Settlement, Standings,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -164,15 +164,20 @@ pub(super) async fn slots_are_given_back_exactly(store: Arc<impl LimiterStore>) 
 }
 
 pub(super) async fn a_cost_beyond_the_capacity_never_fits(store: Arc<impl LimiterStore>) {
-    for limit in [rate("quota", 10, HOUR), Limit::slots(LimitId::of("slots"), 10)] {
+    let slots = Limit::slots(LimitId::of("slots"), 10);
+    for limit in
+        [rate("quota", 10, HOUR), slots, calendar("day", 10, 5), sliding("slides", 10, HOUR)]
+    {
         let charges = [Charge::new(fresh_key(), limit, 11)];
         assert_eq!(refused(&*store, &charges).await.retry_after, None);
         assert_eq!(remaining(&*store, &charges).await, [10]);
         admitted(&*store, &[Charge { cost: 10, ..charges[0] }]).await;
     }
     for cost in [u64::MAX, u64::MAX / 2, 1 << 53] {
-        let charges = [Charge::new(fresh_key(), rate("quota", 10, Duration::MAX), cost)];
-        assert_eq!(refused(&*store, &charges).await.retry_after, None, "{cost}");
+        for limit in [rate("quota", 10, Duration::MAX), sliding("quota", 10, Duration::MAX)] {
+            let charges = [Charge::new(fresh_key(), limit, cost)];
+            assert_eq!(refused(&*store, &charges).await.retry_after, None, "{cost}");
+        }
     }
 }
 
@@ -271,11 +276,135 @@ pub(super) async fn records_do_not_mix(store: Arc<impl LimiterStore>) {
     }
 }
 
+pub(super) async fn a_calendar_begins_anew_with_each_period(store: Arc<impl LimiterStore>) {
+    let record = fresh_key();
+    let day = |number, cost| [Charge::new(record, calendar("quota", 10, number), cost)];
+    let full = admitted(&*store, &day(5, 10)).await;
+    let standing = full.standings.as_slice().first().copied().expect("one");
+    assert_eq!((standing.remaining, standing.reset), (0, HOUR));
+    let refusal = refused(&*store, &day(5, 1)).await;
+    assert_eq!(refusal.retry_after, Some(HOUR), "when the period ends");
+    assert_eq!(remaining(&*store, &day(6, 0)).await, [10]);
+    refused(&*store, &day(5, 1)).await;
+    admitted(&*store, &day(6, 7)).await;
+    refused(&*store, &day(6, 4)).await;
+    // A caller whose clock is behind has no quota of its own.
+    refused(&*store, &day(5, 4)).await;
+    admitted(&*store, &day(5, 3)).await;
+    assert_eq!(remaining(&*store, &day(6, 0)).await, [0]);
+}
+
+pub(super) async fn a_calendar_settles_within_its_period(store: Arc<impl LimiterStore>) {
+    let record = fresh_key();
+    let day = |number, cost| [Charge::new(record, calendar("quota", 10, number), cost)];
+    let unused = admitted(&*store, &day(5, 6)).await;
+    settle(&*store, &day(5, 6), &unused, &[2]).await;
+    assert_eq!(remaining(&*store, &day(5, 0)).await, [8]);
+    let nothing = admitted(&*store, &day(5, 0)).await;
+    let late = admitted(&*store, &day(5, 8)).await;
+    settle(&*store, &day(5, 0), &nothing, &[5]).await;
+    refused(&*store, &day(5, 0)).await;
+
+    admitted(&*store, &day(6, 9)).await;
+    settle(&*store, &day(5, 8), &late, &[0]).await;
+    settle(&*store, &day(5, 0), &nothing, &[5]).await;
+    assert_eq!(remaining(&*store, &day(6, 0)).await, [1], "the period before is forgotten");
+}
+
+pub(super) async fn another_quota_keeps_what_was_used(store: Arc<impl LimiterStore>) {
+    for limit in [calendar("quota", 10, 5), sliding("quota", 10, HOUR)] {
+        let old = Charge::new(fresh_key(), limit, 7);
+        admitted(&*store, &[old]).await;
+        let mut new = Charge { cost: 1, ..old };
+        for (quota, left) in [(20, 13), (7, 0), (5, 0), (8, 1)] {
+            match &mut new.limit.rule {
+                Rule::Calendar { quota: of, .. } | Rule::Sliding { quota: of, .. } => *of = quota,
+                _ => {}
+            }
+            assert_eq!(remaining(&*store, &[new]).await, [left], "of {quota}");
+        }
+        admitted(&*store, &[new]).await;
+        refused(&*store, &[new]).await;
+    }
+}
+
+pub(super) async fn a_window_slides(store: Arc<impl LimiterStore>, time: &dyn Time) {
+    let window = 4 * SHORT;
+    let record = fresh_key();
+    let charges = |cost| [Charge::new(record, sliding("quota", 8, window), cost)];
+    for cost in [3, 5] {
+        admitted(&*store, &charges(cost)).await;
+    }
+    let refusal = refused(&*store, &charges(4)).await;
+    let wait = refusal.retry_after.expect("a wait that is known");
+    // Half of it must slide out: half a window from the start of the next one.
+    assert!(wait <= window / 2 + window, "{wait:?}");
+    time.pass(wait).await;
+    admitted(&*store, &charges(4)).await;
+    let peeked = store.peek(&admission(&charges(0))).await.expect("the store answers");
+    let reset = peeked.as_slice().first().map_or(Duration::ZERO, |standing| standing.reset);
+    assert!(reset > window && reset <= 2 * window, "{reset:?}");
+    time.pass(reset).await;
+    assert_eq!(remaining(&*store, &charges(0)).await, [8], "all of it is there again");
+}
+
+pub(super) async fn a_sliding_window_settles(store: Arc<impl LimiterStore>) {
+    let charges = [Charge::new(fresh_key(), sliding("quota", 10, HOUR), 8)];
+    let zero = [Charge { cost: 0, ..charges[0] }];
+    let grant = admitted(&*store, &charges).await;
+    settle(&*store, &charges, &grant, &[3]).await;
+    assert_eq!(remaining(&*store, &charges).await, [7]);
+    let grant = admitted(&*store, &zero).await;
+    settle(&*store, &zero, &grant, &[7]).await;
+    admitted(&*store, &zero).await;
+    settle(&*store, &zero, &grant, &[1]).await;
+    refused(&*store, &zero).await;
+}
+
+pub(super) async fn all_or_none_by_every_rule(store: Arc<impl LimiterStore>) {
+    let (one, other) = (fresh_key(), fresh_key());
+    let charges = |cost| {
+        [
+            Charge::new(one, rate("rate", 100, HOUR), cost),
+            Charge::new(one, calendar("calendar", 70, 5), cost),
+            Charge::new(other, sliding("sliding", 80, HOUR), cost),
+            Charge::new(other, Limit::slots(LimitId::of("slots"), 90), cost),
+            // One id for all rules: each counts for itself.
+            Charge::new(one, sliding("same", 60, HOUR), cost),
+            Charge::new(other, calendar("same", 100, 5), cost),
+        ]
+    };
+    admitted(&*store, &charges(50)).await;
+    for limited in 0..6 {
+        let mut some = charges(1);
+        if let Some(charge) = some.get_mut(limited) {
+            charge.cost = 51;
+        }
+        let refusal = refused(&*store, &some).await;
+        assert_eq!(refusal.index, limited);
+    }
+    assert_eq!(remaining(&*store, &charges(0)).await, [50, 20, 30, 40, 10, 50]);
+    let others = [
+        Charge::new(one, calendar("same", 10, 5), 10),
+        Charge::new(other, rate("same", 10, HOUR), 10),
+    ];
+    admitted(&*store, &others).await;
+    assert_eq!(remaining(&*store, &charges(0)).await, [50, 20, 30, 40, 10, 50]);
+}
+
 /// Long beside the time that a call takes, short enough to wait for.
 const SHORT: Duration = Duration::from_millis(300);
 
 fn rate(name: &str, quota: u64, window: Duration) -> Limit {
     Limit::rate(LimitId::of(name), quota, window)
+}
+
+fn calendar(name: &str, quota: u64, period: u64) -> Limit {
+    Limit::calendar(LimitId::of(name), quota, period, HOUR)
+}
+
+fn sliding(name: &str, quota: u64, window: Duration) -> Limit {
+    Limit::sliding(LimitId::of(name), quota, window)
 }
 
 fn admission(charges: &[Charge]) -> Admission<'_> {

@@ -15,7 +15,7 @@
 //!
 //! Each check panics with what was broken. They use fresh random keys, so a store may be shared and
 //! need not be empty. On a real clock they take some
-//! ten seconds.
+//! fifteen seconds.
 
 // What a check finds broken is told by a panic: these are tests.
 #![allow(clippy::panic, clippy::expect_used, clippy::missing_panics_doc)]
@@ -73,6 +73,12 @@ pub async fn limiter_store<S: LimiterStore>(new: impl Fn() -> Arc<S>, time: &dyn
     limits::settle_needs_no_runtime(new()).await;
     limits::concurrent_admissions_are_exact(new()).await;
     limits::records_do_not_mix(new()).await;
+    limits::a_calendar_begins_anew_with_each_period(new()).await;
+    limits::a_calendar_settles_within_its_period(new()).await;
+    limits::a_window_slides(new(), time).await;
+    limits::a_sliding_window_settles(new()).await;
+    limits::another_quota_keeps_what_was_used(new()).await;
+    limits::all_or_none_by_every_rule(new()).await;
 }
 
 /// Checks a [`FactStore`]. `new` is called for each check.

@@ -8,7 +8,7 @@ use crate::{
     store::{
         Admission, Charge, Decision, Inline, Key, LimitId, MAX_CHARGES, Receipt, Settlement,
         Standings, StoreError,
-        gcra::{self, Correction, State},
+        rules::{self, Correction, State},
     },
 };
 
@@ -57,12 +57,12 @@ impl Limits {
         admission: &Admission<'_>,
         now: u64,
     ) -> Result<Decision, StoreError> {
-        gcra::check(admission)?;
+        rules::check(admission)?;
         let charges = admission.charges;
         let mut locked = self.lock(charges);
         let now = locked.now(now);
         let (places, mut states) = locked.read(charges, now)?;
-        let mut decision = gcra::decide(charges, states.as_mut_slice(), now);
+        let mut decision = rules::decide(charges, states.as_mut_slice(), now);
         if let Decision::Admitted(grant) = &mut decision {
             locked.write(charges, places.as_slice(), states.as_slice(), now);
             for (place, receipt) in places.as_slice().iter().zip(grant.receipts.as_mut_slice()) {
@@ -80,11 +80,11 @@ impl Limits {
         admission: &Admission<'_>,
         now: u64,
     ) -> Result<Standings, StoreError> {
-        gcra::check(admission)?;
+        rules::check(admission)?;
         let mut locked = self.lock(admission.charges);
         let now = locked.now(now);
         let (_, states) = locked.read(admission.charges, now)?;
-        Ok(gcra::standings(admission.charges, states.as_slice(), now))
+        Ok(rules::standings(admission.charges, states.as_slice(), now))
     }
 
     pub(super) fn settle(&self, settlement: &Settlement<'_>, now: impl FnOnce() -> u64) {
@@ -241,7 +241,7 @@ impl Locked<'_> {
         let Some(record) = shard.records.entry(key, Record::new) else { return };
         let state = record.find(charge).unwrap_or_default();
         let receipt = Receipt([tail & !IN_OVERFLOW, shift]);
-        let state = gcra::settle(state, correction, receipt, now);
+        let state = rules::settle(state, correction, receipt, now);
         if record.make_places(std::iter::once(charge), now) {
             record.set(charge, state);
         }
@@ -303,12 +303,12 @@ mod tests {
             let admission = Admission::new(ReservationId::next(), &charges);
             matches!(limits.acquire(&admission, now).unwrap(), Decision::Admitted(_))
         };
-        let start = 1000 * gcra::SECOND;
+        let start = 1000 * rules::SECOND;
         assert!(admits(start));
         for _ in 0..100 {
-            assert!(!admits(start - 900 * gcra::SECOND));
-            assert!(!admits(start + gcra::SECOND));
+            assert!(!admits(start - 900 * rules::SECOND));
+            assert!(!admits(start + rules::SECOND));
         }
-        assert!(admits(start + 10 * gcra::SECOND));
+        assert!(admits(start + 10 * rules::SECOND));
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use self::{facts::Facts, limits::Limits, records::Records};
 use super::{
     Admission, Decision, Distinct, FactStore, Key, LimiterStore, RecordPage, RecordStore,
-    Settlement, Standings, StoreFuture, gcra,
+    Settlement, Standings, StoreFuture, rules,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -70,7 +70,7 @@ impl MemoryStore {
     }
 
     fn now(&self) -> u64 {
-        gcra::ticks(self.clock.monotonic())
+        rules::ticks(self.clock.monotonic())
     }
 }
 

@@ -1,11 +1,14 @@
 //! What is kept of one key: all its limits, in place.
 
-use crate::store::{Charge, Inline, LimitId, MAX_CHARGES, Rule, gcra::State};
+use crate::store::{
+    Charge, Inline, LimitId, MAX_CHARGES, Rule,
+    rules::{GRAIN, MOST, State},
+};
 
 /// All limits of one key. A million of them are kept: each byte counts.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// The furthest that any rate ever was ahead. Before that, a reservation may still be given back that
+    /// The furthest that any level ever was ahead, but of slots. Before that, a reservation may still be given back that
     /// knows its place by the rate's shift; after it, an absent record and this one are the same.
     until: u64,
     /// The limits of a tier that has many.
@@ -18,9 +21,9 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     limit: LimitId,
-    /// The numbers of a [`State`], which are below 2^53, in halves. The top bit of the level tells slots.
-    level: [u32; 2],
-    shift: [u32; 2],
+    /// A [`State`] in 16 bytes: of a rate and of slots the level, below 2^53, and the mark; of all others the level in
+    /// grains, the mark and the units, below 2^43 and 2^41. The top two bits tell the rule.
+    packed: [u32; 4],
 }
 
 impl Record {
@@ -55,7 +58,7 @@ impl Record {
                     charges.clone().any(|charge| entry.is_of(charge)) || !entry.is_idle(until, now)
                 });
             }
-            if !self.push(Entry::of(charge)) {
+            if !self.push(Entry::new(charge, State::default())) {
                 return false;
             }
         }
@@ -65,7 +68,7 @@ impl Record {
     /// Sets where the limit of `charge` stands, which has a place.
     pub(super) fn set(&mut self, charge: &Charge, state: State) {
         let Some(entry) = self.entries_mut().find(|entry| entry.is_of(charge)) else { return };
-        entry.set(state);
+        *entry = Entry::new(charge, state);
         if !entry.is_slots() {
             self.until = self.until.max(state.level);
         }
@@ -106,78 +109,145 @@ impl Record {
 }
 
 impl Entry {
-    fn of(charge: &Charge) -> Self {
-        let slots = if is_of_slots(charge) { SLOTS } else { 0 };
-        Self { limit: charge.limit.id, level: [0, slots], shift: [0; 2] }
-    }
-
-    fn is_slots(&self) -> bool {
-        self.level[1] & SLOTS != 0
+    fn new(charge: &Charge, state: State) -> Self {
+        let State { level, mark, used } = state;
+        let rule = rule(charge);
+        let state = match rule {
+            RATE | SLOTS => u128::from(level) | u128::from(mark) << LEVEL_BITS,
+            _ => {
+                let level = level.div_ceil(GRAIN);
+                u128::from(level) | u128::from(mark) << GRAIN_BITS | u128::from(used) << USED_FROM
+            }
+        };
+        Self { limit: charge.limit.id, packed: words(state | u128::from(rule) << RULE_FROM) }
     }
 
     fn state(&self) -> State {
-        let [low, high] = self.level;
-        State { level: whole([low, high & !SLOTS]), shift: whole(self.shift) }
+        let packed = whole(self.packed);
+        match self.rule() {
+            RATE | SLOTS => State {
+                level: packed as u64 & ((1 << LEVEL_BITS) - 1),
+                mark: (packed >> LEVEL_BITS) as u64 & ((1 << LEVEL_BITS) - 1),
+                used: 0,
+            },
+            _ => State {
+                level: (packed as u64 & ((1 << GRAIN_BITS) - 1)) * GRAIN,
+                mark: (packed >> GRAIN_BITS) as u64 & MOST,
+                used: (packed >> USED_FROM) as u64 & MOST,
+            },
+        }
     }
 
-    fn set(&mut self, state: State) {
-        let slots = self.level[1] & SLOTS;
-        let [low, high] = halves(state.level);
-        (self.level, self.shift) = ([low, high | slots], halves(state.shift));
+    fn rule(&self) -> u8 {
+        let [.., last] = self.packed;
+        (last >> (RULE_FROM - 96)) as u8
+    }
+
+    fn is_slots(&self) -> bool {
+        self.rule() == SLOTS
     }
 
     fn is_of(&self, charge: &Charge) -> bool {
-        self.limit == charge.limit.id && self.is_slots() == is_of_slots(charge)
+        self.limit == charge.limit.id && self.rule() == rule(charge)
     }
 
     fn is_idle(&self, until: u64, now: u64) -> bool {
-        let State { level, shift } = self.state();
-        if self.is_slots() {
-            level == 0
-        } else {
+        let State { level, mark, .. } = self.state();
+        match self.rule() {
+            SLOTS => level == 0,
             // With nothing ever given back, no reservation reaches beyond the level.
-            until <= now || (level <= now && shift == 0)
+            RATE => until <= now || (level <= now && mark == 0),
+            _ => level <= now,
         }
     }
 }
 
 /// How many limits a record has room for in place: as many as most tiers have.
 const FEW: usize = 4;
-const UNUSED: Entry = Entry { limit: LimitId::of(""), level: [0; 2], shift: [0; 2] };
-const SLOTS: u32 = 1 << 31;
+const UNUSED: Entry = Entry { limit: LimitId::of(""), packed: [0; 4] };
+const LEVEL_BITS: u32 = 53;
+const GRAIN_BITS: u32 = LEVEL_BITS - GRAIN.trailing_zeros();
+const USED_FROM: u32 = GRAIN_BITS + (u64::BITS - MOST.leading_zeros());
+const RULE_FROM: u32 = 126;
+const RATE: u8 = 0;
+const SLOTS: u8 = 1;
+const CALENDAR: u8 = 2;
+const SLIDING: u8 = 3;
 
-fn is_of_slots(charge: &Charge) -> bool {
-    matches!(charge.limit.rule, Rule::Slots { .. })
+const fn rule(charge: &Charge) -> u8 {
+    match charge.limit.rule {
+        Rule::Rate { .. } => RATE,
+        Rule::Slots { .. } => SLOTS,
+        Rule::Calendar { .. } => CALENDAR,
+        Rule::Sliding { .. } => SLIDING,
+    }
 }
 
-const fn whole([low, high]: [u32; 2]) -> u64 {
-    (high as u64) << 32 | low as u64
+/// In words, so that an entry is no wider than they are.
+const fn words(number: u128) -> [u32; 4] {
+    [number as u32, (number >> 32) as u32, (number >> 64) as u32, (number >> 96) as u32]
 }
 
-const fn halves(number: u64) -> [u32; 2] {
-    [number as u32, (number >> 32) as u32]
+const fn whole([a, b, c, d]: [u32; 4]) -> u128 {
+    a as u128 | (b as u128) << 32 | (c as u128) << 64 | (d as u128) << 96
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::store::{Key, Limit, gcra};
+    use crate::store::{Key, Limit, rules};
 
     #[test]
     fn the_greatest_numbers_of_many_limits_are_kept_apart() {
         let mut record = Record::new();
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let charges = names.map(|name| {
-            Charge::new(Key::from_bytes([1; 16]), Limit::slots(LimitId::of(name), 1), 1)
+            let (id, day) = (LimitId::of(name), Duration::from_secs(86_400));
+            let limit = match name {
+                "a" | "e" => Limit::rate(id, 1, day),
+                "b" | "f" => Limit::slots(id, 1),
+                "c" | "g" => Limit::calendar(id, 1, 1, day),
+                _ => Limit::sliding(id, 1, day),
+            };
+            Charge::new(Key::from_bytes([1; 16]), limit, 1)
         });
         assert!(record.make_places(charges.iter(), 0));
-        let state = |n: usize| State { level: gcra::LATEST - n as u64, shift: (1 << 52) - 1 };
+        let state = |n: usize, charge: &Charge| match charge.limit.rule {
+            Rule::Rate { .. } | Rule::Slots { .. } => {
+                State { level: rules::LATEST - n as u64, mark: (1 << 52) - 1, used: 0 }
+            }
+            _ => State {
+                level: rules::LATEST - rules::LATEST % GRAIN - n as u64 * GRAIN,
+                mark: MOST,
+                used: MOST - n as u64,
+            },
+        };
         for (n, charge) in charges.iter().enumerate() {
-            record.set(charge, state(n));
+            record.set(charge, state(n, charge));
         }
         for (n, charge) in charges.iter().enumerate() {
-            assert_eq!(record.find(charge), Some(state(n)));
+            assert_eq!(record.find(charge), Some(state(n, charge)));
         }
-        assert!(!record.is_idle(gcra::LATEST));
+        assert!(!record.is_idle(rules::LATEST));
+    }
+
+    #[test]
+    fn a_limit_that_counts_by_another_rule_is_another() {
+        let mut record = Record::new();
+        let (id, key) = (LimitId::of("quota"), Key::from_bytes([1; 16]));
+        let day = Duration::from_secs(86_400);
+        let limits = [
+            Limit::rate(id, 1, day),
+            Limit::slots(id, 1),
+            Limit::calendar(id, 1, 1, day),
+            Limit::sliding(id, 1, day),
+        ];
+        for (at, limit) in limits.into_iter().enumerate() {
+            let charge = Charge::new(key, limit, 1);
+            assert_eq!(record.find(&charge), None, "{at}");
+            assert!(record.make_places(std::iter::once(&charge), 0));
+        }
     }
 }

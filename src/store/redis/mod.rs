@@ -25,7 +25,7 @@ use self::{
 };
 use super::{
     Admission, Charge, Decision, Inline, LimiterStore, Receipt, ReservationId, Rule, Settlement,
-    Standings, StoreError, StoreFuture, gcra,
+    Standings, StoreError, StoreFuture, rules,
 };
 use crate::{
     future::ReadyOr,
@@ -88,7 +88,7 @@ impl RedisStore {
 
 impl LimiterStore for RedisStore {
     fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
-        if let Err(error) = gcra::check(admission) {
+        if let Err(error) = rules::check(admission) {
             return ReadyOr::ready(Err(error));
         }
         let inner = Arc::clone(&self.inner);
@@ -119,13 +119,13 @@ impl LimiterStore for RedisStore {
     }
 
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
-        if let Err(error) = gcra::check(admission) {
+        if let Err(error) = rules::check(admission) {
             return ReadyOr::ready(Err(error));
         }
         let (inner, charges) = (Arc::clone(&self.inner), admission.charges.to_vec());
         self.in_time(async move {
             let Answer { states, now, .. } = inner.decide(&charges, 0, false).await?;
-            Ok(gcra::standings(&charges, states.as_slice(), now))
+            Ok(rules::standings(&charges, states.as_slice(), now))
         })
     }
 
@@ -154,7 +154,7 @@ impl Inner {
             self.slots.change_holder();
         }
         let Answer { admitted, now, states } = answer?;
-        let mut decision = gcra::decision(admitted, &charges, states.as_slice(), now);
+        let mut decision = rules::decision(admitted, &charges, states.as_slice(), now);
         let Decision::Admitted(grant) = &mut decision else {
             return Ok(Taken { decision, to_give_back: None });
         };
@@ -224,7 +224,7 @@ impl Inner {
     }
 
     fn lease_ticks(&self) -> u64 {
-        gcra::ticks(self.lease)
+        rules::ticks(self.lease)
     }
 }
 

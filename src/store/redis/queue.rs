@@ -16,7 +16,7 @@ use super::{
 use crate::{
     observe,
     runtime::{self, Notify},
-    store::{StoreError, gcra},
+    store::{StoreError, rules},
 };
 
 /// Settlements to be applied, in their order, each exactly once.
@@ -218,7 +218,7 @@ impl Queue {
     }
 
     fn commands(&self, link: &Link, jobs: &[&Arc<Job>], whole: bool) -> redis::Pipeline {
-        let remember = gcra::ticks(2 * REMEMBERED).to_string();
+        let remember = rules::ticks(2 * REMEMBERED).to_string();
         let mut commands = redis::Pipeline::with_capacity(jobs.len());
         for (at, job) in jobs.iter().enumerate() {
             let late = job.since.elapsed() > REMEMBERED;

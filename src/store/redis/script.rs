@@ -6,7 +6,7 @@ use redis::{Cmd, Script};
 
 use crate::store::{
     Charge, Inline, Key, LimitId, Receipt,
-    gcra::{Ask, Correction, State},
+    rules::{Ask, Correction, Kind, State, Window},
 };
 
 /// One of the scripts. Its digest stands for it once the server has seen it.
@@ -95,14 +95,23 @@ impl Records {
 }
 
 pub(super) fn pack_charges(charges: &[Charge], records: &Records) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(charges.len() * 22);
+    let mut packed = Vec::with_capacity(charges.len() * 46);
     for charge in charges {
         let ask = Ask::of(charge);
-        packed.push(u8::from(ask.slots) + if ask.never { 2 } else { 0 });
+        packed.push(code(ask.kind) + if ask.never { NEVER } else { 0 });
         packed.push(records.number(&charge.record));
         packed.extend(charge.limit.id.get().to_le_bytes());
         packed.extend(double(ask.step));
         packed.extend(double(ask.room));
+        match ask.kind {
+            Kind::Rate | Kind::Slots => {}
+            Kind::Calendar(period) => {
+                packed.extend([period.number, period.kept_for()].map(double).as_flattened());
+            }
+            Kind::Sliding(Window { ticks, part, parts }) => {
+                packed.extend([ticks, part, parts].map(double).as_flattened());
+            }
+        }
     }
     packed
 }
@@ -133,22 +142,37 @@ impl Change {
         })
     }
 
-    /// Appends it. A `late` one gives nothing of a rate back: nobody remembers any more whether it was applied.
+    /// Appends it. A `late` one gives nothing but slots back: nobody remembers any more whether it was applied.
     pub(super) fn pack(&self, packed: &mut Vec<u8>, late: bool) {
-        let Correction { slots, give_back, add } = self.correction;
-        let Receipt([tail, shift]) = self.receipt;
+        let Correction { kind, give_back, add } = self.correction;
+        let Receipt([charged, marked]) = self.receipt;
         // Of slots, the receipt is their holder.
-        let (tail, shift, holder) = if slots { (0, 0, tail) } else { (tail, shift, 0) };
-        packed.push(u8::from(slots));
+        let (charged, marked, holder, window) = match kind {
+            Kind::Slots => (0, 0, charged, 0),
+            Kind::Rate | Kind::Calendar(_) => (charged, marked, 0, 0),
+            Kind::Sliding(window) => (charged, marked, 0, window.ticks),
+        };
+        let give_back = if late && kind != Kind::Slots { 0 } else { give_back };
+        packed.push(code(kind));
         packed.push(self.record);
         packed.extend(self.limit.get().to_le_bytes());
-        packed.extend(double(if late && !slots { 0 } else { give_back }));
-        packed.extend(double(add));
-        packed.extend(double(tail));
-        packed.extend(double(shift));
+        packed.extend([give_back, add, charged, marked, window].map(double).as_flattened());
         packed.extend(holder.to_le_bytes());
     }
 }
+
+/// What the scripts call a rule.
+const fn code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Rate => 0,
+        Kind::Slots => 1,
+        Kind::Calendar(_) => 2,
+        Kind::Sliding(_) => 3,
+    }
+}
+
+/// Added to the code of what can never fit.
+const NEVER: u8 = 4;
 
 /// What the script answered to an admission.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +190,8 @@ impl Answer {
         let now = take(&mut reply)?;
         let mut states = Inline::default();
         for _ in charges {
-            states.push(State { level: take(&mut reply)?, shift: take(&mut reply)? });
+            let [level, mark, used] = [take(&mut reply)?, take(&mut reply)?, take(&mut reply)?];
+            states.push(State { level, mark, used });
         }
         reply.is_empty().then_some(Self { admitted: *admitted == 1, now, states })
     }
@@ -177,7 +202,7 @@ fn take(reply: &mut &[u8]) -> Option<u64> {
     *reply = rest;
     let number = f64::from_le_bytes(*number);
     // All numbers are whole and below 2^53: nothing is cut off.
-    (0.0..=crate::store::gcra::LATEST as f64).contains(&number).then_some(number as u64)
+    (0.0..=crate::store::rules::LATEST as f64).contains(&number).then_some(number as u64)
 }
 
 /// A number below 2^53, as Lua has it.
@@ -197,13 +222,13 @@ mod tests {
         let limit = Limit::rate(LimitId::of("rate"), 1, Duration::from_secs(1));
         let charges = [Charge::new(Key::from_bytes([1; 16]), limit, 1)];
         let mut reply = vec![1];
-        for number in [5.0_f64, 9_007_199_254_740_991.0, 3.0] {
+        for number in [5.0_f64, 9_007_199_254_740_991.0, 3.0, 2.0] {
             reply.extend(number.to_le_bytes());
         }
         let answer = Answer::read(&reply, &charges).unwrap();
         assert!(answer.admitted && answer.now == 5);
-        assert_eq!(answer.states.as_slice()[0], State { level: (1 << 53) - 1, shift: 3 });
-        assert!(Answer::read(&reply[..24], &charges).is_none());
+        assert_eq!(answer.states.as_slice()[0], State { level: (1 << 53) - 1, mark: 3, used: 2 });
+        assert!(Answer::read(&reply[..32], &charges).is_none());
         assert!(Answer::read(&reply, &[charges[0], charges[0]]).is_none());
         assert!(Answer::read(&[], &charges).is_none());
         reply[1..9].copy_from_slice(&f64::NAN.to_le_bytes());

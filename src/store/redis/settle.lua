@@ -25,26 +25,41 @@ end
 
 local at = 1
 while at <= #corrections do
-  local kind, key, id, give_back, add, tail, shift, holder
-  kind, key, id, give_back, add, tail, shift, holder, at = struct.unpack('<BBI4ddddc8', corrections, at)
-  local record = records[key]
-  if new[key] and kind == 1 then
+  local rule, key, id, give_back, add, charged, marked, window, holder
+  rule, key, id, give_back, add, charged, marked, window, holder, at =
+    struct.unpack('<BBI4dddddc8', corrections, at)
+  local record, name = records[key], rule * RULE + id
+  if new[key] and rule == SLOTS then
     local place = slots_at(record, id, holder)
     if record.slots[place] then
       record.slots[place + 2] = math.max(0, record.slots[place + 2] - give_back)
     end
   elseif new[key] then
-    local place = rate_at(record, id)
-    local level, moved = record.rates[place + 1] or 0, record.rates[place + 2] or 0
-    -- Where the reservation's tail is now: see `settle` in gcra.rs.
-    tail = tail - (moved + SHIFT_MODULUS - shift) % SHIFT_MODULUS
-    local refund = math.max(0, tail - math.max(now, tail - give_back))
-    refund = math.min(refund, math.max(0, level - now))
-    level = level - refund
-    if add > 0 then level = math.min(math.max(level, now) + add, LATEST) end
-    record.rates[place], record.rates[place + 1] = id, level
-    record.rates[place + 2] = (moved + refund) % SHIFT_MODULUS
-    record.last = math.max(record.last, level)
+    local level, mark, used = state_of(record, name)
+    if rule == RATE then
+      -- Where the reservation's tail is now: see `settle` in rules/rate.rs.
+      local tail = charged - (mark + SHIFT_MODULUS - marked) % SHIFT_MODULUS
+      local refund = math.max(0, tail - math.max(now, tail - give_back))
+      refund = math.min(refund, math.max(0, level - now))
+      level = level - refund
+      if add > 0 then level = math.min(math.max(level, now) + add, LATEST) end
+      mark = (mark + refund) % SHIFT_MODULUS
+    elseif rule == CALENDAR then
+      if level > now and mark >= marked then
+        if mark == marked then used = math.min(math.max(0, used - give_back) + add, MOST) end
+      elseif add > 0 and charged > now then
+        level, mark, used = charged, marked, add
+      end
+    else
+      level, mark, used = see_windows(level, mark, used, window, now)
+      if charged == level then
+        used = math.max(0, used - give_back)
+      elseif charged + window == level then
+        mark = math.max(0, mark - give_back)
+      end
+      used = math.min(used + add, MOST)
+    end
+    set_state(record, name, level, mark, used)
   end
 end
 for i = 1, #KEYS do

@@ -1,11 +1,17 @@
+mod calendar;
+mod model;
+mod sliding;
+
+use std::time::Duration;
+
 use proptest::prelude::*;
 
-use super::*;
+use super::{rate::SHIFT_MODULUS, time::window_ticks, *};
 use crate::store::{Key, Limit, LimitId};
 
 const RECORD: Key = Key::from_bytes([7; 16]);
 /// A moment in 2026, in ticks since the origin of 2024.
-const NOW: u64 = 90_000_000 * SECOND;
+const NOW: u64 = 90_000_017 * SECOND + 1_234_567;
 
 fn rate(quota: u64, window: Duration, burst: u64) -> Limit {
     Limit::rate(LimitId::of("rate"), quota, window).with_burst(burst)
@@ -25,13 +31,65 @@ fn fits(limit: Limit, mut state: State, cost: u64, now: u64) -> bool {
 /// By how many ticks a limit may admit early: see `room`.
 fn early(limit: Limit) -> u64 {
     let Rule::Rate { quota, window, burst } = limit.rule else { panic!("a rate") };
-    burst.min((window_ticks(window) / quota).saturating_sub(1))
+    burst.min((window_ticks(window, LONGEST) / quota).saturating_sub(1))
 }
 
 fn rates() -> impl Strategy<Value = Limit> {
     let windows = prop_oneof![Just(1_u64), Just(60), Just(86_400)];
     (1_u64..3_000_000, windows, 1_u64..5_000_000)
         .prop_map(|(quota, window, burst)| rate(quota, Duration::from_secs(window), burst))
+}
+
+/// Limits of every rule but slots, of human sizes.
+fn limits() -> impl Strategy<Value = Limit> {
+    let quota = prop_oneof![1_u64..20, 1_u64..3_000_000];
+    let seconds = prop_oneof![Just(1_u64), Just(60), Just(86_400)];
+    let windows = (quota, seconds).prop_flat_map(|(quota, seconds)| {
+        let (id, seconds) = (LimitId::of("windows"), Duration::from_secs(seconds));
+        prop_oneof![
+            Just(Limit::sliding(id, quota, seconds)),
+            (4_u64..7).prop_map(move |period| Limit::calendar(id, quota, period, seconds)),
+        ]
+    });
+    prop_oneof![rates(), windows]
+}
+
+/// A state that a limit may have been left in.
+fn states(limit: Limit) -> impl Strategy<Value = State> {
+    let ahead = prop_oneof![0_u64..1 << 42, 0_u64..200_000_000];
+    let most = limit.capacity().min(5_000_000) + 10;
+    (ahead, 0..=most, 0..=most, 4_u64..7).prop_map(move |(ahead, used, before, period)| {
+        let mark = match limit.rule {
+            Rule::Rate { .. } | Rule::Slots { .. } => 0,
+            Rule::Calendar { .. } => period,
+            Rule::Sliding { .. } => before,
+        };
+        let used = if matches!(limit.rule, Rule::Rate { .. }) { 0 } else { used };
+        let level = match Kind::of(limit.rule) {
+            Kind::Sliding(window) => {
+                (NOW + ahead % (3 * window.ticks)).next_multiple_of(window.ticks)
+            }
+            _ => NOW + ahead,
+        };
+        State { level, mark, used }
+    })
+}
+
+/// A limit and a state of it.
+fn limits_and_states() -> impl Strategy<Value = (Limit, State)> {
+    limits().prop_flat_map(|limit| (Just(limit), states(limit)))
+}
+
+/// The same limit, asked for when `wait` has passed, by a caller whose calendar goes on.
+fn later(charge: &Charge, wait: Duration) -> Charge {
+    let mut later = *charge;
+    if let Rule::Calendar { period, ends_in, .. } = &mut later.limit.rule
+        && wait >= *ends_in
+    {
+        // Beyond what the record may be in, by a caller that was ahead.
+        (*period, *ends_in) = (*period + 10, Duration::from_secs(60));
+    }
+    later
 }
 
 /// A leaky bucket without any rounding: counts in units times window ticks.
@@ -54,7 +112,7 @@ proptest! {
         steps in prop::collection::vec((0_u64..100_000_000, 0_u64..2_000_000), 1..60),
     ) {
         let Rule::Rate { quota, window, burst } = limit.rule else { panic!("a rate") };
-        let (window, mut now, mut state) = (window_ticks(window), NOW, State::default());
+        let (window, mut now, mut state) = (window_ticks(window, LONGEST), NOW, State::default());
         let mut bucket = Bucket { level: 0, at: now };
         let mut rounded_up = 0;
         for (pause, cost) in steps {
@@ -78,16 +136,21 @@ proptest! {
 
     #[test]
     fn all_or_none(
-        limits in prop::collection::vec((rates(), 0_u64..3_000_000, 0_u64..1 << 40), 1..=8),
+        limits in prop::collection::vec((limits_and_states(), 0_u64..3_000_000), 1..=8),
         slots in 0_u64..5,
     ) {
         let mut charges = Vec::new();
         let mut states = Vec::new();
-        for (at, (limit, cost, ahead)) in limits.into_iter().enumerate() {
+        for (at, ((limit, state), cost)) in limits.into_iter().enumerate() {
             let limit = Limit { id: LimitId::of(&at.to_string()), ..limit };
-            let limit = if at == 3 { Limit::slots(limit.id, 4) } else { limit };
-            charges.push(Charge::new(RECORD, limit, if at == 3 { slots } else { cost }));
-            states.push(State { level: if at == 3 { 2 } else { NOW + ahead }, shift: 0 });
+            if at == 3 {
+                charges.push(Charge::new(RECORD, Limit::slots(limit.id, 4), slots));
+                states.push(State { level: 2, ..State::default() });
+            } else {
+                // Small enough that often all of them fit.
+                charges.push(Charge::new(RECORD, limit, cost.min(limit.capacity() / 4)));
+                states.push(state);
+            }
         }
         let before = states.clone();
         match decide(&charges, &mut states, NOW) {
@@ -98,21 +161,22 @@ proptest! {
                 prop_assert!(matches!(alone, Decision::Refused(_)), "the one named does not fit");
                 if let Some(wait) = refusal.retry_after {
                     let then = NOW + ticks(wait) + 1;
-                    let alone = decide(&charges[at..=at], &mut [before[at]], then);
+                    let alone = decide(&[later(&charges[at], wait)], &mut [before[at]], then);
                     prop_assert!(matches!(alone, Decision::Admitted(_)), "after the wait it fits");
                 }
             }
             Decision::Admitted(_) => {
                 for ((charge, before), after) in charges.iter().zip(before).zip(states) {
-                    prop_assert_eq!(after.level, before.level + Ask::of(charge).step);
+                    let Ask { kind, step, .. } = Ask::of(charge);
+                    let taken = |state| kind.taken(kind.seen(state, NOW), NOW);
+                    prop_assert_eq!(taken(after), taken(before) + step);
                 }
             }
         }
     }
 
     #[test]
-    fn what_remains_is_what_fits(limit in rates(), ahead in 0_u64..1 << 42) {
-        let state = State { level: NOW + ahead, shift: 0 };
+    fn what_remains_is_what_fits((limit, state) in limits_and_states()) {
         let left = standing(&Charge::new(RECORD, limit, 0), state, NOW).remaining;
         if left > 0 {
             prop_assert!(fits(limit, state, left, NOW));
@@ -121,35 +185,82 @@ proptest! {
     }
 
     #[test]
-    fn an_earlier_time_never_admits_more(limit in rates(), cost in 0_u64..5_000_000, ahead in 0_u64..1 << 42, back in 0_u64..1 << 40) {
-        let state = State { level: NOW + ahead, shift: 0 };
+    fn all_is_there_again_after_the_reset((limit, state) in limits_and_states()) {
+        let charge = Charge::new(RECORD, limit, 0);
+        let reset = standing(&charge, state, NOW).reset;
+        let then = standing(&later(&charge, reset), state, NOW + ticks(reset) + 1);
+        prop_assert_eq!(then, Standing::new(limit.capacity(), Duration::ZERO));
+    }
+
+    /// Nor may a shorter wait be told.
+    #[test]
+    fn before_the_wait_is_over_it_does_not_fit(
+        (limit, state) in limits_and_states(),
+        part in 0_u64..=1000,
+        before in 0_u64..=1000,
+    ) {
+        let charge = Charge::new(RECORD, limit, (limit.capacity() * part).div_ceil(1000));
+        let Decision::Refused(refusal) = decide(&[charge], &mut [state], NOW) else { return Ok(()) };
+        let wait = refusal.retry_after.map_or(0, ticks);
+        // Rounding up is by a tick, and of a sliding window by a part of it.
+        let sure = wait - wait / 1000 * before;
+        let sure = sure.saturating_sub(if let Kind::Sliding(window) = Kind::of(limit.rule) { window.part } else { 1 });
+        // A caller said that a period would end later than another did.
+        prop_assume!(state.level > NOW + sure);
+        prop_assert!(!fits(limit, state, charge.cost, NOW + sure));
+    }
+
+    #[test]
+    fn an_earlier_time_never_admits_more((limit, state) in limits_and_states(), cost in 0_u64..5_000_000, back in 0_u64..1 << 40) {
         if fits(limit, state, cost, NOW - back) {
             prop_assert!(fits(limit, state, cost, NOW));
         }
     }
 
     #[test]
-    fn no_number_overflows(
-        numbers in prop::array::uniform8(prop_oneof![Just(0), Just(1), Just(u64::MAX), any::<u64>()]),
-        nanos in 0_u32..1_000_000_000,
-        slots: bool,
+    fn a_state_whose_time_is_over_equals_an_absent_one(
+        (limit, state) in limits_and_states(),
+        cost in 0_u64..5_000_000,
+        late in 0_u64..1 << 40,
     ) {
-        let [quota, window, burst, cost, used, level, shift, now] = numbers;
-        let limit = if slots {
-            Limit::slots(LimitId::of("slots"), quota)
-        } else {
-            rate(quota, Duration::new(window, nanos), burst)
+        let (now, charge) = (state.level + late, [Charge::new(RECORD, limit, cost)]);
+        let state = if let Rule::Rate { .. } = limit.rule { State { mark: 0, ..state } } else { state };
+        let (mut old, mut absent) = ([state], [State::default()]);
+        let by = [decide(&charge, &mut old, now), decide(&charge, &mut absent, now)];
+        prop_assert_eq!(format!("{:?}", by[0]), format!("{:?}", by[1]));
+        if let Decision::Admitted(_) = by[0] && cost > 0 {
+            prop_assert_eq!(old, absent);
+        }
+    }
+
+    #[test]
+    fn no_number_overflows(
+        numbers in prop::array::uniform9(prop_oneof![Just(0), Just(1), Just(u64::MAX), any::<u64>()]),
+        nanos in 0_u32..1_000_000_000,
+        rule in 0..4,
+    ) {
+        let [quota, window, burst, cost, used, level, mark, units, now] = numbers;
+        let (id, time) = (LimitId::of("limit"), Duration::new(window, nanos));
+        let limit = match rule {
+            0 => rate(quota, time, burst),
+            1 => Limit::slots(id, quota),
+            2 => Limit::calendar(id, quota, burst, time),
+            _ => Limit::sliding(id, quota, time),
         };
         let now = now.min(LATEST);
-        let state = State { level: level.min(LATEST), shift: shift % SHIFT_MODULUS };
+        let most = if rule < 2 { SHIFT_MODULUS - 1 } else { MOST };
+        let state = State { level: level.min(LATEST), mark: mark.min(most), used: units.min(MOST) };
         let charge = Charge::new(RECORD, limit, cost);
         let mut states = [state];
         if let Decision::Admitted(grant) = decide(&[charge], &mut states, now) {
             let receipt = grant.receipts.as_slice()[0];
             states[0] = settle(states[0], Correction::of(&charge, used), receipt, now);
         }
-        settle(state, Correction::of(&charge, used), Receipt([cost, used]), now);
-        prop_assert!(states[0].level <= LATEST && states[0].shift < SHIFT_MODULUS);
+        let other = settle(state, Correction::of(&charge, used), Receipt([cost, used]), now);
+        for state in [states[0], other] {
+            prop_assert!(state.level <= LATEST && state.mark <= most && state.used <= MOST);
+        }
+        standings(&[charge], &states, now);
     }
 }
 
@@ -230,7 +341,7 @@ fn times_are_rounded_towards_the_strict_side() {
 fn a_record_that_was_forgotten_meanwhile_gives_nothing_back() {
     let limit = rate(100, Duration::from_secs(100), 100);
     let charge = Charge::new(RECORD, limit, 50);
-    let mut old = State { level: 0, shift: 12 * SECOND };
+    let mut old = State { mark: 12 * SECOND, ..State::default() };
     let receipt = admit(limit, &mut old, 50, NOW).unwrap();
     let later = NOW + 50 * SECOND;
     let mut fresh = State::default();
