@@ -291,3 +291,6 @@ impl Drop for Renewing {
 fn is_of_slots(charge: &Charge) -> bool {
     matches!(charge.limit.rule, Rule::Slots { .. })
 }
+
+#[cfg(test)]
+mod tests;
