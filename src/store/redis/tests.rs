@@ -89,6 +89,8 @@ struct Wish {
 #[derive(Clone, Debug)]
 struct Step {
     pause: Duration,
+    /// Instead: what was refused last, when it should fit, or a moment earlier.
+    until_it_fits: Option<Duration>,
     wishes: Vec<Wish>,
     /// Which of the open reservations is settled then, and in which share of its cost.
     settled: usize,
@@ -107,9 +109,12 @@ fn wishes() -> impl Strategy<Value = Wish> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let pause = scaled(&[0, 999, 100_000_000, 5_000_000_000, 40_000_000_000]);
+    let early = prop::sample::select(&[0, 64, 128][..]).prop_map(Duration::from_nanos);
+    let pause = (pause, prop::option::weighted(0.3, early));
     let step = (pause, prop::collection::vec(wishes(), 1..5), 0_usize..6, 0_u64..=125);
-    let step = step.prop_map(|(pause, wishes, settled, used)| Step {
+    let step = step.prop_map(|((pause, until_it_fits), wishes, settled, used)| Step {
         pause: Duration::from_nanos(pause),
+        until_it_fits,
         wishes,
         settled,
         used,
@@ -122,15 +127,15 @@ impl Wish {
         let quota = self.quota;
         let id = LimitId::of(["a", "b", "c"].get(self.rule % 3)?);
         let limit = match self.rule {
-            0 => Limit::rate(id, quota, Duration::from_secs(30)),
+            0 => Limit::rate(id, quota, Duration::from_secs(30)).with_burst(2 * quota),
             1 => Limit::slots(id, quota),
             2 => {
                 let time = clock.monotonic().checked_sub(Duration::from_secs(self.behind))?;
                 let (period, gone) = (time.as_secs() / 100, time.as_secs() % 100);
                 Limit::calendar(id, quota, period, Duration::from_secs(100 - gone))
             }
-            // Of other windows, at which the record then is looked at.
-            3 => Limit::sliding(id, quota, Duration::from_secs(7 + self.behind)),
+            // So few that a unit more or less tells, and now and then of another window.
+            3 => Limit::sliding(id, quota % 10 + 3, Duration::from_secs(7 + self.behind / 10)),
             4 => Limit::sliding(id, quota << 30, Duration::from_micros(12_345_678)),
             5 => Limit::rate(id, quota * 1_000_003, Duration::from_secs(7)).with_burst(quota << 20),
             _ => Limit::calendar(id, quota, self.behind, Duration::from_millis(1234)),
@@ -156,13 +161,19 @@ fn the_scripts_decide_as_the_memory_store_does() {
         let records = [(); 2].map(|()| Pepper::random().key("differential").finish());
         tokio.block_on(async {
             let mut open = Vec::new();
+            let mut refused_last: Option<(Duration, &Vec<Wish>)> = None;
             for step in &steps {
-                clock.advance(step.pause);
+                let (pause, wishes) = match (step.until_it_fits, refused_last.take()) {
+                    (Some(early), Some((wait, wishes))) => (wait.saturating_sub(early), wishes),
+                    _ => (step.pause, &step.wishes),
+                };
+                // In an hour, Redis would take slots back.
+                clock.advance(pause.min(Duration::from_secs(50)));
                 let mut set = ::redis::cmd("SET");
                 set.arg("clock").arg(rules::ticks(clock.monotonic()));
                 redis.inner.link.send::<()>(&set).await.unwrap();
                 let mut charges: Vec<Charge> = Vec::new();
-                for wish in &step.wishes {
+                for wish in wishes {
                     let charge = wish.charge(&records, &clock).unwrap();
                     let same =
                         |it: &Charge| it.limit.id == charge.limit.id && it.record == charge.record;
@@ -185,6 +196,7 @@ fn the_scripts_decide_as_the_memory_store_does() {
                         let told = |it: &crate::store::Refusal| (it.index, it.retry_after);
                         prop_assert_eq!(told(&one), told(&other), "{:?}", charges);
                         prop_assert_eq!(one.standings, other.standings, "{:?}", charges);
+                        refused_last = one.retry_after.map(|wait| (wait, wishes));
                         refused.fetch_add(1, Ordering::Relaxed);
                     }
                     (one, other) => prop_assert!(false, "{charges:?}: {one:?}, {other:?}"),
