@@ -109,6 +109,8 @@ async fn it_decides_as_the_memory_store_does() {
         Limit::rate(LimitId::of("b"), 333, week).with_burst(77),
         Limit::rate(LimitId::of("c"), 5_000_000_000, 1000 * week),
         Limit::slots(LimitId::of("d"), 9),
+        Limit::calendar(LimitId::of("e"), 150, 7, HOUR),
+        Limit::sliding(LimitId::of("f"), 120, 52 * week),
     ];
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |below: u64| {
@@ -121,7 +123,7 @@ async fn it_decides_as_the_memory_store_does() {
     for step in 0..600 {
         let mut charges: Vec<Charge> = Vec::new();
         for _ in 0..=next(4) {
-            let (limit, record) = (limits[next(4) as usize], keys[next(3) as usize]);
+            let (limit, record) = (limits[next(6) as usize], keys[next(3) as usize]);
             let cost = next(match limit.id {
                 id if id == limits[2].id => 40_000_000,
                 id if id == limits[3].id => 3,
@@ -333,7 +335,9 @@ async fn a_record_is_gone_when_it_is_idle() {
     let quick = Limit::rate(LimitId::of("quick"), 10, Duration::from_secs(1));
     acquire(&store, &[Charge::new(key(), quick, 5)]).await.unwrap().unwrap();
     assert_eq!(server.command(&["DBSIZE"]), ":1\r\n");
-    let gone = within(Duration::from_secs(4), async || server.command(&["DBSIZE"]) == ":0\r\n");
+    let sliding = Limit::sliding(LimitId::of("sliding"), 10, Duration::from_secs(1));
+    acquire(&store, &[Charge::new(key(), sliding, 5)]).await.unwrap().unwrap();
+    let gone = within(Duration::from_secs(6), async || server.command(&["DBSIZE"]) == ":0\r\n");
     assert!(gone.await);
 
     let charges = [Charge::new(key(), slots(1), 1)];
@@ -341,6 +345,15 @@ async fn a_record_is_gone_when_it_is_idle() {
     settle(&store, &charges, &grant, &[1]);
     store.flush().await.unwrap();
     assert_eq!(server.command(&["DBSIZE"]), ":0\r\n");
+
+    let day = Limit::calendar(LimitId::of("day"), 10, 7, HOUR);
+    acquire(&store, &[Charge::new(key(), day, 5)]).await.unwrap().unwrap();
+    let names = server.command(&["KEYS", "*"]);
+    let name = names.lines().find(|line| line.starts_with("palisade:{")).unwrap();
+    let left = server.command(&["PTTL", name]);
+    let left: u64 = left.trim_start_matches(':').trim().parse().unwrap();
+    // The hour, the five minutes for clocks that are behind, and a margin.
+    assert!(left > 3_600_000 && left <= 3_901_001, "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
