@@ -22,7 +22,7 @@ use palisade::{
     network::ClientAddress,
     peer_cert::{PeerCertLayer, PeerRule},
     rate_limit::{
-        PreparedTier, Scope, Tier, TierLimit, TierOverrides, TieredRateLimitLayer,
+        Calendar, PreparedTier, Scope, Tier, TierLimit, TierOverrides, TieredRateLimitLayer,
         TieredRateLimitLayerBuilder,
     },
     reservation::TokenUsage,
@@ -362,6 +362,59 @@ async fn without_its_store_each_tier_does_what_it_says() {
         assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], remaining);
     }
     assert_eq!(status(&layer, "shared").await, 429);
+}
+
+#[tokio::test]
+async fn a_quota_by_the_calendar_begins_anew_at_midnight_where_the_customer_is() {
+    // Half an hour before midnight, an hour ahead of UTC.
+    const MIDNIGHT: u64 = 20_834 * 86_400 - 3600;
+    let clock = Arc::new(ManualClock::at(Duration::from_secs(MIDNIGHT - 1800)));
+    let store = MemoryStore::builder().clock(Arc::clone(&clock) as _).build().unwrap();
+    let stores = Stores::new(Arc::new(store), Pepper::random());
+    let day = Calendar::day().utc_offset_minutes(60);
+    let tier = Tier::new().limit(TierLimit::requests(2, day)).limit(TierLimit::tokens(1000, day));
+    let layer = TieredRateLimitLayer::builder(&stores)
+        .tier("free", tier)
+        .fallback_tier("free")
+        .clock(Arc::clone(&clock) as _)
+        .build()
+        .unwrap();
+    let answer = ask(&layer, from("a")).await;
+    assert_eq!(answer.headers()["x-ratelimit-reset-requests"], "30m0s");
+    let policy = answer.headers()["ratelimit-policy"].to_str().unwrap();
+    assert!(policy.starts_with("\"requests-calendar-day\";q=2;w=86400, "), "{policy}");
+    assert_eq!(status(&layer, "a").await, 200);
+    let refused = ask(&layer, from("a")).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1800");
+    clock.advance(Duration::from_secs(1799));
+    assert_eq!(status(&layer, "a").await, 429);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(status(&layer, "a").await, 200);
+}
+
+#[tokio::test]
+async fn a_sliding_window_weighs_the_one_before() {
+    let clock = Arc::new(ManualClock::default());
+    let store = MemoryStore::builder().clock(Arc::clone(&clock) as _).build().unwrap();
+    let stores = Stores::new(Arc::new(store), Pepper::random());
+    let layer = TieredRateLimitLayer::builder(&stores)
+        .tier("free", Tier::new().limit(TierLimit::requests(10, MINUTE).sliding()))
+        .fallback_tier("free")
+        .build()
+        .unwrap();
+    let admitted = async || {
+        let mut admitted = 0;
+        while status(&layer, "a").await == 200 {
+            admitted += 1;
+        }
+        admitted
+    };
+    assert_eq!(admitted().await, 10);
+    clock.advance(MINUTE);
+    assert_eq!(admitted().await, 0, "all of the window before still counts");
+    clock.advance(MINUTE / 2);
+    assert_eq!(admitted().await, 5);
 }
 
 #[tokio::test]

@@ -63,12 +63,12 @@ fn main() {
 }
 
 fn checks(name: &str, count: usize, threads: usize, wanted: &impl Fn(&str) -> bool) {
-    let keys = keys(count);
     for limits in [1, 5] {
         let name = format!("{limits} limit(s), {name}");
         if !wanted(&name) {
             continue;
         }
+        let keys = keys(count);
         let governor = RateLimiter::keyed(Quota::per_minute(NonZeroU32::MAX));
         let store = MemoryStore::builder().max_records(2 * MANY).build().unwrap();
         for key in &keys {

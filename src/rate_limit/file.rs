@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Scope, Tier, TierLimit, limit::Unit};
+use super::{Calendar, Scope, Tier, TierLimit, Window, limit::Unit};
 use crate::store::Outage;
 
 /// A tier as a file has it. An unknown name is an error, not a limit that is silently not kept.
@@ -21,7 +21,7 @@ pub(super) struct TierFile {
     tokens_per_day: Option<u64>,
     concurrent_requests: Option<u64>,
     #[serde(default)]
-    limits: Vec<LimitFile>,
+    limits: Vec<TierLimit>,
     on_outage: Option<Outage>,
 }
 
@@ -36,24 +36,53 @@ struct Windowed {
 /// All that a [`TierLimit`] can say.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LimitFile {
+pub(super) struct LimitFile {
     unit: Unit,
     quota: u64,
+    seconds: Option<u64>,
+    calendar: Option<CalendarFile>,
     #[serde(default)]
-    seconds: u64,
+    utc_offset_minutes: i16,
     burst: Option<u64>,
+    #[serde(default)]
+    sliding: bool,
     per: Option<Vec<Scope>>,
     name: Option<String>,
     on_outage: Option<Outage>,
 }
 
-impl From<LimitFile> for TierLimit {
-    fn from(file: LimitFile) -> Self {
-        let limit = Self::new(file.unit, file.quota, Duration::from_secs(file.seconds));
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CalendarFile {
+    Day,
+    Month,
+}
+
+impl TryFrom<LimitFile> for TierLimit {
+    type Error = &'static str;
+
+    fn try_from(file: LimitFile) -> Result<Self, &'static str> {
+        let window = match (file.calendar, file.seconds) {
+            (Some(_), Some(_)) => return Err("a limit has seconds or a calendar, not both"),
+            (None, seconds) => Duration::from_secs(seconds.unwrap_or(0)).into(),
+            (Some(CalendarFile::Day), None) => Calendar::day().into(),
+            (Some(CalendarFile::Month), None) => Calendar::month().into(),
+        };
+        let window = match window {
+            Window::Calendar(calendar) => {
+                calendar.utc_offset_minutes(file.utc_offset_minutes).into()
+            }
+            Window::Rolling(_) if file.utc_offset_minutes != 0 => {
+                return Err("only a calendar has a zone");
+            }
+            window @ Window::Rolling(_) => window,
+        };
+        let limit = Self::new(file.unit, file.quota, window);
+        let limit = if file.sliding { limit.sliding() } else { limit };
         let limit = file.burst.into_iter().fold(limit, Self::burst);
         let limit = file.per.into_iter().fold(limit, Self::per);
         let limit = file.name.into_iter().fold(limit, Self::named);
-        file.on_outage.into_iter().fold(limit, Self::on_outage)
+        Ok(file.on_outage.into_iter().fold(limit, Self::on_outage))
     }
 }
 
@@ -70,7 +99,7 @@ impl From<TierFile> for Tier {
             .with_some(file.tokens_per_day, Self::tokens_per_day)
             .with_some(file.concurrent_requests, Self::concurrent_requests)
             .with_some(file.on_outage, Self::on_outage);
-        file.limits.into_iter().map(TierLimit::from).fold(tier, Self::limit)
+        file.limits.into_iter().fold(tier, Self::limit)
     }
 }
 
@@ -112,6 +141,16 @@ mod tests {
              on_outage = 'insecure_admit'",
         )
         .unwrap();
+        let daily: Tier = toml::from_str(
+            "limits = [{ unit = 'tokens', quota = 5, calendar = 'day', utc_offset_minutes = -60 }, \
+             { unit = 'requests', quota = 7, seconds = 60, sliding = true }]",
+        )
+        .unwrap();
+        let day = Calendar::day().utc_offset_minutes(-60);
+        let same = Tier::new()
+            .limit(TierLimit::tokens(5, day))
+            .limit(TierLimit::requests(7, minute).sliding());
+        assert_eq!(daily, same);
         let shared = TierLimit::output_tokens(9, minute).burst(3);
         let same = Tier::new()
             .limit(shared.per([Scope::Organisation, Scope::Network]))
@@ -122,6 +161,8 @@ mod tests {
             "limits = [{ unit = 'words', quota = 1, seconds = 1 }]",
             "limits = [{ unit = 'requests', quota = 1, seconds = 1, per = ['planet'] }]",
             "limits = [{ unit = 'requests', quota = 1, second = 1 }]",
+            "limits = [{ unit = 'requests', quota = 1, seconds = 1, calendar = 'day' }]",
+            "limits = [{ unit = 'requests', quota = 1, seconds = 1, utc_offset_minutes = 60 }]",
         ] {
             assert!(toml::from_str::<Tier>(bad).is_err(), "{bad}");
         }

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
+    calendar::civil_date,
     limit::{ReadyLimit, Unit},
     tier::ReadyTier,
 };
@@ -79,11 +80,11 @@ fn slots_taken(tier: &ReadyTier, limit: &ReadyLimit) -> Rejection {
 }
 
 fn quota_used(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration>) -> Rejection {
-    let (name, quota, window) = (&tier.name, limit.quota, limit.window.as_secs());
+    let (name, quota, window) = (&tier.name, limit.quota, limit.window);
     let unit = limit.unit.noun();
     let Some(after) = retry_after else {
         let message = format!(
-            "The request is larger than tier {name} ever admits: {quota} {unit} in {window} s. \
+            "The request is larger than tier {name} ever admits: {quota} {unit} in {window}. \
              Make the prompt or max_tokens smaller."
         );
         return Rejection::new(RejectionKind::RateLimited, "request_exceeds_limit", message)
@@ -91,7 +92,7 @@ fn quota_used(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration
     };
     let seconds = whole_seconds(after);
     let message = format!(
-        "Rate limit reached for tier {name}: {quota} {unit} in {window} s. Try again in {seconds} s."
+        "Rate limit reached for tier {name}: {quota} {unit} in {window}. Try again in {seconds} s."
     );
     let refusal = Rejection::new(RejectionKind::RateLimited, "rate_limit_exceeded", message)
         .with_retry_after(after);
@@ -215,19 +216,6 @@ fn rfc3339(out: &mut BytesMut, unix: Duration) -> std::fmt::Result {
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// The Gregorian date of a day since 1970-01-01: years are taken to begin in March, so that the
-/// leap day is the last, and to repeat every 146,097 days.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 /// Told while the store is out of reach and each process keeps its share of the limits.

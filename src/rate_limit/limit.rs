@@ -1,8 +1,11 @@
 //! One limit of a tier: how much of what, in what time, and who shares it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use super::scope::{Scope, Scopes};
+use super::{
+    Calendar, CalendarPeriod,
+    scope::{Scope, Scopes},
+};
 use crate::{
     BuildError,
     reservation::TokenUsage,
@@ -24,12 +27,18 @@ use crate::{
 ///     .limit(TierLimit::requests(30, MINUTE).per([Scope::Subject, Scope::Network]));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(try_from = "super::file::LimitFile")
+)]
 #[must_use]
 pub struct TierLimit {
     unit: Unit,
     quota: u64,
-    window: Duration,
+    window: Window,
     burst: Option<u64>,
+    sliding: bool,
     scopes: Scopes,
     name: Option<String>,
     outage: Option<Outage>,
@@ -50,29 +59,33 @@ pub(super) enum Unit {
 }
 
 impl TierLimit {
-    /// At most `quota` requests in any `window`, of whole seconds.
-    pub fn requests(quota: u64, window: Duration) -> Self {
-        Self::new(Unit::Requests, quota, window)
+    /// At most `quota` requests in any `window`: a [`Duration`] of whole seconds, or the
+    /// periods of a [`Calendar`].
+    pub fn requests(quota: u64, window: impl Into<Window>) -> Self {
+        Self::new(Unit::Requests, quota, window.into())
     }
 
-    /// At most `quota` tokens, of prompts and answers together, in any `window`, of whole seconds.
-    pub fn tokens(quota: u64, window: Duration) -> Self {
-        Self::new(Unit::Tokens, quota, window)
+    /// At most `quota` tokens, of prompts and answers together, in any `window`: a [`Duration`] of whole seconds, or the
+    /// periods of a [`Calendar`].
+    pub fn tokens(quota: u64, window: impl Into<Window>) -> Self {
+        Self::new(Unit::Tokens, quota, window.into())
     }
 
-    /// At most `quota` tokens of prompts in any `window`, of whole seconds.
-    pub fn input_tokens(quota: u64, window: Duration) -> Self {
-        Self::new(Unit::InputTokens, quota, window)
+    /// At most `quota` tokens of prompts in any `window`: a [`Duration`] of whole seconds, or the
+    /// periods of a [`Calendar`].
+    pub fn input_tokens(quota: u64, window: impl Into<Window>) -> Self {
+        Self::new(Unit::InputTokens, quota, window.into())
     }
 
-    /// At most `quota` tokens of answers in any `window`, of whole seconds.
-    pub fn output_tokens(quota: u64, window: Duration) -> Self {
-        Self::new(Unit::OutputTokens, quota, window)
+    /// At most `quota` tokens of answers in any `window`: a [`Duration`] of whole seconds, or the
+    /// periods of a [`Calendar`].
+    pub fn output_tokens(quota: u64, window: impl Into<Window>) -> Self {
+        Self::new(Unit::OutputTokens, quota, window.into())
     }
 
     /// At most `max` requests at a time, each counted until the last byte of its answer.
     pub fn concurrent_requests(max: u64) -> Self {
-        Self::new(Unit::Slots, max, Duration::ZERO)
+        Self::new(Unit::Slots, max, Window::Rolling(Duration::ZERO))
     }
 
     /// Who shares the limit. Of several, each combination has the limit to itself: a caller in each of his networks,
@@ -84,6 +97,12 @@ impl TierLimit {
     /// How many units may come at once; what was used drains steadily over the window. Default: the quota.
     pub fn burst(self, units: u64) -> Self {
         Self { burst: Some(units), ..self }
+    }
+
+    /// Counts by two windows that stand end to end, as many gateways do, in the place of a steady drain: see
+    /// [`Rule::Sliding`](crate::store::Rule::Sliding) for the difference. There is no burst then.
+    pub fn sliding(self) -> Self {
+        Self { sliding: true, ..self }
     }
 
     /// The limit's name in headers, metrics and the store: ASCII letters, digits, `-`, `_` and `.`. What was used is
@@ -99,8 +118,17 @@ impl TierLimit {
         Self { outage: Some(outage), ..self }
     }
 
-    pub(super) fn new(unit: Unit, quota: u64, window: Duration) -> Self {
-        Self { unit, quota, window, burst: None, scopes: Scopes::SUBJECT, name: None, outage: None }
+    pub(super) fn new(unit: Unit, quota: u64, window: Window) -> Self {
+        Self {
+            unit,
+            quota,
+            window,
+            burst: None,
+            sliding: false,
+            scopes: Scopes::SUBJECT,
+            name: None,
+            outage: None,
+        }
     }
 
     pub(super) fn needs_callers(&self) -> bool {
@@ -120,21 +148,30 @@ impl TierLimit {
         if self.scopes.is_empty() {
             return wrong("nobody shares it");
         }
-        let id = LimitId::of(&name);
-        let limit = match (self.unit, self.burst) {
-            (Unit::Slots, burst) if burst.is_some() || !self.window.is_zero() => {
-                return wrong("requests at a time have no window and no burst");
+        let (id, quota) = (LimitId::of(&name), self.quota);
+        let limit = match (self.unit, self.window) {
+            (Unit::Slots, window) if window != Window::Rolling(Duration::ZERO) => {
+                return wrong("requests at a time have no window");
             }
-            (Unit::Slots, _) => Limit::slots(id, self.quota),
-            _ if self.window < SECOND || self.window.subsec_nanos() != 0 => {
+            (_, Window::Calendar(_)) | (Unit::Slots, _) if self.burst.is_some() || self.sliding => {
+                return wrong("only a rate has a burst, and only its window slides");
+            }
+            (Unit::Slots, _) => Limit::slots(id, quota),
+            // Which period it is, each request says.
+            (_, Window::Calendar(_)) => Limit::calendar(id, quota, 0, Duration::ZERO),
+            (_, Window::Rolling(window)) if window < SECOND || window.subsec_nanos() != 0 => {
                 return wrong("the window is not of whole seconds");
             }
-            (_, burst) => {
-                Limit::rate(id, self.quota, self.window).with_burst(burst.unwrap_or(self.quota))
+            (_, Window::Rolling(_)) if self.sliding && self.burst.is_some() => {
+                return wrong("a sliding window has no burst");
+            }
+            (_, Window::Rolling(window)) if self.sliding => Limit::sliding(id, quota, window),
+            (_, Window::Rolling(window)) => {
+                Limit::rate(id, quota, window).with_burst(self.burst.unwrap_or(quota))
             }
         };
-        let Self { unit, quota, window, scopes, .. } = *self;
         let limit = limit.on_outage(self.outage.unwrap_or(outage));
+        let Self { unit, window, scopes, .. } = *self;
         Ok(ReadyLimit { limit, unit, quota, window, scopes, record: 0, name })
     }
 
@@ -144,7 +181,11 @@ impl TierLimit {
             scopes => scopes.name() + "-",
         };
         let what = self.unit.name();
-        match (self.unit, self.window.as_secs()) {
+        let seconds = match self.window {
+            Window::Calendar(calendar) => return format!("{whose}{what}-{}", calendar.name()),
+            Window::Rolling(window) => window.as_secs(),
+        };
+        match (self.unit, seconds) {
             (Unit::Slots, _) => format!("{whose}{what}"),
             (_, 1) => format!("{whose}{what}-second"),
             (_, 60) => format!("{whose}{what}-minute"),
@@ -161,11 +202,61 @@ pub(super) struct ReadyLimit {
     pub(super) limit: Limit,
     pub(super) unit: Unit,
     pub(super) quota: u64,
-    pub(super) window: Duration,
+    pub(super) window: Window,
     pub(super) scopes: Scopes,
     /// Which of the tier's records counts it.
     pub(super) record: usize,
     pub(super) name: String,
+}
+
+impl ReadyLimit {
+    /// The limit as a charge at `unix` names it.
+    pub(super) fn at(&self, unix: Duration) -> Limit {
+        let Window::Calendar(calendar) = self.window else { return self.limit };
+        let CalendarPeriod { number, ends_in } = calendar.period(unix);
+        Limit::calendar(self.limit.id, self.quota, number, ends_in).on_outage(self.limit.outage)
+    }
+}
+
+/// In what time a quota may be used: any stretch of time of one length, or each period of a calendar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Window {
+    /// Any stretch of time of this length.
+    Rolling(Duration),
+    /// Each period of a calendar.
+    Calendar(Calendar),
+}
+
+impl From<Duration> for Window {
+    fn from(window: Duration) -> Self {
+        Self::Rolling(window)
+    }
+}
+
+impl From<Calendar> for Window {
+    fn from(calendar: Calendar) -> Self {
+        Self::Calendar(calendar)
+    }
+}
+
+/// As a sentence has it.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rolling(window) => write!(f, "{} s", window.as_secs()),
+            Self::Calendar(calendar) => f.write_str(calendar.name()),
+        }
+    }
+}
+
+impl Window {
+    pub(super) fn seconds(self) -> Option<u64> {
+        match self {
+            Self::Rolling(window) => Some(window.as_secs()),
+            Self::Calendar(calendar) => calendar.seconds(),
+        }
+    }
 }
 
 impl Unit {
@@ -206,7 +297,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// For builders that answer with [`BuildError`].
-pub(super) fn invalid(tier: &str, reason: impl std::fmt::Display) -> BuildError {
+pub(super) fn invalid(tier: &str, reason: impl fmt::Display) -> BuildError {
     BuildError::invalid("tier", format!("{tier}: {reason}"))
 }
 

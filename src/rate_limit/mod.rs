@@ -83,6 +83,7 @@
 //! [`refund_failed_requests`]: TieredRateLimitLayerBuilder::refund_failed_requests
 
 mod body;
+mod calendar;
 #[cfg(feature = "serde")]
 mod file;
 mod future;
@@ -98,9 +99,10 @@ mod tiers;
 
 pub use self::{
     body::MeteredBody,
+    calendar::{Calendar, CalendarPeriod},
     future::TieredRateLimitFuture,
     layer::{TieredRateLimitLayer, TieredRateLimitLayerBuilder},
-    limit::TierLimit,
+    limit::{TierLimit, Window},
     scope::Scope,
     service::TieredRateLimit,
     tier::Tier,

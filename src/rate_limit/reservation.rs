@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use super::{
@@ -129,7 +130,7 @@ impl Reservation {
 
     /// Settles one part to what was used of it.
     fn give_back(&self, part: &Part, used: &Amounts) {
-        let charges = self.tier.charges(&self.keys, &part.amounts);
+        let charges = self.tier.charges(&self.keys, &part.amounts, Duration::ZERO);
         let mut of_charges = Inline::new(0);
         for index in part.indices() {
             of_charges.push(used.as_slice().get(index).copied().flatten().unwrap_or(0));
@@ -263,7 +264,7 @@ impl Reservation {
             }
             amounts
         };
-        let charges = self.tier.charges(&self.keys, &amounts);
+        let charges = self.tier.charges(&self.keys, &amounts, self.config.clock.unix());
         let decided = move |this: Arc<Self>, decision| {
             let part = |receipts| Part { id, amounts, receipts };
             let refusal = match decision {

@@ -4,6 +4,7 @@ use std::{
     net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{HeaderMap, Request, Response, header};
@@ -78,7 +79,7 @@ impl<S> TieredRateLimit<S> {
             Err(rejection) => return State::refused(rejection),
         };
         let id = ReservationId::next();
-        let charges = wanted.charges();
+        let charges = wanted.charges(self.config.clock.unix());
         let answer = self.config.store.acquire(&Admission::new(id, charges.as_slice()));
         let waiting = Waiting { service: self.inner.clone(), request, id, wanted };
         match answer.try_now() {
@@ -127,8 +128,8 @@ impl Wanted {
         Ok(Self { tier, keys, estimate })
     }
 
-    fn charges(&self) -> Inline<Charge> {
-        self.tier.charges(&self.keys, &self.tier.admission(self.estimate))
+    fn charges(&self, unix: Duration) -> Inline<Charge> {
+        self.tier.charges(&self.keys, &self.tier.admission(self.estimate), unix)
     }
 
     /// What the store's answer means: a reservation, a refusal, or a request that goes unmetered.

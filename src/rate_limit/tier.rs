@@ -33,7 +33,8 @@ use crate::{
 /// `requests_per_minute = 600` and so on, `tokens = { quota = 5_000_000, seconds = 86_400 }` for another window, and
 /// `limits`, a list of tables for all that [`TierLimit`] can say: `{ unit = "output_tokens", quota = 20_000, seconds =
 /// 60, burst = 5_000, per = ["organisation"], name = "answers", on_outage = "local_share" }`. `on_outage` stands beside
-/// them for all.
+/// them for all; in the place of `seconds` there may be `calendar = "day"` or `"month"`, with `utc_offset_minutes`; and
+/// `sliding = true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "super::file::TierFile"))]
 pub struct Tier {
@@ -201,12 +202,17 @@ impl ReadyTier {
         amounts
     }
 
-    /// The charges of `amounts`.
-    pub(super) fn charges(&self, keys: &Inline<Key>, amounts: &Amounts) -> Inline<Charge> {
+    /// The charges of `amounts` at `unix`. To settle, they need not name the calendar's period.
+    pub(super) fn charges(
+        &self,
+        keys: &Inline<Key>,
+        amounts: &Amounts,
+        unix: Duration,
+    ) -> Inline<Charge> {
         let mut charges = Inline::new(NO_CHARGE);
         for (limit, amount) in self.limits.iter().zip(amounts.as_slice()) {
             if let (Some(key), Some(amount)) = (keys.as_slice().get(limit.record), amount) {
-                charges.push(Charge::new(*key, limit.limit, *amount));
+                charges.push(Charge::new(*key, limit.at(unix), *amount));
             }
         }
         charges
@@ -231,14 +237,14 @@ fn policy_header(limits: &[ReadyLimit]) -> Result<HeaderValue, BuildError> {
     let mut value = String::new();
     for limit in limits.iter().filter(|limit| limit.scopes.is_the_callers()) {
         let comma = if value.is_empty() { "" } else { ", " };
-        let (name, quota, window) = (&limit.name, limit.quota, limit.window.as_secs());
-        let _ = match limit.unit {
-            Unit::Requests => write!(value, "{comma}\"{name}\";q={quota};w={window}"),
-            Unit::Slots => write!(value, "{comma}\"{name}\";q={quota};qu=\"concurrent-requests\""),
-            unit => {
-                write!(value, "{comma}\"{name}\";q={quota};w={window};qu=\"{}\"", unit.name())
-            }
-        };
+        let (name, quota) = (&limit.name, limit.quota);
+        let _ = write!(value, "{comma}\"{name}\";q={quota}");
+        if let Some(window) = limit.window.seconds().filter(|seconds| *seconds > 0) {
+            let _ = write!(value, ";w={window}");
+        }
+        if limit.unit != Unit::Requests {
+            let _ = write!(value, ";qu=\"{}\"", limit.unit.name());
+        }
     }
     HeaderValue::try_from(value).map_err(|_| BuildError::invalid("tier", "no header can name it"))
 }
@@ -264,7 +270,12 @@ mod tests {
         let mut keys = Inline::new(key);
         keys.push(key);
         let costs = |amounts: &Amounts| -> Vec<_> {
-            ready.charges(&keys, amounts).as_slice().iter().map(|charge| charge.cost).collect()
+            ready
+                .charges(&keys, amounts, Duration::ZERO)
+                .as_slice()
+                .iter()
+                .map(|charge| charge.cost)
+                .collect()
         };
         assert_eq!(costs(&ready.admission(TokenUsage::new(3, 4))), [1, 7, 1]);
         assert_eq!(costs(&ready.amounts(|limit, _| limit.unit.of(TokenUsage::new(1, 1)))), [2]);

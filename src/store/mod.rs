@@ -95,14 +95,14 @@ impl Limit {
     /// `quota` units in each `window`, all of which may come at once: see [`Rule::Rate`].
     #[must_use]
     pub const fn rate(id: LimitId, quota: u64, window: Duration) -> Self {
-        Self { id, rule: Rule::Rate { quota, window, burst: quota }, outage: Outage::Refuse }
+        Self::by(id, Rule::Rate { quota, window, burst: quota })
     }
 
     /// At most `max` at a time: see [`Rule::Slots`]. In a shared store, the slots of a process that died are free again
     /// within seconds.
     #[must_use]
     pub const fn slots(id: LimitId, max: u64) -> Self {
-        Self { id, rule: Rule::Slots { max }, outage: Outage::Refuse }
+        Self::by(id, Rule::Slots { max })
     }
 
     /// With what becomes of it while the store is out of reach. Default: [`Outage::Refuse`].
@@ -128,13 +128,17 @@ impl Limit {
     /// ```
     #[must_use]
     pub const fn calendar(id: LimitId, quota: u64, period: u64, ends_in: Duration) -> Self {
-        Self { id, rule: Rule::Calendar { quota, period, ends_in } }
+        Self::by(id, Rule::Calendar { quota, period, ends_in })
     }
 
     /// `quota` units in a `window` that slides: see [`Rule::Sliding`].
     #[must_use]
     pub const fn sliding(id: LimitId, quota: u64, window: Duration) -> Self {
-        Self { id, rule: Rule::Sliding { quota, window } }
+        Self::by(id, Rule::Sliding { quota, window })
+    }
+
+    const fn by(id: LimitId, rule: Rule) -> Self {
+        Self { id, rule, outage: Outage::Refuse }
     }
 
     /// With a burst other than the quota: how many units of a rate may come at once. The other rules have none.

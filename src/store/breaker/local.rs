@@ -154,6 +154,10 @@ impl Local {
                 Rule::Rate { quota: part(quota), window, burst: part(burst) }
             }
             Rule::Slots { max } => Rule::Slots { max: part(max) },
+            Rule::Calendar { quota, period, ends_in } => {
+                Rule::Calendar { quota: part(quota), period, ends_in }
+            }
+            Rule::Sliding { quota, window } => Rule::Sliding { quota: part(quota), window },
         };
         Limit { rule, ..limit }
     }
