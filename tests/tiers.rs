@@ -372,7 +372,7 @@ async fn a_quota_by_the_calendar_begins_anew_at_midnight_where_the_customer_is()
     let store = MemoryStore::builder().clock(Arc::clone(&clock) as _).build().unwrap();
     let stores = Stores::new(Arc::new(store), Pepper::random());
     let day = Calendar::day().utc_offset_minutes(60);
-    let tier = Tier::new().limit(TierLimit::requests(2, day)).limit(TierLimit::tokens(1000, day));
+    let tier = Tier::new().limit(TierLimit::requests(2, day)).limit(TierLimit::tokens(2000, day));
     let layer = TieredRateLimitLayer::builder(&stores)
         .tier("free", tier)
         .fallback_tier("free")
