@@ -1,7 +1,7 @@
 //! The stores that all layers share: limits in a [`LimiterStore`], facts in a [`FactStore`], what must not
 //! be forgotten in a [`RecordStore`].
 //!
-//! [`MemoryStore`] serves one process, `RedisStore` (feature `redis`) many. Both are held to the
+//! [`MemoryStore`] serves one process, `RedisStore` (feature `redis`) many, and [`LeasedStore`] spares them most of its round trips. All are held to the
 //! same conformance suite, which third parties can run on theirs (feature `test-util`).
 
 mod breaker;
@@ -10,6 +10,7 @@ pub mod conformance;
 mod facts;
 mod forward;
 mod key;
+mod leased;
 mod memory;
 mod records;
 #[cfg(feature = "redis")]
@@ -25,6 +26,7 @@ pub use self::{
     breaker::{BreakerStore, BreakerStoreBuilder},
     facts::{Distinct, FactStore},
     key::{Key, Keyed, Pepper},
+    leased::{LeasedStore, LeasedStoreBuilder},
     memory::{MemoryStore, MemoryStoreBuilder},
     records::{MAX_RECORD_BYTES, RecordPage, RecordStore},
     stores::Stores,
