@@ -19,6 +19,7 @@ use http_body_util::Full;
 use palisade::{
     Secret,
     clock::ManualClock,
+    inference::{ByteClasses, TokenEstimator},
     jwt::{
         ApiKeyFile, ApiKeyStore, JwtAuthLayer, NewApiKey, Presented, Revocations, TokenVerifier,
     },
@@ -229,4 +230,11 @@ fn a_record_takes_as_much_as_the_manual_says() {
     });
     let bytes = counted.bytes_current as u64 / RECORDS;
     assert!((130..190).contains(&bytes), "{bytes} bytes to a record");
+}
+
+#[test]
+fn an_estimate_of_tokens_allocates_nothing() {
+    let text = "The lighthouse warns ships: 灯塔 🚀, 0x1f.\n".repeat(100);
+    let counted = allocation_counter::measure(|| assert!(ByteClasses.estimate(&text) > 100));
+    assert_eq!(counted.count_total, 0);
 }

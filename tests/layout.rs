@@ -13,6 +13,7 @@ const SHARED: &[&str] = &["inference", "store", "trust"];
 
 /// Crates that only these parts may name. A part is a folder or a file under `src/`.
 const CRATES: &[(&str, &[&str])] = &[
+    ("bpe_openai", &["inference/tokens"]),
     ("redis", &["store/redis"]),
     ("jsonwebtoken", &["jwt"]),
     ("axum", &["connection.rs", "extract.rs", "tls"]),

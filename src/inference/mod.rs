@@ -1,7 +1,8 @@
 //! What the wire formats of inference endpoints mean: prompts in requests, token usage in answers.
 //!
 //! - [`Prompt`] reads a request body, once and strictly, and can rewrite its text in place.
-//! - [`TokenEstimator`] says how many tokens a text is; [`ByteClasses`] does so without a tokenizer.
+//! - [`TokenEstimator`] says how many tokens a text is; [`ByteClasses`] does so without a tokenizer, and `Bpe` exactly
+//!   (feature `bpe`).
 //! - [`UsageReader`] reads what an answer says of its usage as it passes, and estimates what it does not say.
 //! - [`EventReader`] splits an event stream into its events, byte for byte.
 //!
@@ -17,9 +18,11 @@ mod usage;
 
 #[cfg(feature = "prompt-guard")]
 pub(crate) use self::request::is_prompt_member;
+#[cfg(feature = "bpe")]
+pub use self::tokens::Bpe;
 pub use self::{
     request::{Edit, Origin, Prompt, ReadError, ReadErrorKind, ReadLimits, Segment, Unread},
     sse::{Event, EventReader},
-    tokens::{ByteClasses, TokenEstimator},
+    tokens::{ByteClasses, RunningEstimate, TokenEstimator},
     usage::UsageReader,
 };

@@ -17,6 +17,7 @@ use tower_service::Service;
 use super::{
     ScannedBody,
     answer::Kind,
+    count::Counted,
     layer::Config,
     policy::Gathered,
     read::{Reader, Unreadable, why},
@@ -56,6 +57,8 @@ pin_project! {
     {
         /// The request body arrives.
         Reading { #[pin] body: B, reader: Reader, waits: Option<(S, request::Parts)> },
+        /// The tokens of a long prompt are counted on another thread.
+        Counting { count: ReadyOr<Counted>, held: Option<Held<S>> },
         /// The limiter reserves what the prompt needs.
         Refining { refined: Refined, held: Option<(Held<S>, Prompt)> },
         /// A long prompt is scanned on another thread.
@@ -132,6 +135,7 @@ where
     fn from(next: Next<S>) -> Self {
         match next {
             Next::Refuse(rejection) => Self::refused(rejection),
+            Next::Count(count, held) => Self::Counting { count, held: Some(held) },
             Next::Refine(refined, held, prompt) => {
                 Self::Refining { refined, held: Some((held, prompt)) }
             }
@@ -163,6 +167,11 @@ where
                     let read = ready!(reader.poll(cx, body, why));
                     let Some((service, parts)) = waits.take() else { return Poll::Pending };
                     this.turn.take_in(service, parts, read).into()
+                }
+                StateProj::Counting { count, held } => {
+                    let counted = ready!(Pin::new(count).poll(cx));
+                    let Some(held) = held.take() else { return Poll::Pending };
+                    this.turn.counted(held, counted).into()
                 }
                 StateProj::Refining { refined, held } => {
                     let refined = ready!(Pin::new(refined).poll(cx));
@@ -223,6 +232,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.state {
             State::Reading { .. } => "PromptGuardFuture::Reading(..)",
+            State::Counting { .. } => "PromptGuardFuture::Counting(..)",
             State::Refining { .. } => "PromptGuardFuture::Refining(..)",
             State::Scanning { .. } => "PromptGuardFuture::Scanning(..)",
             State::Waiting { .. } => "PromptGuardFuture::Waiting(..)",

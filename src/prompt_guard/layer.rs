@@ -6,12 +6,13 @@ use tower_layer::Layer;
 
 use super::{
     AsyncDetector, Detector, PromptGuard,
+    count::Estimators,
     policy::Rule,
     scan::{Local, Remote},
 };
 use crate::{
     BuildError,
-    inference::{ByteClasses, ReadLimits, TokenEstimator},
+    inference::{ReadLimits, TokenEstimator},
     route::Routes,
 };
 
@@ -34,7 +35,7 @@ pub(crate) struct Config {
     pub(crate) unread: Unseen,
     pub(crate) unknown_endpoint: Unseen,
     pub(crate) grpc: Unseen,
-    pub(crate) estimator: Box<dyn TokenEstimator>,
+    pub(crate) estimators: Estimators,
     pub(crate) default_output_tokens: u64,
     pub(crate) local: Vec<Local>,
     pub(crate) remote: Vec<Remote>,
@@ -57,7 +58,7 @@ impl PromptGuardLayer {
                 unread: Unseen::Refuse,
                 unknown_endpoint: Unseen::Refuse,
                 grpc: Unseen::Refuse,
-                estimator: Box::new(ByteClasses),
+                estimators: Estimators::default(),
                 default_output_tokens: 1024,
                 local: Vec::new(),
                 remote: Vec::new(),
@@ -181,9 +182,50 @@ impl PromptGuardLayerBuilder {
         self
     }
 
-    /// How the tokens of a prompt are estimated. By byte classes by default.
+    /// How the tokens of a prompt are counted, for the limiter: by [`ByteClasses`] by default. Behind a
+    /// limiter, an estimator that panics could not tell: the request is refused with 503.
+    ///
+    /// [`ByteClasses`]: crate::inference::ByteClasses
     pub fn estimator(mut self, estimator: impl TokenEstimator) -> Self {
-        self.config.estimator = Box::new(estimator);
+        self.config.estimators = Estimators::always(estimator);
+        self
+    }
+
+    /// The same by the model that the request asks for, which is whatever its sender wrote: give what you do
+    /// not know the estimator that you would give to all.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use palisade::{
+    ///     inference::{ByteClasses, TokenEstimator},
+    ///     prompt_guard::PromptGuardLayer,
+    /// };
+    ///
+    /// /// A model that reads bytes.
+    /// #[derive(Debug)]
+    /// struct Bytes;
+    ///
+    /// impl TokenEstimator for Bytes {
+    ///     fn estimate(&self, text: &str) -> u64 {
+    ///         text.len() as u64
+    ///     }
+    /// }
+    ///
+    /// // With the feature `bpe`, `Bpe::O200k` counts exactly for some.
+    /// let (bytes, others) = (Arc::new(Bytes), Arc::new(ByteClasses));
+    /// let guard = PromptGuardLayer::builder().estimator_by_model(move |model| match model {
+    ///     Some("byt5") => bytes.clone(),
+    ///     _ => others.clone(),
+    /// });
+    /// # guard.build()?;
+    /// # Ok::<(), palisade::BuildError>(())
+    /// ```
+    pub fn estimator_by_model(
+        mut self,
+        choose: impl Fn(Option<&str>) -> Arc<dyn TokenEstimator> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.estimators = Estimators::by_model(choose);
         self
     }
 

@@ -116,6 +116,7 @@
 
 mod answer;
 mod body;
+mod count;
 mod detector;
 mod future;
 mod head;

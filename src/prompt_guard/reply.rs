@@ -11,7 +11,7 @@ use super::{
     answer::{self, Kind},
     policy::{Decision, Gathered, Subject, answer_blocked, unavailable},
     read::{Reader, Unreadable, Whole},
-    scan::run,
+    scan::{ON_EXECUTOR, run},
     turn::{LAYER, Turn, fix_head},
 };
 use crate::{
@@ -89,7 +89,7 @@ impl Turn {
         let answer = answer::read(self.endpoint.unwrap_or(Endpoint::Other), kind, whole.data)
             .inspect_err(|_| self.withhold(None))?;
         let config = Arc::clone(&self.config);
-        let judged = run(answer.raw().len(), move |_| {
+        let judged = run(answer.raw().len(), ON_EXECUTOR, move |_| {
             let gathered = answer::scan(&config, &answer);
             (answer, gathered)
         });

@@ -74,13 +74,14 @@ pub(crate) fn scan_each(
     }
 }
 
-/// Does `work` at once, or, for a text so long that it would keep the executor, on another thread.
-/// `None`: the runtime is shutting down.
+/// Does `work` on a text of `bytes` at once, or, for one longer than the `limit` that would keep the executor, on another
+/// thread. `None`: the runtime is shutting down.
 pub(crate) fn run<T: Send + 'static>(
     bytes: usize,
+    limit: usize,
     work: impl FnOnce(&Asker) -> T + Send + 'static,
 ) -> ReadyOr<Option<T>> {
-    if bytes <= ON_EXECUTOR {
+    if bytes <= limit {
         return ReadyOr::ready(Some(work(&Asker(None))));
     }
     let asks = Arc::new(());
@@ -195,7 +196,7 @@ impl Future for Caught {
     }
 }
 
-fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
     // What a panic may leave half done is the detector's own, or thrown away.
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
@@ -227,4 +228,4 @@ pub(crate) fn keep(
 }
 
 /// Bytes that take a few milliseconds at most.
-const ON_EXECUTOR: usize = 32 * 1024;
+pub(crate) const ON_EXECUTOR: usize = 32 * 1024;

@@ -12,7 +12,10 @@ use super::{
     scan::scan_segment,
 };
 use crate::{
-    inference::{Event, EventReader, Origin, Segment, answer::texts_of_event},
+    inference::{
+        ByteClasses, Event, EventReader, Origin, Segment, TokenEstimator as _,
+        answer::texts_of_event,
+    },
     observe,
     reject::Rejection,
     reservation::{Observed, UsageMeter},
@@ -108,7 +111,7 @@ impl EventScan {
         let Some(data) = event.data() else { return Ok(()) };
         let mut tokens = 0_u64;
         texts_of_event(self.endpoint, data, |channel, origin, text| {
-            tokens = tokens.saturating_add(self.config.estimator.estimate(text));
+            tokens = tokens.saturating_add(ByteClasses.estimate(text));
             self.text(channel, origin, text)
         })?;
         self.tokens = self.tokens.saturating_add(tokens);

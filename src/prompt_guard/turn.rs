@@ -7,12 +7,13 @@ use http::{Extensions, HeaderName, HeaderValue, header, request};
 
 use super::{
     AnswerVerdict, Outcome, Unseen, Verdict,
+    count::Counted,
     head::no_prompt_as_form,
     joined::Joined,
     layer::Config,
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
-    scan::{Remote, Waiting, run, scan_segment},
+    scan::{ON_EXECUTOR, Remote, Waiting, run, scan_segment},
     service::{bad_length, content_length, too_large, unreadable_endpoint},
 };
 use crate::{
@@ -45,6 +46,7 @@ pub(crate) struct Held<S> {
 /// What a request does next.
 pub(crate) enum Next<S> {
     Refuse(Rejection),
+    Count(ReadyOr<Counted>, Held<S>),
     Refine(Refined, Held<S>, Prompt),
     Scan(ReadyOr<Option<(Prompt, Gathered)>>, Held<S>),
     Wait(Waiting, Held<S>),
@@ -99,12 +101,20 @@ impl Turn {
                 Err(rejection) => return Next::Refuse(rejection),
             },
         };
-        let refined = UsageMeter::of(&parts.extensions).map(|meter| {
-            let input = prompt.estimate(&*self.config.estimator);
-            meter.refine(TokenUsage::new(input, self.output_tokens(&prompt)))
-        });
+        let metered = UsageMeter::of(&parts.extensions).is_some();
         let held = Held { service, parts, whole };
-        match refined {
+        if metered {
+            Next::Count(self.config.estimators.count(prompt), held)
+        } else {
+            self.scan(held, prompt)
+        }
+    }
+
+    /// The tokens of the prompt are known.
+    pub(crate) fn counted<S>(&mut self, held: Held<S>, counted: Counted) -> Next<S> {
+        let Some((prompt, input)) = counted else { return Next::Refuse(unavailable()) };
+        let usage = TokenUsage::new(input, self.output_tokens(&prompt));
+        match UsageMeter::of(&held.parts.extensions).map(|meter| meter.refine(usage)) {
             Some(refined) => Next::Refine(refined, held, prompt),
             None => self.scan(held, prompt),
         }
@@ -131,7 +141,7 @@ impl Turn {
         // There each of a list is a prompt of its own.
         let lists = [Endpoint::OpenAiCompletions, Endpoint::OpenAiEmbeddings];
         let across_turns = !self.endpoint.is_some_and(|endpoint| lists.contains(&endpoint));
-        let scan = run(prompt.raw().len(), move |asker| {
+        let scan = run(prompt.raw().len(), ON_EXECUTOR, move |asker| {
             let mut gathered = Gathered::default();
             let mut joined = Joined::new(&config.local, across_turns);
             for segment in prompt.segments() {

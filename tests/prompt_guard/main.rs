@@ -11,3 +11,4 @@ mod evasion;
 mod refusals;
 mod requests;
 mod support;
+mod tokens;
