@@ -6,7 +6,7 @@ use super::{LeasedStore, Options};
 use crate::{
     clock::{Clock, SystemClock},
     error::BuildError,
-    store::{LimitId, LimiterStore, gcra},
+    store::{LimitId, LimiterStore, rules},
 };
 
 /// Builds a [`LeasedStore`].
@@ -100,8 +100,8 @@ impl<S: LimiterStore> LeasedStoreBuilder<S> {
         }
         let options = Options {
             instances: self.instances,
-            ahead: gcra::ticks(self.ahead).max(1),
-            period: gcra::ticks(self.period),
+            ahead: rules::ticks(self.ahead).max(1),
+            period: rules::ticks(self.period),
             pause: self.period,
             deny_hold: self.deny_hold,
             strict: self.strict,

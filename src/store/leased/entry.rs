@@ -1,7 +1,7 @@
 //! What is known of a limit.
 
 use super::{block::Place, line};
-use crate::store::{Limit, Standing, gcra};
+use crate::store::{Limit, Standing, rules};
 
 /// What is known of a limit.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Entry {
         let drained = line::drained(self.limit, passed).unwrap_or(0);
         let remaining = standing.remaining.saturating_add(drained);
         let remaining = remaining.min(self.limit.capacity().max(standing.remaining));
-        Some(Standing::new(remaining, standing.reset.saturating_sub(gcra::duration(passed))))
+        Some(Standing::new(remaining, standing.reset.saturating_sub(rules::duration(passed))))
     }
 }
 

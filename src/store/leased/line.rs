@@ -1,6 +1,6 @@
 //! What a lease is worth: a stretch of its limit's line of time, kept as a leaky bucket of its own.
 
-use crate::store::{Limit, Rule, gcra};
+use crate::store::{Limit, Rule, rules};
 
 /// The part of a limit's line that a lease was charged for.
 ///
@@ -56,7 +56,7 @@ impl Line {
         self.used = self.used.saturating_add(cost);
     }
 
-    /// Gives `unused` units of a taking back: what of them has not drained may be taken again. As `gcra::settle`.
+    /// Gives `unused` units of a taking back: what of them has not drained may be taken again. As `rules::settle`.
     pub(super) fn give_back(&mut self, unused: u64, tail: Tail, now: u64) {
         self.used = self.used.saturating_sub(unused);
         let now = self.at(now);
@@ -118,7 +118,7 @@ pub(super) fn ticks(limit: Limit, units: u64) -> Option<u64> {
 fn rate(limit: Limit) -> Option<(u64, u64)> {
     let Rule::Rate { quota, window, burst } = limit.rule else { return None };
     let rounded_up = u64::from(!(window.subsec_nanos() * 2).is_multiple_of(125));
-    let ticks = gcra::ticks(window) + rounded_up;
+    let ticks = rules::ticks(window) + rounded_up;
     let whole = u128::from(ticks) * u128::from(burst) / u128::from(quota.max(1));
     let measured = ticks.max(u64::try_from(whole).ok()?) < 1 << 50;
     (quota > 0 && ticks > 0 && measured).then_some((quota, ticks))
@@ -145,7 +145,7 @@ mod tests {
             steps in prop::collection::vec((0_u64..8, 0_u64..12, 0_u64..12, 0_u64..30), 1..40),
         ) {
             // A unit drains in four ticks.
-            let limit = Limit::rate(LimitId::of("rate"), gcra::SECOND / 4, Duration::from_secs(1));
+            let limit = Limit::rate(LimitId::of("rate"), rules::SECOND / 4, Duration::from_secs(1));
             let mut line = Line::new(limit, UNITS, 0).unwrap();
             let (mut now, mut under_way) = (0, 0);
             let mut open: Vec<(u64, u64, u64, Tail)> = Vec::new();

@@ -12,7 +12,9 @@ use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 pub use self::builder::LeasedStoreBuilder;
 use self::shared::{Shared, Step};
-use super::{Admission, Decision, LimitId, LimiterStore, Settlement, Standings, StoreFuture, gcra};
+use super::{
+    Admission, Decision, LimitId, LimiterStore, Settlement, Standings, StoreFuture, rules,
+};
 use crate::{clock::Clock, future::ReadyOr};
 
 /// Leases units of a subject's rates from another store, above all `RedisStore`, a block ahead, and admits from them in
@@ -107,7 +109,7 @@ impl<S: LimiterStore> LeasedStore<S> {
 
 impl<S: LimiterStore> LimiterStore for LeasedStore<S> {
     fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
-        if let Err(error) = gcra::check(admission) {
+        if let Err(error) = rules::check(admission) {
             return ReadyOr::ready(Err(error));
         }
         let charges = admission.charges;

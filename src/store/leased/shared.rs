@@ -20,7 +20,7 @@ use crate::{
     observe, runtime,
     store::{
         Admission, Charge, Decision, Grant, Inline, LimiterStore, MAX_CHARGES, NO_CHARGE, Receipt,
-        Refusal, ReservationId, Settlement, Standing, Standings, StoreError, gcra,
+        Refusal, ReservationId, Settlement, Standing, Standings, StoreError, rules,
     },
 };
 
@@ -417,7 +417,7 @@ impl<S: LimiterStore> Shared<S> {
     }
 
     fn now(&self) -> u64 {
-        gcra::ticks(self.clock.monotonic())
+        rules::ticks(self.clock.monotonic())
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     observe,
-    store::{Charge, Inline, Key, LimitId, Receipt, ReservationId, Standing, gcra},
+    store::{Charge, Inline, Key, LimitId, Receipt, ReservationId, Standing, rules},
 };
 
 /// A limit of a record.
@@ -366,8 +366,8 @@ impl Table {
     /// Remembers a refusal.
     pub(super) fn hold(&mut self, charge: &Charge, wait: Duration, now: u64, options: &Options) {
         let Some(entry) = self.entries.get_mut(&slot(charge)) else { return };
-        let (cost, retry_at) = (charge.cost, now + gcra::ticks(wait));
-        let until = now + gcra::ticks(wait.min(options.deny_hold));
+        let (cost, retry_at) = (charge.cost, now + rules::ticks(wait));
+        let until = now + rules::ticks(wait.min(options.deny_hold));
         entry.hold = Some(Hold { cost, until, retry_at });
     }
 
@@ -382,7 +382,7 @@ impl Table {
     pub(super) fn held(&self, charge: &Charge, now: u64) -> Option<Duration> {
         let hold = self.entries.get(&slot(charge))?.hold?;
         let held = now < hold.until && charge.cost >= hold.cost;
-        held.then(|| gcra::duration(hold.retry_at.saturating_sub(now)))
+        held.then(|| rules::duration(hold.retry_at.saturating_sub(now)))
     }
 
     pub(super) fn flight_of(&self, charge: &Charge) -> Option<u64> {
@@ -434,7 +434,7 @@ impl Table {
 /// A standing of the inner store, with what of the limit is leased here.
 pub(super) fn with_lease(charge: &Charge, standing: Standing, left: u64) -> Standing {
     let most = charge.limit.capacity().max(standing.remaining);
-    let drains = gcra::duration(line::ticks(charge.limit, left).unwrap_or(0));
+    let drains = rules::duration(line::ticks(charge.limit, left).unwrap_or(0));
     let remaining = standing.remaining.saturating_add(left).min(most);
     Standing::new(remaining, standing.reset.saturating_sub(drains))
 }

@@ -14,7 +14,7 @@ struct Bucket {
 impl Bucket {
     fn add(&mut self, units: u64, quota: u64, window: Duration, at: u64) {
         let drained = u128::from(at - self.at) * u128::from(quota);
-        let added = u128::from(units) * u128::from(gcra::ticks(window));
+        let added = u128::from(units) * u128::from(rules::ticks(window));
         (self.level, self.at) = (self.level.saturating_sub(drained) + added, at);
     }
 }
@@ -109,9 +109,9 @@ proptest! {
                     None => acquire(&world.inner, &[charge(cost)]),
                 };
                 let Ok(grant) = admitted else { continue };
-                bucket.add(used, QUOTA, MINUTE, gcra::ticks(world.clock.monotonic()));
+                bucket.add(used, QUOTA, MINUTE, rules::ticks(world.clock.monotonic()));
                 // The inner store may admit early, by a tick for each unit.
-                let most = u128::from(QUOTA) * u128::from(gcra::ticks(MINUTE) + QUOTA);
+                let most = u128::from(QUOTA) * u128::from(rules::ticks(MINUTE) + QUOTA);
                 prop_assert!(bucket.level <= most, "{} too much", bucket.level - most);
                 open.push(Open { end: at + takes, store, cost, used, grant });
             }
