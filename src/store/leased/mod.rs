@@ -24,8 +24,8 @@ use crate::{clock::Clock, future::ReadyOr};
 /// admissions of rates alone. A block is what was asked for in that time, or what drains in it, whichever is
 /// more, but at most what remains divided by twice the instances; when that would not hold another request, and for
 /// all else, every request is an admission of the inner store. An admission is all or none, and a lease never
-/// refuses what the inner store would admit. Slots and [`strict`](LeasedStoreBuilder::strict) limits always go to the inner store, and with them
-/// the admissions that name them: leave those to limits that need to be exact at once.
+/// refuses what the inner store would admit. Slots, calendar periods, sliding windows and [`strict`](LeasedStoreBuilder::strict) limits always go to the
+/// inner store, and an admission that names one of them beside rates takes a round trip for it.
 ///
 /// **What it costs:** what one process has leased, the others can't use: at most (instances - 1) x lease, until the lease
 /// ends, which is after one [`period`](LeasedStoreBuilder::period) at the latest, when another takes its place, at [`flush`](LimiterStore::flush) and when

@@ -97,9 +97,11 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(&slot) {
             entry.touched = now;
             entry.demand.add(charge.cost, now / options.ahead);
-            if entry.limit != charge.limit {
+            let old = std::mem::replace(&mut entry.limit, charge.limit);
+            let is_rate = |limit| line::drained(limit, 0).is_some();
+            if old != charge.limit && (is_rate(old) || is_rate(charge.limit)) {
                 // A new rate: nothing that was known of the old one holds.
-                (entry.limit, entry.hold, entry.standing) = (charge.limit, None, None);
+                (entry.hold, entry.standing) = (None, None);
                 if let Some(place) = entry.lease {
                     self.end(place.block, now, work);
                 }

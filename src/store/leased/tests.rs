@@ -389,7 +389,7 @@ fn a_lease_whose_admissions_will_give_more_back_waits_for_them() {
 }
 
 #[test]
-fn strict_limits_and_slots_are_never_leased() {
+fn strict_limits_and_all_that_is_no_rate_are_never_leased() {
     let world = World::new();
     let store = world.builder().strict([LimitId::of("strict")]).build().unwrap();
     let strict = Charge::new(RECORD, Limit::rate(LimitId::of("strict"), 1000, HOUR), 1);
@@ -405,6 +405,17 @@ fn strict_limits_and_slots_are_never_leased() {
         assert_eq!(remaining(&world.inner, &both), [1000 - n, 30 - n]);
     }
     assert_eq!(world.acquired(), 40);
+    for n in 1..=20 {
+        world.pass(1);
+        let ends_in = HOUR - Duration::from_millis(n);
+        let others = [
+            Charge::new(RECORD, Limit::calendar(LimitId::of("calendar"), 1000, 1, ends_in), 1),
+            Charge::new(RECORD, Limit::sliding(LimitId::of("sliding"), 1000, HOUR), 1),
+        ];
+        acquire(&store, &others).unwrap();
+        assert_eq!(remaining(&world.inner, &others), [1000 - n; 2]);
+    }
+    assert_eq!(world.acquired(), 60);
 }
 
 #[test]
