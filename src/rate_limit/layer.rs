@@ -22,7 +22,7 @@ use crate::{
 /// Admits requests by the limits of their callers' tiers. See the [module docs](crate::rate_limit).
 #[derive(Clone, Debug)]
 pub struct TieredRateLimitLayer {
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
 }
 
 impl TieredRateLimitLayer {

@@ -90,6 +90,7 @@ mod future;
 mod headers;
 mod layer;
 mod limit;
+mod quota;
 mod reservation;
 mod scope;
 mod service;
@@ -103,6 +104,7 @@ pub use self::{
     future::TieredRateLimitFuture,
     layer::{TieredRateLimitLayer, TieredRateLimitLayerBuilder},
     limit::{TierLimit, Window},
+    quota::Quota,
     scope::Scope,
     service::TieredRateLimit,
     tier::Tier,

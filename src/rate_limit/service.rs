@@ -114,7 +114,8 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn by(
+    /// The same, whatever it was that asked.
+    pub(super) fn by(
         config: &Config,
         identity: &Identity,
         address: Option<IpAddr>,

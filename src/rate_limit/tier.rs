@@ -185,6 +185,13 @@ impl ReadyTier {
         Ok(keys)
     }
 
+    /// Those of `keys` whose records the caller has to himself, or shares with less than a tier.
+    pub(super) fn own(&self, keys: &Inline<Key>) -> impl Iterator<Item = Key> {
+        let records = self.records.iter().zip(keys.as_slice());
+        let own = records.filter(|(records, _)| records.scopes.is_the_callers());
+        own.map(|(_, key)| *key)
+    }
+
     /// What an admission takes: one request, one slot, and the tokens of `usage`.
     pub(super) fn admission(&self, usage: TokenUsage) -> Amounts {
         self.amounts(|limit, _| Some(limit.unit.of(usage).unwrap_or(1)))

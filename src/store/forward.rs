@@ -22,6 +22,9 @@ macro_rules! forward_stores {
             fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
                 (**self).peek(admission)
             }
+            fn reset(&self, record: Key) -> StoreFuture<()> {
+                (**self).reset(record)
+            }
             fn flush(&self) -> StoreFuture<()> {
                 (**self).flush()
             }

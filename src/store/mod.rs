@@ -454,6 +454,13 @@ pub trait LimiterStore: Debug + Send + Sync + 'static {
     /// When the store can't be asked.
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings>;
 
+    /// Forgets what was used of all limits of a record, but for slots, which those hold that run: for support staff. What
+    /// is admitted on a rate and not settled yet gives nothing back later.
+    ///
+    /// # Errors
+    /// When the store can't be asked.
+    fn reset(&self, record: Key) -> StoreFuture<()>;
+
     /// Ready when every settlement so far has been applied: before a shutdown.
     ///
     /// # Errors

@@ -160,6 +160,10 @@ impl LimiterStore for Ledger {
         self.memory.peek(admission)
     }
 
+    fn reset(&self, record: Key) -> StoreFuture<()> {
+        self.memory.reset(record)
+    }
+
     fn flush(&self) -> StoreFuture<()> {
         self.memory.flush()
     }

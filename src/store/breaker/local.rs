@@ -100,6 +100,12 @@ impl Local {
         true
     }
 
+    pub(super) fn reset(&self, record: Key) {
+        self.touched().retain(|(touched, _), _| *touched != record);
+        // It is in memory, and answers at once.
+        drop(self.store.reset(record));
+    }
+
     /// What the store has missed: for each limit that has counted here, the units that have not drained. Told once.
     pub(super) fn missed(&self) -> Vec<(Charge, u64)> {
         let touched = std::mem::take(&mut *self.touched());

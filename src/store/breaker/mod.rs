@@ -19,7 +19,7 @@ use self::{
     local::Local,
 };
 use super::{
-    Admission, Charge, Decision, Inline, LimiterStore, NO_CHARGE, ReservationId, Settlement,
+    Admission, Charge, Decision, Inline, Key, LimiterStore, NO_CHARGE, ReservationId, Settlement,
     Standings, StoreError, StoreFuture,
 };
 use crate::{
@@ -179,6 +179,11 @@ impl LimiterStore for BreakerStore {
             return ReadyOr::ready(Err(is_open()));
         }
         self.0.inner.peek(admission)
+    }
+
+    fn reset(&self, record: Key) -> StoreFuture<()> {
+        self.0.local.reset(record);
+        self.0.inner.reset(record)
     }
 
     fn flush(&self) -> StoreFuture<()> {

@@ -56,6 +56,10 @@ impl LimiterStore for Remote {
         self.0.store.peek(admission)
     }
 
+    fn reset(&self, record: Key) -> StoreFuture<()> {
+        self.0.store.reset(record)
+    }
+
     fn flush(&self) -> StoreFuture<()> {
         ReadyOr::ready(Ok(()))
     }

@@ -39,6 +39,30 @@ pub(super) async fn a_refused_admission_charges_nothing(store: Arc<impl LimiterS
     admitted(&*store, &[Charge { cost: 2, ..used }]).await;
 }
 
+pub(super) async fn a_record_that_is_reset_begins_anew(
+    store: Arc<impl LimiterStore>,
+    time: &dyn Time,
+) {
+    let (record, other) = (fresh_key(), fresh_key());
+    let charges = |record| {
+        let slot = Limit::slots(LimitId::of("slot"), 2);
+        [Charge::new(record, rate("quota", 10, HOUR), 10), Charge::new(record, slot, 1)]
+    };
+    let before = admitted(&*store, &charges(record)).await;
+    admitted(&*store, &charges(other)).await;
+    refused(&*store, &charges(record)).await;
+    store.reset(record).await.expect("it answers");
+    // A store may stand by a refusal for a moment.
+    time.pass(SHORT).await;
+    admitted(&*store, &charges(record)).await;
+    let [rate, slot] = charges(record);
+    assert_eq!(remaining(&*store, &[slot]).await, [0], "those who run hold their slots");
+    refused(&*store, &[charges(other)[0]]).await;
+    settle(&*store, &[rate, slot], &before, &[0, 0]).await;
+    store.flush().await.expect("it is applied");
+    assert_eq!(remaining(&*store, &[rate, slot]).await, [0, 1], "it is given back already");
+}
+
 pub(super) async fn a_burst_is_exact_and_drains(store: Arc<impl LimiterStore>, time: &dyn Time) {
     // A quota that no clock divides evenly, and a window that a real clock may wait for.
     let charges = [Charge::new(fresh_key(), rate("quota", 7, 7 * SHORT), 1)];

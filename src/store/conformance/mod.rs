@@ -79,6 +79,7 @@ pub async fn limiter_store<S: LimiterStore>(new: impl Fn() -> Arc<S>, time: &dyn
     limits::a_sliding_window_settles(new()).await;
     limits::another_quota_keeps_what_was_used(new()).await;
     limits::all_or_none_by_every_rule(new()).await;
+    limits::a_record_that_is_reset_begins_anew(new(), time).await;
 }
 
 /// Checks a [`FactStore`]. `new` is called for each check.

@@ -13,7 +13,7 @@ use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 pub use self::builder::LeasedStoreBuilder;
 use self::shared::{Shared, Step};
 use super::{
-    Admission, Decision, LimitId, LimiterStore, Settlement, Standings, StoreFuture, rules,
+    Admission, Decision, Key, LimitId, LimiterStore, Settlement, Standings, StoreFuture, rules,
 };
 use crate::{clock::Clock, future::ReadyOr};
 
@@ -138,6 +138,11 @@ impl<S: LimiterStore> LimiterStore for LeasedStore<S> {
                 answer.await.map(|standings| shared.with_leases(&charges, standings))
             }),
         }
+    }
+
+    /// Leases that are out are used up, or returned to a record that takes nothing back.
+    fn reset(&self, record: Key) -> StoreFuture<()> {
+        self.shared.inner.reset(record)
     }
 
     fn flush(&self) -> StoreFuture<()> {

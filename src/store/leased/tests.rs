@@ -62,6 +62,10 @@ impl LimiterStore for Counting {
         self.store.peek(admission)
     }
 
+    fn reset(&self, record: Key) -> StoreFuture<()> {
+        self.store.reset(record)
+    }
+
     fn flush(&self) -> StoreFuture<()> {
         self.store.flush()
     }

@@ -105,6 +105,16 @@ impl Limits {
         }
     }
 
+    pub(super) fn reset(&self, record: &Key, now: u64) {
+        let shard = self.shards.get(number(record, self.shards.len() - 1));
+        let shard = shard.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(mut shard) = shard else { return };
+        let now = now.max(shard.now);
+        if let Some(record) = shard.records.get_mut(record) {
+            record.forget(now);
+        }
+    }
+
     fn lock(&self, charges: &[Charge]) -> Locked<'_> {
         let mask = self.shards.len() - 1;
         let mut numbers = Inline::default();

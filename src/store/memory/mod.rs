@@ -150,6 +150,11 @@ impl LimiterStore for MemoryStore {
         ReadyOr::ready(self.limits.peek(admission, self.now()))
     }
 
+    fn reset(&self, record: Key) -> StoreFuture<()> {
+        self.limits.reset(&record, self.now());
+        ReadyOr::ready(Ok(()))
+    }
+
     fn flush(&self) -> StoreFuture<()> {
         ReadyOr::ready(Ok(()))
     }

@@ -2,7 +2,7 @@
 
 use crate::store::{
     Charge, Inline, LimitId, MAX_CHARGES, Rule,
-    rules::{GRAIN, MOST, State},
+    rules::{self, GRAIN, MOST, State},
 };
 
 /// All limits of one key. A million of them are kept: each byte counts.
@@ -74,6 +74,20 @@ impl Record {
         }
     }
 
+    /// Forgets what was used of all limits but slots.
+    pub(super) fn forget(&mut self, now: u64) {
+        for entry in self.entries_mut() {
+            let (rule, state) = (entry.rule(), entry.state());
+            let state = match rule {
+                SLOTS => state,
+                RATE => rules::forget_rate(state, now),
+                CALENDAR => State { used: 0, ..state },
+                _ => State { mark: 0, used: 0, ..state },
+            };
+            entry.packed = pack(rule, state);
+        }
+    }
+
     fn push(&mut self, entry: Entry) -> bool {
         let at = usize::from(self.len);
         let place = match at.checked_sub(FEW) {
@@ -110,16 +124,7 @@ impl Record {
 
 impl Entry {
     fn new(charge: &Charge, state: State) -> Self {
-        let State { level, mark, used } = state;
-        let rule = rule(charge);
-        let state = match rule {
-            RATE | SLOTS => u128::from(level) | u128::from(mark) << LEVEL_BITS,
-            _ => {
-                let level = level.div_ceil(GRAIN);
-                u128::from(level) | u128::from(mark) << GRAIN_BITS | u128::from(used) << USED_FROM
-            }
-        };
-        Self { limit: charge.limit.id, packed: words(state | u128::from(rule) << RULE_FROM) }
+        Self { limit: charge.limit.id, packed: pack(rule(charge), state) }
     }
 
     fn state(&self) -> State {
@@ -183,6 +188,17 @@ const fn rule(charge: &Charge) -> u8 {
     }
 }
 
+fn pack(rule: u8, State { level, mark, used }: State) -> [u32; 4] {
+    let state = match rule {
+        RATE | SLOTS => u128::from(level) | u128::from(mark) << LEVEL_BITS,
+        _ => {
+            let level = level.div_ceil(GRAIN);
+            u128::from(level) | u128::from(mark) << GRAIN_BITS | u128::from(used) << USED_FROM
+        }
+    };
+    words(state | u128::from(rule) << RULE_FROM)
+}
+
 /// In words, so that an entry is no wider than they are.
 const fn words(number: u128) -> [u32; 4] {
     [number as u32, (number >> 32) as u32, (number >> 64) as u32, (number >> 96) as u32]
@@ -197,7 +213,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Key, Limit, rules};
+    use crate::store::{Key, Limit};
 
     #[test]
     fn the_greatest_numbers_of_many_limits_are_kept_apart() {

@@ -24,8 +24,8 @@ use self::{
     slots::Slots,
 };
 use super::{
-    Admission, Charge, Decision, Inline, LimiterStore, Receipt, ReservationId, Rule, Settlement,
-    Standings, StoreError, StoreFuture, rules,
+    Admission, Charge, Decision, Inline, Key, LimiterStore, Receipt, ReservationId, Rule,
+    Settlement, Standings, StoreError, StoreFuture, rules,
 };
 use crate::{
     future::ReadyOr,
@@ -126,6 +126,12 @@ impl LimiterStore for RedisStore {
         self.in_time(async move {
             let Answer { states, now, .. } = inner.decide(&charges, 0, false).await?;
             Ok(rules::standings(&charges, states.as_slice(), now))
+        })
+    }
+
+    fn reset(&self, record: Key) -> StoreFuture<()> {
+        self.ask(move |link| async move {
+            link.run::<()>(Program::Reset, &[link.name(&record, "")], &[]).await
         })
     }
 

@@ -35,6 +35,7 @@ pub(super) enum Program {
     Acquire,
     Settle,
     Renew,
+    Reset,
     Distinct,
     Swap,
 }
@@ -66,22 +67,24 @@ impl Program {
             Self::Acquire => on_records!("acquire.lua"),
             Self::Settle => on_records!("settle.lua"),
             Self::Renew => on_records!("renew.lua"),
+            Self::Reset => on_records!("reset.lua"),
             Self::Distinct => include_str!("distinct.lua"),
             Self::Swap => include_str!("swap.lua"),
         }
     }
 
     fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 5]> = LazyLock::new(|| {
-            use Program::{Acquire, Distinct, Renew, Settle, Swap};
-            [Acquire, Settle, Renew, Distinct, Swap]
+        static DIGESTS: LazyLock<[String; 6]> = LazyLock::new(|| {
+            use Program::{Acquire, Distinct, Renew, Reset, Settle, Swap};
+            [Acquire, Settle, Renew, Reset, Distinct, Swap]
                 .map(|program| Script::new(program.code()).get_hash().to_owned())
         });
-        let [acquire, settle, renew, distinct, swap] = &*DIGESTS;
+        let [acquire, settle, renew, reset, distinct, swap] = &*DIGESTS;
         match self {
             Self::Acquire => acquire,
             Self::Settle => settle,
             Self::Renew => renew,
+            Self::Reset => reset,
             Self::Distinct => distinct,
             Self::Swap => swap,
         }

@@ -16,6 +16,7 @@ mod time;
 pub(crate) use self::time::SECOND;
 pub(crate) use self::{
     calendar::Period,
+    rate::forget as forget_rate,
     sliding::Window,
     time::{LATEST, duration, ticks},
 };

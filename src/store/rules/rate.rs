@@ -26,6 +26,12 @@ pub(super) fn settle(state: State, correction: Correction, receipt: Receipt, now
     State { level, mark: (state.mark + refund) % SHIFT_MODULUS, ..state }
 }
 
+/// All that has not drained is given back: what was reserved before gives back nothing more.
+pub(crate) fn forget(state: State, now: u64) -> State {
+    let undrained = state.level.saturating_sub(now);
+    State { level: state.level.min(now), mark: (state.mark + undrained) % SHIFT_MODULUS, ..state }
+}
+
 /// What `units` cost in ticks, rounded up.
 pub(super) fn steps(units: u64, quota: u64, window: Duration) -> u64 {
     let (window, quota) = (window_ticks(window, LONGEST), quota.max(1));

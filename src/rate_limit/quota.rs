@@ -1,0 +1,96 @@
+//! Where a caller stands, for those who look after him.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{TieredRateLimitLayer, Window, headers, limit::Unit, service::Wanted};
+use crate::{
+    identity::Identity,
+    reject::Rejection,
+    reservation::TokenUsage,
+    store::{Admission, ReservationId},
+};
+
+/// One limit of a caller's tier, and where he stands with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quota {
+    /// The limit's name, as in `RateLimit-Policy`.
+    pub name: String,
+    /// What it counts: `requests`, `tokens`, `input-tokens`, `output-tokens` or `concurrent-requests`.
+    pub unit: &'static str,
+    /// Units in each window; of requests at a time, how many.
+    pub quota: u64,
+    /// In what time. None for requests at a time.
+    pub window: Option<Window>,
+    /// Units that are left now.
+    pub remaining: u64,
+    /// Until all of it is there again.
+    pub reset: Duration,
+}
+
+impl TieredRateLimitLayer {
+    /// Where a caller stands with each limit of his tier. Charges nothing. `address` is the client's, for limits per
+    /// network.
+    ///
+    /// # Errors
+    /// Those that a request of his would be refused with: he has no tier, a limit needs to know more of him than
+    /// `identity` says, or the store can't be asked.
+    ///
+    /// ```
+    /// use palisade::{identity::{Identity, UserIdentity}, rate_limit::{Tier, TieredRateLimitLayer}, store::Stores};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let limits = TieredRateLimitLayer::builder(&Stores::in_memory())
+    ///     .tier("free", Tier::new().requests_per_minute(20))
+    ///     .fallback_tier("free")
+    ///     .build()?;
+    /// let alice = Identity::asserted(UserIdentity::asserted("https://login.example", "alice"));
+    /// let quotas = limits.quotas(&alice, None).await.map_err(|refusal| refusal.message().to_owned())?;
+    /// assert_eq!((quotas[0].name.as_str(), quotas[0].remaining), ("requests-minute", 20));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn quotas(
+        &self,
+        identity: &Identity,
+        address: Option<IpAddr>,
+    ) -> Result<Vec<Quota>, Rejection> {
+        let Wanted { tier, keys, .. } =
+            Wanted::by(&self.config, identity, address, TokenUsage::default())?;
+        let nothing = tier.amounts(|_, _| Some(0));
+        let charges = tier.charges(&keys, &nothing, self.config.clock.unix());
+        let admission = Admission::new(ReservationId::next(), charges.as_slice());
+        let standings = self.config.store.peek(&admission).await;
+        let standings = standings.map_err(|error| headers::unavailable(&error))?;
+        let limits = tier.limits.iter().zip(standings.as_slice());
+        let quotas = limits.map(|(limit, standing)| Quota {
+            name: limit.name.clone(),
+            unit: limit.unit.name(),
+            quota: limit.quota,
+            window: (limit.unit != Unit::Slots).then_some(limit.window),
+            remaining: standing.remaining,
+            reset: standing.reset,
+        });
+        Ok(quotas.collect())
+    }
+
+    /// Forgets what a caller has used of the limits that are his, alone or together with his organisation, workload or
+    /// network. Those that a whole tier shares stay as they are.
+    ///
+    /// # Errors
+    /// As for [`quotas`](Self::quotas). Some may be reset then.
+    pub async fn reset_quotas(
+        &self,
+        identity: &Identity,
+        address: Option<IpAddr>,
+    ) -> Result<(), Rejection> {
+        let Wanted { tier, keys, .. } =
+            Wanted::by(&self.config, identity, address, TokenUsage::default())?;
+        for record in tier.own(&keys) {
+            let reset = self.config.store.reset(record).await;
+            reset.map_err(|error| headers::unavailable(&error))?;
+        }
+        Ok(())
+    }
+}
