@@ -2,12 +2,15 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{record::Record, table::Table};
+use super::{
+    record,
+    slabs::{Place as At, Slabs},
+};
 use crate::{
     observe,
     store::{
-        Admission, Charge, Decision, Inline, Key, LimitId, MAX_CHARGES, Receipt, Settlement,
-        Standings, StoreError,
+        Admission, Charge, Decision, Inline, Key, MAX_CHARGES, Receipt, Settlement, Standings,
+        StoreError,
         rules::{self, Correction, State},
     },
 };
@@ -15,13 +18,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Limits {
     shards: Box<[Mutex<Shard>]>,
-    /// Records in a shard.
+    /// Records in a shard, but those of what overflows.
     capacity: usize,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    records: Table<Record>,
+    records: Slabs,
     /// The latest time seen here. An earlier one counts as this.
     now: u64,
 }
@@ -30,7 +33,7 @@ struct Shard {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     key: Key,
-    at: Option<u32>,
+    at: Option<At>,
     overflow: bool,
 }
 
@@ -110,7 +113,8 @@ impl Limits {
         let shard = shard.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(mut shard) = shard else { return };
         let now = now.max(shard.now);
-        if let Some(record) = shard.records.get_mut(record) {
+        let place = shard.records.find(record);
+        if let Some(mut record) = place.and_then(|place| shard.records.at(place)) {
             record.forget(now);
         }
     }
@@ -165,11 +169,29 @@ impl Locked<'_> {
             // Sweeping moves records.
             places = self.places(charges);
         }
-        let mut states = Inline::default();
-        for (charge, place) in charges.iter().zip(places.as_slice()) {
-            states.push(self.state(charge, *place, charges, now)?);
+        let mut states = self.states(charges, places.as_slice());
+        if states.is_none() {
+            for (charge, place) in charges.iter().zip(places.as_slice()) {
+                self.make_place(charge, *place, charges, now)?;
+            }
+            // Making places moves records, too.
+            places = self.places(charges);
+            states = self.states(charges, places.as_slice());
         }
+        let states = states.ok_or_else(|| StoreError::permanent("a record has lost a limit"))?;
         Ok((places, states))
+    }
+
+    /// Where the limits stand. `None` when one lacks a place in a record that there is.
+    fn states(&mut self, charges: &[Charge], places: &[Place]) -> Option<Inline<State>> {
+        let mut states = Inline::default();
+        for (charge, place) in charges.iter().zip(places) {
+            states.push(match place.at {
+                Some(at) => self.shard(&charge.record)?.records.at(at)?.find(charge)?,
+                None => State::default(),
+            });
+        }
+        Some(states)
     }
 
     fn places(&mut self, charges: &[Charge]) -> Inline<Place> {
@@ -194,40 +216,41 @@ impl Locked<'_> {
         if at.is_some() || shard.records.len() < capacity {
             return Place { key, at, overflow: false };
         }
-        let key = overflow_key(charge.limit.id);
+        let key = overflow_key(charge);
         Place { key, at: shard.records.find(&key), overflow: true }
     }
 
-    fn state(
+    /// Sees that a limit has a place in its record, if there is one.
+    fn make_place(
         &mut self,
         charge: &Charge,
         place: Place,
         charges: &[Charge],
         now: u64,
-    ) -> Result<State, StoreError> {
-        let shard = self.shard(&charge.record);
-        let record = shard.zip(place.at).and_then(|(shard, at)| shard.records.at_mut(at));
-        let Some(record) = record else { return Ok(State::default()) };
-        if let Some(state) = record.find(charge) {
-            return Ok(state);
-        }
+    ) -> Result<(), StoreError> {
+        let Some(shard) = self.shard(&charge.record).filter(|_| place.at.is_some()) else {
+            return Ok(());
+        };
         let beside = charges.iter().filter(|other| {
             if place.overflow { *other == charge } else { other.record == charge.record }
         });
-        if !record.make_places(beside, now) {
-            return Err(StoreError::permanent("a record has more live limits than it has places"));
+        if shard.make_places(&place.key, beside, now) {
+            return Ok(());
         }
-        Ok(State::default())
+        Err(StoreError::permanent("a record has more live limits than it has places"))
     }
 
     fn write(&mut self, charges: &[Charge], places: &[Place], states: &[State], now: u64) {
         for ((charge, place), state) in charges.iter().zip(places).zip(states) {
+            let beside = charges.iter().filter(|other| other.record == charge.record).count();
             let Some(shard) = self.shard(&charge.record) else { continue };
-            let record = match place.at {
-                Some(at) => shard.records.at_mut(at),
-                None => shard.records.entry(place.key, Record::new),
-            };
-            if let Some(record) = record {
+            let at = place.at.or_else(|| {
+                // An earlier charge may have made it.
+                let found = shard.records.find(&place.key);
+                let limits = if place.overflow { 1 } else { beside };
+                found.or_else(|| shard.records.add(&place.key, limits))
+            });
+            if let Some(mut record) = at.and_then(|at| shard.records.at(at)) {
                 record.make_places(std::iter::once(charge), now);
                 record.set(charge, *state);
             }
@@ -239,22 +262,26 @@ impl Locked<'_> {
         let overflow = tail & IN_OVERFLOW != 0;
         let capacity = self.capacity;
         let Some(shard) = self.shard(&charge.record) else { return };
-        let mut key = if overflow { overflow_key(charge.limit.id) } else { charge.record };
+        let mut key = if overflow { overflow_key(charge) } else { charge.record };
         if shard.records.find(&key).is_none() {
             if correction.add == 0 {
                 return; // It is gone because all of it has drained.
             }
             if shard.records.len() >= capacity {
-                key = overflow_key(charge.limit.id);
+                key = overflow_key(charge);
             }
         }
-        let Some(record) = shard.records.entry(key, Record::new) else { return };
+        if shard.records.find(&key).is_none() && shard.records.add(&key, 1).is_none() {
+            return;
+        }
+        if !shard.make_places(&key, std::iter::once(charge), now) {
+            return;
+        }
+        let at = shard.records.find(&key);
+        let Some(mut record) = at.and_then(|at| shard.records.at(at)) else { return };
         let state = record.find(charge).unwrap_or_default();
         let receipt = Receipt([tail & !IN_OVERFLOW, shift]);
-        let state = rules::settle(state, correction, receipt, now);
-        if record.make_places(std::iter::once(charge), now) {
-            record.set(charge, state);
-        }
+        record.set(charge, rules::settle(state, correction, receipt, now));
     }
 
     fn sweep(&mut self, key: &Key, now: u64) {
@@ -262,7 +289,7 @@ impl Locked<'_> {
         if let Some(shard) = self.shard(key) {
             let full = shard.records.len() >= capacity;
             let steps = if full { STEPS_WHEN_FULL } else { STEPS };
-            shard.records.sweep(steps, |record| record.is_idle(now), drop);
+            shard.records.sweep(steps, now);
         }
     }
 
@@ -270,6 +297,28 @@ impl Locked<'_> {
         let number = number(key, self.mask);
         let at = self.numbers.as_slice().iter().position(|locked| *locked == number)?;
         self.guards.get_mut(at)?.as_deref_mut()
+    }
+}
+
+impl Shard {
+    /// Sees that each of `charges` has a place in the record of `key`, which may move it and others. False: more limits
+    /// are in use than a record has places.
+    fn make_places<'a>(
+        &mut self,
+        key: &Key,
+        charges: impl Iterator<Item = &'a Charge> + Clone,
+        now: u64,
+    ) -> bool {
+        loop {
+            let at = self.records.find(key);
+            let Some(mut record) = at.and_then(|at| self.records.at(at)) else { return false };
+            if record.make_places(charges.clone(), now) {
+                return true;
+            }
+            if self.records.grow(key).is_none() {
+                return false;
+            }
+        }
     }
 }
 
@@ -289,10 +338,11 @@ fn number(key: &Key, mask: usize) -> usize {
 }
 
 /// The record that all keys for which there is no room share, in each shard and for each limit.
-fn overflow_key(limit: LimitId) -> Key {
+fn overflow_key(charge: &Charge) -> Key {
     let mut bytes = *b"overflow\0\0\0\0\0\0\0\0";
+    let limit = u64::from(record::rule(charge)) << 32 | u64::from(charge.limit.id.get());
     if let Some(last) = bytes.last_chunk_mut() {
-        *last = u64::from(limit.get()).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        *last = limit.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     }
     Key::from_bytes(bytes)
 }
@@ -302,7 +352,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Limit, ReservationId};
+    use crate::store::{Limit, LimitId, ReservationId};
 
     #[test]
     fn a_clock_that_goes_back_refills_nothing() {

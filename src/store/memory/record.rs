@@ -1,45 +1,43 @@
 //! What is kept of one key: all its limits, in place.
 
 use crate::store::{
-    Charge, Inline, LimitId, MAX_CHARGES, Rule,
+    Charge, Inline, Key, MAX_CHARGES, Rule,
     rules::{self, GRAIN, MOST, State},
 };
 
-/// All limits of one key. A million of them are kept: each byte counts.
+/// All limits of one key, in the words of a slab: the key, how long it is to be kept and how many limits there are, and
+/// the limits. A million of them are kept: each byte counts.
 #[derive(Debug)]
-pub(super) struct Record {
-    /// The furthest that any level ever was ahead, but of slots. Before that, a reservation may still be given back that
-    /// knows its place by the rate's shift; after it, an absent record and this one are the same.
-    until: u64,
-    /// The limits of a tier that has many.
-    more: Option<Box<[Entry; MAX_CHARGES - FEW]>>,
-    few: [Entry; FEW],
-    len: u8,
-}
+pub(super) struct Record<'a>(pub(super) &'a mut [u32]);
 
-/// Where a limit stands, in 20 bytes.
+/// Where a limit stands, in 20 bytes: its id, and a [`State`] in 16. Of a rate and of slots these are the level, below 2^53,
+/// and the mark; of all others the level in grains, the mark and the units, below 2^43 and 2^41. The top two bits tell the
+/// rule.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    limit: LimitId,
-    /// A [`State`] in 16 bytes: of a rate and of slots the level, below 2^53, and the mark; of all others the level in
-    /// grains, the mark and the units, below 2^43 and 2^41. The top two bits tell the rule.
-    packed: [u32; 4],
-}
+struct Entry([u32; ENTRY]);
 
-impl Record {
-    pub(super) const fn new() -> Self {
-        Self { until: 0, more: None, few: [UNUSED; FEW], len: 0 }
+impl Record<'_> {
+    /// Makes it an empty one of `key`.
+    pub(super) fn begin(&mut self, key: &Key) {
+        self.0.fill(0);
+        for (word, number) in self.0.iter_mut().zip(key_words(key)) {
+            *word = number;
+        }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        key(self.0)
     }
 
     /// Whether forgetting it would change nothing.
     pub(super) fn is_idle(&self, now: u64) -> bool {
-        self.until <= now
+        self.until() <= now
             && self.entries().all(|entry| !entry.is_slots() || entry.state().level == 0)
     }
 
     /// Where the limit of `charge` stands, if it has a place.
     pub(super) fn find(&self, charge: &Charge) -> Option<State> {
-        self.entries().find(|entry| entry.is_of(charge)).map(Entry::state)
+        self.entries().find(|entry| entry.is_of(charge)).map(|entry| entry.state())
     }
 
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
@@ -52,8 +50,8 @@ impl Record {
             if self.find(charge).is_some() {
                 continue;
             }
-            if usize::from(self.len) == MAX_CHARGES {
-                let until = self.until;
+            if self.len() == self.room() {
+                let until = self.until();
                 self.retain(|entry| {
                     charges.clone().any(|charge| entry.is_of(charge)) || !entry.is_idle(until, now)
                 });
@@ -67,16 +65,19 @@ impl Record {
 
     /// Sets where the limit of `charge` stands, which has a place.
     pub(super) fn set(&mut self, charge: &Charge, state: State) {
-        let Some(entry) = self.entries_mut().find(|entry| entry.is_of(charge)) else { return };
-        *entry = Entry::new(charge, state);
+        let Some(at) = self.entries().position(|entry| entry.is_of(charge)) else { return };
+        let entry = Entry::new(charge, state);
+        self.put(at, entry);
         if !entry.is_slots() {
-            self.until = self.until.max(state.level);
+            let until = self.until().max(state.level);
+            self.set_head(until, self.len());
         }
     }
 
     /// Forgets what was used of all limits but slots.
     pub(super) fn forget(&mut self, now: u64) {
-        for entry in self.entries_mut() {
+        for at in 0..self.len() {
+            let Some(entry) = self.entries().nth(at) else { return };
             let (rule, state) = (entry.rule(), entry.state());
             let state = match rule {
                 SLOTS => state,
@@ -84,51 +85,101 @@ impl Record {
                 CALENDAR => State { used: 0, ..state },
                 _ => State { mark: 0, used: 0, ..state },
             };
-            entry.packed = pack(rule, state);
+            let ([id, ..], [a, b, c, d]) = (entry.0, pack(rule, state));
+            self.put(at, Entry([id, a, b, c, d]));
         }
     }
 
     fn push(&mut self, entry: Entry) -> bool {
-        let at = usize::from(self.len);
-        let place = match at.checked_sub(FEW) {
-            None => self.few.get_mut(at),
-            Some(at) => self.more.get_or_insert_with(|| Box::new([UNUSED; _])).get_mut(at),
-        };
-        let Some(place) = place else { return false };
-        *place = entry;
-        self.len += 1;
-        true
+        let len = self.len();
+        let pushed = len < self.room() && self.put(len, entry);
+        if pushed {
+            self.set_head(self.until(), len + 1);
+        }
+        pushed
     }
 
     fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
-        let mut kept = Inline::new(UNUSED);
+        let mut kept = Inline::new(Entry([0; ENTRY]));
         for entry in self.entries().filter(|entry| keep(entry)) {
-            kept.push(*entry);
+            kept.push(entry);
         }
-        (self.len, self.more) = (0, None);
+        self.set_head(self.until(), 0);
         for entry in kept.as_slice() {
             self.push(*entry);
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        let more = self.more.iter().flat_map(|more| more.iter());
-        self.few.iter().chain(more).take(self.len.into())
+    /// The furthest that any level ever was ahead, but of slots. Before that, a reservation may still be given back that
+    /// knows its place by the rate's shift; after it, an absent record and this one are the same.
+    fn until(&self) -> u64 {
+        self.head() & ((1 << LEVEL_BITS) - 1)
     }
 
-    fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        let more = self.more.iter_mut().flat_map(|more| more.iter_mut());
-        self.few.iter_mut().chain(more).take(self.len.into())
+    fn len(&self) -> usize {
+        (self.head() >> LEVEL_BITS) as usize
     }
+
+    fn head(&self) -> u64 {
+        match &*self.0 {
+            [_, _, _, _, low, high, ..] => u64::from(*high) << 32 | u64::from(*low),
+            _ => 0,
+        }
+    }
+
+    fn set_head(&mut self, until: u64, len: usize) {
+        let head = until | (len as u64) << LEVEL_BITS;
+        if let [_, _, _, _, low, high, ..] = self.0 {
+            (*low, *high) = (head as u32, (head >> 32) as u32);
+        }
+    }
+
+    fn room(&self) -> usize {
+        (self.0.len() - HEAD) / ENTRY
+    }
+
+    fn put(&mut self, at: usize, entry: Entry) -> bool {
+        let place = self.0.get_mut(HEAD + at * ENTRY..HEAD + (at + 1) * ENTRY);
+        place.map(|place| place.copy_from_slice(&entry.0)).is_some()
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let (entries, _) = self.0.get(HEAD..).unwrap_or_default().as_chunks();
+        entries.iter().take(self.len()).map(|words| Entry(*words))
+    }
+}
+
+/// The words of a record without its limits.
+pub(super) const HEAD: usize = 6;
+/// The words of a limit.
+pub(super) const ENTRY: usize = 5;
+/// The words of a record of the most limits.
+pub(super) const WIDEST: usize = HEAD + MAX_CHARGES * ENTRY;
+
+/// Whether these are the words of the record of `key`.
+pub(super) fn is_of(words: &[u32], key: &Key) -> bool {
+    words.starts_with(&key_words(key))
+}
+
+/// Whose record these words are.
+pub(super) fn key(words: &[u32]) -> Key {
+    let words = words.first_chunk().copied().unwrap_or_default();
+    Key::from_bytes(whole(words).to_le_bytes())
+}
+
+fn key_words(key: &Key) -> [u32; 4] {
+    words(u128::from_le_bytes(*key.as_bytes()))
 }
 
 impl Entry {
     fn new(charge: &Charge, state: State) -> Self {
-        Self { limit: charge.limit.id, packed: pack(rule(charge), state) }
+        let [a, b, c, d] = pack(rule(charge), state);
+        Self([charge.limit.id.get(), a, b, c, d])
     }
 
     fn state(&self) -> State {
-        let packed = whole(self.packed);
+        let [_, a, b, c, d] = self.0;
+        let packed = whole([a, b, c, d]);
         match self.rule() {
             RATE | SLOTS => State {
                 level: packed as u64 & ((1 << LEVEL_BITS) - 1),
@@ -144,7 +195,7 @@ impl Entry {
     }
 
     fn rule(&self) -> u8 {
-        let [.., last] = self.packed;
+        let [.., last] = self.0;
         (last >> (RULE_FROM - 96)) as u8
     }
 
@@ -153,7 +204,8 @@ impl Entry {
     }
 
     fn is_of(&self, charge: &Charge) -> bool {
-        self.limit == charge.limit.id && self.rule() == rule(charge)
+        let [id, ..] = self.0;
+        id == charge.limit.id.get() && self.rule() == rule(charge)
     }
 
     fn is_idle(&self, until: u64, now: u64) -> bool {
@@ -167,9 +219,6 @@ impl Entry {
     }
 }
 
-/// How many limits a record has room for in place: as many as most tiers have.
-const FEW: usize = 4;
-const UNUSED: Entry = Entry { limit: LimitId::of(""), packed: [0; 4] };
 const LEVEL_BITS: u32 = 53;
 const GRAIN_BITS: u32 = LEVEL_BITS - GRAIN.trailing_zeros();
 const USED_FROM: u32 = GRAIN_BITS + (u64::BITS - MOST.leading_zeros());
@@ -179,7 +228,7 @@ const SLOTS: u8 = 1;
 const CALENDAR: u8 = 2;
 const SLIDING: u8 = 3;
 
-const fn rule(charge: &Charge) -> u8 {
+pub(super) const fn rule(charge: &Charge) -> u8 {
     match charge.limit.rule {
         Rule::Rate { .. } => RATE,
         Rule::Slots { .. } => SLOTS,
@@ -213,11 +262,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Key, Limit};
+    use crate::store::{Limit, LimitId};
 
     #[test]
     fn the_greatest_numbers_of_many_limits_are_kept_apart() {
-        let mut record = Record::new();
+        let mut words = [0; WIDEST];
+        let mut record = Record(&mut words);
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let charges = names.map(|name| {
             let (id, day) = (LimitId::of(name), Duration::from_secs(86_400));
@@ -251,7 +301,8 @@ mod tests {
 
     #[test]
     fn a_limit_that_counts_by_another_rule_is_another() {
-        let mut record = Record::new();
+        let mut words = [0; WIDEST];
+        let mut record = Record(&mut words);
         let (id, key) = (LimitId::of("quota"), Key::from_bytes([1; 16]));
         let day = Duration::from_secs(86_400);
         let limits = [
