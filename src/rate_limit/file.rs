@@ -125,6 +125,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readmes_tiers_are_such_as_can_be_kept() {
+        let (_, text) = include_str!("../../README.md").split_once("```toml\n[free]").unwrap();
+        let (text, _) = text.split_once("```").unwrap();
+        let tiers: BTreeMap<String, Tier> = toml::from_str(&format!("[free]{text}")).unwrap();
+        let ready = tiers["free"].ready("free").unwrap();
+        let names: Vec<_> = ready.limits.iter().map(|limit| limit.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "requests-minute",
+                "tokens-minute",
+                "concurrent-requests",
+                "organisation-tokens-calendar-day",
+                "network-requests-minute",
+                "tier-output-tokens-minute",
+            ]
+        );
+    }
+
+    #[test]
     fn tiers_are_read_and_typing_errors_refused() {
         let text =
             "[free]\nrequests_per_minute = 60\nconcurrent_requests = 2\n[paid]\ntokens_per_day = 9";
