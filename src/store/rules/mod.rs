@@ -193,38 +193,59 @@ pub(crate) fn check(admission: &Admission<'_>) -> Result<(), StoreError> {
 /// Charges all of `states`, which stand in the order of `charges`, or none.
 pub(crate) fn decide(charges: &[Charge], states: &mut [State], now: u64) -> Decision {
     let now = now.min(LATEST);
-    let mut asks = Inline::new(Ask { kind: Kind::Slots, never: true, step: 0, room: 0 });
-    let mut fits = true;
-    for (charge, state) in charges.iter().zip(&*states) {
-        let ask = Ask::of(charge);
-        fits = fits && ask.fits(*state, now) && asks.push(ask);
-    }
+    let asks = asks(charges);
+    let asks = asks.as_slice();
+    let fits = asks.len() == charges.len()
+        && asks.iter().zip(&*states).all(|(ask, state)| ask.fits(*state, now));
     if fits {
-        for (ask, state) in asks.as_slice().iter().zip(&mut *states) {
+        for (ask, state) in asks.iter().zip(&mut *states) {
             *state = ask.granted(*state, now);
         }
     }
-    decision(fits, charges, states, now)
+    decided(fits, charges, asks, states, now)
 }
 
 /// The decision that left `states` so.
 pub(crate) fn decision(admitted: bool, charges: &[Charge], states: &[State], now: u64) -> Decision {
-    if !admitted {
-        return Decision::Refused(refusal(charges, states, now));
-    }
-    let mut receipts = Inline::default();
-    for (charge, state) in charges.iter().zip(states) {
-        let State { level, mark, .. } = Kind::of(charge.limit.rule).seen(*state, now);
-        receipts.push(Receipt([level, mark]));
-    }
-    Decision::Admitted(Grant::new(standings(charges, states, now), receipts))
+    decided(admitted, charges, asks(charges).as_slice(), states, now)
 }
 
 /// Where each limit stands.
 pub(crate) fn standings(charges: &[Charge], states: &[State], now: u64) -> Inline<Standing> {
+    standing_all(charges, asks(charges).as_slice(), states, now)
+}
+
+/// What each charge asks. There are no more of them than an admission may name.
+fn asks(charges: &[Charge]) -> Inline<Ask> {
+    let mut asks = Inline::new(Ask { kind: Kind::Slots, never: true, step: 0, room: 0 });
+    for charge in charges {
+        asks.push(Ask::of(charge));
+    }
+    asks
+}
+
+fn decided(
+    admitted: bool,
+    charges: &[Charge],
+    asks: &[Ask],
+    states: &[State],
+    now: u64,
+) -> Decision {
+    if !admitted {
+        return Decision::Refused(refusal(charges, asks, states, now));
+    }
+    let mut receipts = Inline::default();
+    for (ask, state) in asks.iter().zip(states) {
+        let State { level, mark, .. } = ask.kind.seen(*state, now);
+        receipts.push(Receipt([level, mark]));
+    }
+    Decision::Admitted(Grant::new(standing_all(charges, asks, states, now), receipts))
+}
+
+fn standing_all(charges: &[Charge], asks: &[Ask], states: &[State], now: u64) -> Inline<Standing> {
     let mut standings = Inline::default();
-    for (charge, state) in charges.iter().zip(states) {
-        standings.push(standing(charge, *state, now));
+    for ((charge, ask), state) in charges.iter().zip(asks).zip(states) {
+        standings.push(standing(charge, ask, *state, now));
     }
     standings
 }
@@ -264,10 +285,9 @@ pub(crate) const GRAIN: u64 = 1 << 10;
 /// The latest of these times.
 const LATEST_GRAIN: u64 = LATEST - LATEST % GRAIN;
 
-fn refusal(charges: &[Charge], states: &[State], now: u64) -> Refusal {
+fn refusal(charges: &[Charge], asks: &[Ask], states: &[State], now: u64) -> Refusal {
     let mut worst = (0_u8, 0_u64, 0_usize);
-    for (index, (charge, state)) in charges.iter().zip(states).enumerate() {
-        let ask = Ask::of(charge);
+    for (index, (ask, state)) in asks.iter().zip(states).enumerate() {
         if ask.fits(*state, now) {
             continue;
         }
@@ -283,17 +303,16 @@ fn refusal(charges: &[Charge], states: &[State], now: u64) -> Refusal {
         }
     }
     let retry_after = (worst.0 == 2).then(|| duration(worst.1));
-    Refusal::new(worst.2, retry_after, standings(charges, states, now))
+    Refusal::new(worst.2, retry_after, standing_all(charges, asks, states, now))
 }
 
-fn standing(charge: &Charge, state: State, now: u64) -> Standing {
-    let kind = Kind::of(charge.limit.rule);
-    let seen = kind.seen(state, now);
-    let taken = kind.taken(seen, now);
+fn standing(charge: &Charge, ask: &Ask, state: State, now: u64) -> Standing {
+    let seen = ask.kind.seen(state, now);
+    let taken = ask.kind.taken(seen, now);
     let most = charge.limit.capacity();
-    match (charge.limit.rule, kind) {
-        (Rule::Rate { quota, window, burst }, _) => {
-            let left = rate::room(quota, window, burst).saturating_sub(taken);
+    match (charge.limit.rule, ask.kind) {
+        (Rule::Rate { quota, window, .. }, _) => {
+            let left = ask.room.saturating_sub(taken);
             Standing::new(rate::units(left, quota, window).min(most), duration(taken))
         }
         (_, kind) => {

@@ -59,7 +59,8 @@ pub(super) fn units(ticks: u64, quota: u64, window: Duration) -> u64 {
 /// The burst in ticks. Each of a burst's charges may be rounded up by a tick; room for that, which is always
 /// less than a unit, keeps a quota of 7 from being used up by 6.
 pub(super) fn room(quota: u64, window: Duration, burst: u64) -> u64 {
-    let unit = window_ticks(window, LONGEST) / quota.max(1);
-    let rounding = burst.min(unit.saturating_sub(1));
-    (steps(burst, quota, window) + rounding).min(LONGEST)
+    let ticks = window_ticks(window, LONGEST);
+    let rounding = burst.min((ticks / quota.max(1)).saturating_sub(1));
+    let whole = if burst == quota { ticks } else { steps(burst, quota, window) };
+    (whole + rounding).min(LONGEST)
 }

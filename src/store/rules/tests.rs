@@ -24,6 +24,10 @@ fn admit(limit: Limit, state: &mut State, cost: u64, now: u64) -> Option<Receipt
     }
 }
 
+fn standing_of(limit: Limit, state: State, now: u64) -> Standing {
+    standings(&[Charge::new(RECORD, limit, 0)], &[state], now).as_slice()[0]
+}
+
 fn fits(limit: Limit, mut state: State, cost: u64, now: u64) -> bool {
     admit(limit, &mut state, cost, now).is_some()
 }
@@ -177,7 +181,7 @@ proptest! {
 
     #[test]
     fn what_remains_is_what_fits((limit, state) in limits_and_states()) {
-        let left = standing(&Charge::new(RECORD, limit, 0), state, NOW).remaining;
+        let left = standing_of(limit, state, NOW).remaining;
         if left > 0 {
             prop_assert!(fits(limit, state, left, NOW));
         }
@@ -187,8 +191,8 @@ proptest! {
     #[test]
     fn all_is_there_again_after_the_reset((limit, state) in limits_and_states()) {
         let charge = Charge::new(RECORD, limit, 0);
-        let reset = standing(&charge, state, NOW).reset;
-        let then = standing(&later(&charge, reset), state, NOW + ticks(reset) + 1);
+        let reset = standing_of(charge.limit, state, NOW).reset;
+        let then = standing_of(later(&charge, reset).limit, state, NOW + ticks(reset) + 1);
         prop_assert_eq!(then, Standing::new(limit.capacity(), Duration::ZERO));
     }
 
@@ -324,7 +328,7 @@ fn a_quota_that_does_not_divide_the_window_is_all_there() {
             assert!(admit(limit, &mut state, 1, NOW).is_some());
         }
         let rest = quota - quota.min(1000);
-        assert_eq!(standing(&Charge::new(RECORD, limit, 0), state, NOW).remaining, rest);
+        assert_eq!(standing_of(limit, state, NOW).remaining, rest);
         assert!(admit(limit, &mut state, rest + 1, NOW).is_none());
     }
 }

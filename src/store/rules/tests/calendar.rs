@@ -10,7 +10,7 @@ fn day(quota: u64, number: u64) -> Limit {
 }
 
 fn left(limit: Limit, state: State, now: u64) -> u64 {
-    standing(&Charge::new(RECORD, limit, 0), state, now).remaining
+    standing_of(limit, state, now).remaining
 }
 
 fn settled(limit: Limit, state: &mut State, (cost, used): (u64, u64), receipt: Receipt, now: u64) {

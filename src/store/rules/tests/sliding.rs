@@ -15,7 +15,7 @@ fn at(second: u64) -> u64 {
 }
 
 fn left(limit: Limit, state: State, now: u64) -> u64 {
-    standing(&Charge::new(RECORD, limit, 0), state, now).remaining
+    standing_of(limit, state, now).remaining
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn it_tells_when_a_cost_fits_and_when_all_is_there() {
     assert_eq!(waits(state, 30, at(60)), seconds(30));
     assert_eq!(waits(state, 60, at(60)), seconds(60));
     assert_eq!(waits(state, 61, at(60)), None);
-    let reset = |now| standing(&Charge::new(RECORD, limit, 0), state, now).reset;
+    let reset = |now| standing_of(limit, state, now).reset;
     assert_eq!(reset(at(10)), Duration::from_secs(110));
     assert_eq!(reset(at(70)), Duration::from_secs(50));
     assert_eq!(reset(at(120)), Duration::ZERO);
