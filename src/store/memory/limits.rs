@@ -242,16 +242,17 @@ impl Locked<'_> {
 
     fn write(&mut self, charges: &[Charge], places: &[Place], states: &[State], now: u64) {
         for ((charge, place), state) in charges.iter().zip(places).zip(states) {
-            let beside = charges.iter().filter(|other| other.record == charge.record).count();
             let Some(shard) = self.shard(&charge.record) else { continue };
             let at = place.at.or_else(|| {
                 // An earlier charge may have made it.
-                let found = shard.records.find(&place.key);
-                let limits = if place.overflow { 1 } else { beside };
-                found.or_else(|| shard.records.add(&place.key, limits))
+                shard.records.find(&place.key).or_else(|| {
+                    let beside = charges.iter().filter(|other| other.record == charge.record);
+                    let limits = if place.overflow { 1 } else { beside.count() };
+                    shard.records.add(&place.key, limits)
+                })
             });
-            if let Some(mut record) = at.and_then(|at| shard.records.at(at)) {
-                record.make_places(std::iter::once(charge), now);
+            let Some(mut record) = at.and_then(|at| shard.records.at(at)) else { continue };
+            if !record.set(charge, *state) && record.make_places(std::iter::once(charge), now) {
                 record.set(charge, *state);
             }
         }

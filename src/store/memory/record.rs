@@ -63,15 +63,15 @@ impl Record<'_> {
         true
     }
 
-    /// Sets where the limit of `charge` stands, which has a place.
-    pub(super) fn set(&mut self, charge: &Charge, state: State) {
-        let Some(at) = self.entries().position(|entry| entry.is_of(charge)) else { return };
+    /// Sets where the limit of `charge` stands. False when it has no place.
+    pub(super) fn set(&mut self, charge: &Charge, state: State) -> bool {
+        let Some(at) = self.entries().position(|entry| entry.is_of(charge)) else { return false };
         let entry = Entry::new(charge, state);
-        self.put(at, entry);
         if !entry.is_slots() {
             let until = self.until().max(state.level);
             self.set_head(until, self.len());
         }
+        self.put(at, entry)
     }
 
     /// Forgets what was used of all limits but slots.

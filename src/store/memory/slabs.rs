@@ -15,8 +15,22 @@ pub(super) struct Slabs {
 /// Where a record is: good until one is removed or grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    slab: usize,
-    at: usize,
+    slab: u8,
+    at: u32,
+}
+
+impl Place {
+    const fn new(slab: usize, at: usize) -> Self {
+        Self { slab: slab as u8, at: at as u32 }
+    }
+
+    const fn slab(self) -> usize {
+        self.slab as usize
+    }
+
+    const fn at(self) -> usize {
+        self.at as usize
+    }
 }
 
 /// Records of one width, in chunks, so that a shard that grows has little room to spare and moves nothing.
@@ -37,7 +51,7 @@ struct Index {
 impl Default for Slabs {
     fn default() -> Self {
         let slabs = std::array::from_fn(|_| Slab::default());
-        Self { slabs, index: Index::default(), cursor: Place { slab: 0, at: 0 } }
+        Self { slabs, index: Index::default(), cursor: Place::new(0, 0) }
     }
 }
 
@@ -53,15 +67,15 @@ impl Slabs {
 
     /// The record at a place.
     pub(super) fn at(&mut self, place: Place) -> Option<Record<'_>> {
-        let width = width(place.slab);
-        self.slabs.get_mut(place.slab)?.words_mut(place.at, width).map(Record)
+        let width = width(place.slab());
+        self.slabs.get_mut(place.slab())?.words_mut(place.at(), width).map(Record)
     }
 
     /// A new record of `key`, which has none, with room for so many limits.
     pub(super) fn add(&mut self, key: &Key, limits: usize) -> Option<Place> {
         let slab = limits.clamp(1, MAX_CHARGES) - 1;
         let at = self.slabs.get_mut(slab)?.push(width(slab))?;
-        let place = Place { slab, at };
+        let place = Place::new(slab, at);
         self.at(place)?.begin(key);
         self.reindex_if_full();
         self.index.add(hash(key), place);
@@ -74,10 +88,10 @@ impl Slabs {
         let mut words = [0; record::WIDEST];
         let kept = self.at(old)?;
         words.get_mut(..kept.0.len())?.copy_from_slice(kept.0);
-        let slab = old.slab + 1;
+        let slab = old.slab() + 1;
         let at = self.slabs.get_mut(slab)?.push(width(slab))?;
         self.remove(old);
-        let place = Place { slab, at };
+        let place = Place::new(slab, at);
         let new = self.at(place)?;
         let len = new.0.len();
         new.0.copy_from_slice(words.get(..len)?);
@@ -89,11 +103,11 @@ impl Slabs {
     pub(super) fn sweep(&mut self, steps: usize, now: u64) {
         for _ in 0..steps.min(self.len()) {
             for _ in 0..=MAX_CHARGES {
-                let Place { slab, at } = self.cursor;
+                let (slab, at) = (self.cursor.slab(), self.cursor.at());
                 if self.slabs.get(slab).is_some_and(|slab| at < slab.len) {
                     break;
                 }
-                self.cursor = Place { slab: (slab + 1) % MAX_CHARGES, at: 0 };
+                self.cursor = Place::new((slab + 1) % MAX_CHARGES, 0);
             }
             let cursor = self.cursor;
             if self.at(cursor).is_some_and(|record| record.is_idle(now)) {
@@ -107,8 +121,8 @@ impl Slabs {
     /// Removes a record. The last of its slab takes its place.
     fn remove(&mut self, place: Place) {
         let Some(key) = self.at(place).map(|record| record.key()) else { return };
-        let Some(slab) = self.slabs.get(place.slab) else { return };
-        let last = Place { at: slab.len - 1, ..place };
+        let Some(slab) = self.slabs.get(place.slab()) else { return };
+        let last = Place::new(place.slab(), slab.len - 1);
         self.unindex(&key, place);
         let mut words = [0; record::WIDEST];
         let Some(moved) = self.at(last) else { return };
@@ -122,7 +136,7 @@ impl Slabs {
             }
             self.index.replace(hash(&moved_key), last, place);
         }
-        if let Some(slab) = self.slabs.get_mut(place.slab) {
+        if let Some(slab) = self.slabs.get_mut(place.slab()) {
             slab.len -= 1;
             slab.chunks.truncate(slab.len.div_ceil(CHUNK) + 1);
         }
@@ -163,7 +177,7 @@ impl Slabs {
     }
 
     fn words(&self, place: Place) -> Option<&[u32]> {
-        self.slabs.get(place.slab)?.words(place.at, width(place.slab))
+        self.slabs.get(place.slab())?.words(place.at(), width(place.slab()))
     }
 
     fn is_at(&self, place: Place, key: &Key) -> bool {
@@ -265,11 +279,11 @@ fn tag(hash: u64) -> u32 {
 }
 
 fn pack(hash: u64, Place { slab, at }: Place) -> u32 {
-    tag(hash) << 24 | (slab as u32) << 21 | (at as u32 + 1)
+    tag(hash) << 24 | u32::from(slab) << 21 | (at + 1)
 }
 
 fn unpack(slot: u32) -> Place {
-    Place { slab: (slot >> 21 & 7) as usize, at: (slot as usize & MOST).wrapping_sub(1) }
+    Place { slab: (slot >> 21 & 7) as u8, at: (slot & MOST as u32).wrapping_sub(1) }
 }
 
 #[cfg(test)]
