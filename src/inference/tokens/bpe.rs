@@ -17,7 +17,7 @@ use super::TokenEstimator;
 /// ```
 /// use palisade::inference::{Bpe, TokenEstimator};
 ///
-/// assert_eq!(Bpe::O200k.estimate("The lighthouse warns ships of the rocks."), 9);
+/// assert_eq!(Bpe::O200k.estimate("The lighthouse warns ships of the rocks."), 8);
 /// assert_eq!(Bpe::O200k.count_within("The lighthouse warns ships of the rocks.", 4), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,8 @@ impl Bpe {
         self.tokenizer();
     }
 
-    /// The tokens of `text` if there are at most `limit`, in time that grows with the limit and not with the text.
+    /// The tokens of `text` if there are at most `limit`. What comes after more is not counted, so that a low limit is
+    /// soon told.
     #[must_use]
     pub fn count_within(self, text: &str, limit: u64) -> Option<u64> {
         // There is no token without a byte.
@@ -65,7 +66,7 @@ impl TokenEstimator for Bpe {
         self.tokenizer().count(text) as u64
     }
 
-    /// 32 KiB, which take a millisecond at most; 0 until the vocabulary is loaded.
+    /// 32 KiB, which take a millisecond or two; 0 until the vocabulary is loaded.
     fn max_on_executor(&self) -> usize {
         if self.is_loaded() { 32 * 1024 } else { 0 }
     }
