@@ -105,7 +105,8 @@ fn quota_used(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration
 
 /// The refusal when the store can't be asked.
 pub(super) fn unavailable(error: &StoreError) -> Rejection {
-    observe::warn("rate_limit", "the limiter store can't be asked");
+    // Of every request, so not louder: the counter is what to watch.
+    observe::debug("rate_limit", "the limiter store can't be asked");
     observe::count(
         "palisade_store_errors_total",
         &[("transient", if error.is_transient() { "true" } else { "false" })],

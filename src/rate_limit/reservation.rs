@@ -21,7 +21,7 @@ use crate::{
     route::Endpoint,
     store::{
         Admission, Decision, Grant, Inline, Key, Receipt, Refusal, ReservationId, Settlement,
-        Standing, Standings,
+        Standing, Standings, StoreError,
     },
 };
 
@@ -141,7 +141,7 @@ impl Reservation {
     }
 
     /// Takes a refinement's grant in; gives it back if the request has ended meanwhile.
-    fn extend(&self, part: Part, estimate: TokenUsage, standings: &Standings) {
+    fn extend(&self, part: Part, estimate: TokenUsage, grant: &Grant) {
         let mut state = self.state();
         if state.settled {
             drop(state);
@@ -150,7 +150,8 @@ impl Reservation {
         }
         state.more.push(part);
         state.refine(estimate);
-        part.tell(standings, &mut state.standings);
+        part.tell(&grant.standings, &mut state.standings);
+        state.degraded |= grant.degraded;
     }
 
     /// The answer to a refinement that does not fit.
@@ -269,11 +270,11 @@ impl Reservation {
             let part = |receipts| Part { id, amounts, receipts };
             let refusal = match decision {
                 Ok(Decision::Admitted(grant)) => {
-                    this.extend(part(grant.receipts), estimate, &grant.standings);
+                    this.extend(part(grant.receipts), estimate, &grant);
                     return ReadyOr::ready(Ok(()));
                 }
                 Ok(Decision::Refused(refusal)) => refusal,
-                Err(error) => return ReadyOr::ready(Err(headers::unavailable(&error))),
+                Err(error) => return ReadyOr::ready(this.without_store(estimate, &error)),
             };
             let part = part(Inline::default());
             let output = this.output_that_fits(&part, estimate, &refusal);
@@ -288,6 +289,13 @@ impl Reservation {
             Ok(decision) => decided(self, decision),
             Err(answer) => ReadyOr::pending(async move { decided(self, answer.await).await }),
         }
+    }
+
+    /// A refinement that the store can't be asked for.
+    fn without_store(&self, estimate: TokenUsage, error: &StoreError) -> Result<(), Rejection> {
+        self.tier.without_store(error)?;
+        self.state().refine(estimate);
+        Ok(())
     }
 
     /// Tokens of the answer that there would have been room for beside the prompt.

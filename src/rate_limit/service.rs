@@ -158,14 +158,7 @@ impl Wanted {
                     unix,
                 ))
             }
-            Err(error) => {
-                let refusal = headers::unavailable(&error);
-                if !self.tier.may_go_unmetered() {
-                    return Err(refusal);
-                }
-                observe::count("palisade_unmetered_total", &[("layer", "rate_limit")]);
-                Ok(None)
-            }
+            Err(error) => self.tier.without_store(&error).map(|()| None),
         }
     }
 }

@@ -5,14 +5,15 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 use http::HeaderValue;
 
 use super::{
+    headers,
     limit::{ReadyLimit, TierLimit, Unit, invalid, is_name},
     scope::{Asker, Records},
 };
 use crate::{
-    BuildError,
+    BuildError, observe,
     reject::Rejection,
     reservation::TokenUsage,
-    store::{Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Outage},
+    store::{Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Outage, StoreError},
 };
 
 /// The limits of one tier, all of which hold at once: a request is admitted if every one of them has
@@ -171,9 +172,14 @@ pub(super) struct ReadyTier {
 pub(super) type Amounts = Inline<Option<u64>>;
 
 impl ReadyTier {
-    /// Whether no limit has to be kept while the store is out of reach.
-    pub(super) fn may_go_unmetered(&self) -> bool {
-        self.limits.iter().all(|limit| limit.limit.outage == Outage::InsecureAdmit)
+    /// What becomes of a request that the store can't be asked about: it goes unmetered if no limit has to be kept.
+    pub(super) fn without_store(&self, error: &StoreError) -> Result<(), Rejection> {
+        let refusal = headers::unavailable(error);
+        if self.limits.iter().any(|limit| limit.limit.outage != Outage::InsecureAdmit) {
+            return Err(refusal);
+        }
+        observe::count("palisade_unmetered_total", &[("layer", "rate_limit")]);
+        Ok(())
     }
 
     /// The records that count the limits for `asker`.

@@ -13,6 +13,7 @@ use palisade::{
     Routes, UsageMeter,
     rate_limit::{Tier, TieredRateLimitLayer},
     reservation::TokenUsage,
+    store::Outage,
 };
 use tower::{Layer, ServiceExt};
 
@@ -33,6 +34,31 @@ async fn left(layer: &TieredRateLimitLayer) -> u64 {
     let service = layer.layer(tower::service_fn(|_: Request<Full<Bytes>>| async { answer() }));
     let response = service.oneshot(empty()).await.unwrap();
     response.headers()["x-ratelimit-remaining-tokens"].to_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_refinement_during_an_outage_passes_where_no_limit_must_be_kept_and_there_alone() {
+    for (outage, passes) in [(Outage::InsecureAdmit, true), (Outage::Refuse, false)] {
+        let ledger = Ledger::new();
+        let layer = TieredRateLimitLayer::builder(&ledger.stores())
+            .tier("free", Tier::new().tokens_per_minute(1_000_000).on_outage(outage))
+            .fallback_tier("free")
+            .build()
+            .unwrap();
+        let store = Arc::clone(&ledger);
+        let service = layer.layer(tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let store = Arc::clone(&store);
+            async move {
+                let meter = UsageMeter::of(request.extensions()).unwrap();
+                store.go_down();
+                let refined = meter.refine(TokenUsage::new(10_000, 0)).await;
+                assert_eq!(refined.is_ok(), passes, "{outage:?}");
+                answer()
+            }
+        }));
+        service.oneshot(empty()).await.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(ledger.out(), 0);
+    }
 }
 
 #[tokio::test]
