@@ -418,6 +418,20 @@ async fn a_sliding_window_weighs_the_one_before() {
 }
 
 #[tokio::test]
+async fn a_length_is_taken_for_as_many_tokens_as_it_is_told() {
+    for (bytes, left) in [(4, 75), (1, 0)] {
+        let layer = builder(Tier::new().tokens_per_minute(100))
+            .bytes_per_token(bytes)
+            .default_output_tokens(0);
+        let mut request = from("a");
+        request.headers_mut().insert("content-length", "100".parse().unwrap());
+        let answer = ask(&layer.build().unwrap(), request).await;
+        assert_eq!(answer.headers()["x-ratelimit-remaining-tokens"], left.to_string());
+    }
+    assert!(builder(Tier::new().tokens_per_minute(1)).bytes_per_token(0).build().is_err());
+}
+
+#[tokio::test]
 async fn tiers_are_replaced_while_the_server_runs_and_what_was_used_is_kept() {
     let layer = layer(Tier::new().requests_per_minute(4));
     let clone = layer.clone();

@@ -36,6 +36,7 @@ impl TieredRateLimitLayer {
             fallback: None,
             routes: Routes::guard_all(),
             clock: Arc::new(SystemClock),
+            bytes_per_token: 4,
             default_input_tokens: 256,
             default_output_tokens: 256,
             options: Options::default(),
@@ -101,6 +102,7 @@ pub(super) struct Config {
     pub(super) pepper: Pepper,
     pub(super) routes: Routes,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) bytes_per_token: u64,
     pub(super) default_input_tokens: u64,
     pub(super) default_output_tokens: u64,
     pub(super) options: Options,
@@ -167,6 +169,7 @@ pub struct TieredRateLimitLayerBuilder {
     fallback: Option<String>,
     routes: Routes,
     clock: Arc<dyn Clock>,
+    bytes_per_token: u64,
     default_input_tokens: u64,
     default_output_tokens: u64,
     options: Options,
@@ -266,6 +269,14 @@ impl TieredRateLimitLayerBuilder {
         self
     }
 
+    /// How many bytes of a request's body are taken for a token, until the guard has parsed it and counted. Default: 4,
+    /// which is right for English and, for text that is made to have many tokens, up to 4 times too few. Where no guard
+    /// stands within, and nothing but the answer's own word corrects it, 1 is never too few.
+    pub fn bytes_per_token(mut self, bytes: u64) -> Self {
+        self.bytes_per_token = bytes;
+        self
+    }
+
     /// Tokens that an answer is taken to have, until the guard has parsed what the request allows it.
     /// Default: 256.
     pub fn default_output_tokens(mut self, tokens: u64) -> Self {
@@ -325,6 +336,9 @@ impl TieredRateLimitLayerBuilder {
     /// When there are no tiers, two of a name, one that can't be kept, an unknown fallback, or a file that can't be
     /// read.
     pub fn build(self) -> Result<TieredRateLimitLayer, BuildError> {
+        if self.bytes_per_token == 0 {
+            return Err(BuildError::invalid("bytes_per_token", "zero"));
+        }
         let needs_callers = |(_, tier): &(String, Tier)| tier.needs_callers();
         if matches!(self.source, Source::Nobody) && self.tiers.iter().any(needs_callers) {
             return Err(BuildError::invalid(
@@ -342,6 +356,7 @@ impl TieredRateLimitLayerBuilder {
                 pepper: self.stores.pepper().clone(),
                 routes: self.routes,
                 clock: self.clock,
+                bytes_per_token: self.bytes_per_token,
                 default_input_tokens: self.default_input_tokens,
                 default_output_tokens: self.default_output_tokens,
                 options: self.options,

@@ -169,9 +169,9 @@ pub(super) fn leave_meter<B>(request: &mut Request<B>, reservation: &Arc<Reserva
     request.extensions_mut().insert(meter);
 }
 
-/// About four bytes of a request are a token.
+/// So many bytes of a request are a token.
 fn input_estimate(headers: &HeaderMap, config: &Config) -> u64 {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let length: Option<u64> = length.and_then(|value| value.parse().ok());
-    length.map_or(config.default_input_tokens, |bytes| bytes.div_ceil(4))
+    length.map_or(config.default_input_tokens, |bytes| bytes.div_ceil(config.bytes_per_token))
 }
