@@ -35,11 +35,12 @@ impl RedisServer {
         let folder =
             std::env::temp_dir().join(format!("palisade-redis-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder for the server");
-        // Another process may take the port before the server does: then another port.
-        for _ in 0..10 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let port = listener.local_addr().expect("its address").port();
-            drop(listener);
+        // Below those that the system gives to clients, so that the port stays the server's while it is down. Another
+        // process may take it before the server does: then another port.
+        for port in ports(number).take(50) {
+            if TcpListener::bind(("127.0.0.1", port)).is_err() {
+                continue;
+            }
             let process = spawn(&program, port, &folder);
             let mut server =
                 Self { program: program.clone(), port, folder: folder.clone(), process };
@@ -88,8 +89,10 @@ impl RedisServer {
             if self.process.try_wait().is_ok_and(|ended| ended.is_some()) {
                 return false;
             }
+            // It may be another's server that answers.
+            let own = format!("process_id:{}\r", self.process.id());
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-                && self.command(&["PING"]).starts_with("+PONG")
+                && self.command(&["INFO", "server"]).contains(&own)
             {
                 return true;
             }
@@ -105,6 +108,16 @@ impl Drop for RedisServer {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Ports to try for the server of this number: others for each process and each server.
+fn ports(number: u32) -> impl Iterator<Item = u16> {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    let start = std::process::id().wrapping_mul(101).wrapping_add(number.wrapping_mul(1009));
+    (0..).filter_map(move |step: u32| {
+        u16::try_from(FIRST + start.wrapping_add(step.wrapping_mul(31)) % COUNT).ok()
+    })
 }
 
 fn spawn(program: &PathBuf, port: u16, folder: &PathBuf) -> Child {
