@@ -475,7 +475,10 @@ async fn a_file_of_tiers_is_read_again_when_it_changes_and_a_bad_one_changes_not
         answer.headers()["x-ratelimit-limit-requests"].to_str().unwrap().to_owned()
     };
     let becomes = async |expected: &str| {
+        let mut looks = 0;
         while quota(&layer).await != expected {
+            looks += 1;
+            assert!(looks < 1200, "it does not become {expected}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
