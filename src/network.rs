@@ -104,22 +104,16 @@ impl Network {
     /// What one customer has for himself, and can choose addresses from at will: an IPv4 address, or an IPv6 /64.
     pub(crate) fn of(address: IpAddr) -> Self {
         match canonical(address) {
-            IpAddr::V4(address) => Self::first(&address.octets()),
-            IpAddr::V6(address) => {
-                Self::first(address.octets().first_chunk::<8>().unwrap_or(&[0; 8]))
-            }
+            IpAddr::V4(address) => Self::first(4, &address.octets()),
+            IpAddr::V6(address) => Self::first(8, &address.octets()),
         }
     }
 
     /// What one site or small provider has: an IPv4 /24, or an IPv6 /48.
     pub(crate) fn site_of(address: IpAddr) -> Self {
         match canonical(address) {
-            IpAddr::V4(address) => {
-                Self::first(address.octets().first_chunk::<3>().unwrap_or(&[0; 3]))
-            }
-            IpAddr::V6(address) => {
-                Self::first(address.octets().first_chunk::<6>().unwrap_or(&[0; 6]))
-            }
+            IpAddr::V4(address) => Self::first(3, &address.octets()),
+            IpAddr::V6(address) => Self::first(6, &address.octets()),
         }
     }
 
@@ -127,12 +121,13 @@ impl Network {
         self.octets.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    fn first<const N: usize>(octets: &[u8; N]) -> Self {
+    /// The first `len` of `octets`, at most 8.
+    fn first(len: u8, octets: &[u8]) -> Self {
         let mut all = [0; 8];
-        for (to, from) in all.iter_mut().zip(octets) {
+        for (to, from) in all.iter_mut().zip(octets.iter().take(len.into())) {
             *to = *from;
         }
-        Self { octets: all, len: u8::try_from(N.min(8)).unwrap_or(8) }
+        Self { octets: all, len }
     }
 }
 

@@ -131,10 +131,8 @@ impl Reservation {
     /// Settles one part to what was used of it.
     fn give_back(&self, part: &Part, used: &Amounts) {
         let charges = self.tier.charges(&self.keys, &part.amounts, Duration::ZERO);
-        let mut of_charges = Inline::new(0);
-        for index in part.indices() {
-            of_charges.push(used.as_slice().get(index).copied().flatten().unwrap_or(0));
-        }
+        let of_limit = |index| used.as_slice().get(index).copied().flatten().unwrap_or(0);
+        let of_charges = Inline::collect(0, part.indices().map(of_limit));
         let (charges, used) = (charges.as_slice(), of_charges.as_slice());
         let receipts = part.receipts.as_slice();
         self.config.store.settle(&Settlement::new(part.id, charges, receipts, used));

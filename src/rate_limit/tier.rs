@@ -208,11 +208,8 @@ impl ReadyTier {
         &self,
         mut amount: impl FnMut(&ReadyLimit, usize) -> Option<u64>,
     ) -> Amounts {
-        let mut amounts = Inline::default();
-        for (index, limit) in self.limits.iter().enumerate() {
-            amounts.push(amount(limit, index));
-        }
-        amounts
+        let limits = self.limits.iter().enumerate();
+        Inline::collect(None, limits.map(|(index, limit)| amount(limit, index)))
     }
 
     /// The charges of `amounts` at `unix`. To settle, they need not name the calendar's period.
@@ -222,13 +219,12 @@ impl ReadyTier {
         amounts: &Amounts,
         unix: Duration,
     ) -> Inline<Charge> {
-        let mut charges = Inline::new(NO_CHARGE);
-        for (limit, amount) in self.limits.iter().zip(amounts.as_slice()) {
-            if let (Some(key), Some(amount)) = (keys.as_slice().get(limit.record), amount) {
-                charges.push(Charge::new(*key, limit.at(unix), *amount));
-            }
-        }
-        charges
+        let limits = self.limits.iter().zip(amounts.as_slice());
+        let charges = limits.filter_map(|(limit, amount)| {
+            let key = keys.as_slice().get(limit.record)?;
+            Some(Charge::new(*key, limit.at(unix), (*amount)?))
+        });
+        Inline::collect(NO_CHARGE, charges)
     }
 
     /// As much of `usage` as can ever be admitted at once.

@@ -475,6 +475,16 @@ impl<T: Copy> Inline<T> {
         Self { len: 0, items: [fill; MAX_CHARGES] }
     }
 
+    /// Those of `items` that there are places for: all, where there is one for each charge. `fill` is as in
+    /// [`new`](Self::new).
+    pub(crate) fn collect(fill: T, items: impl IntoIterator<Item = T>) -> Self {
+        let mut all = Self::new(fill);
+        for item in items {
+            all.push(item);
+        }
+        all
+    }
+
     /// Adds one more. False, and nothing added, when all places are taken.
     pub fn push(&mut self, item: T) -> bool {
         match self.items.get_mut(usize::from(self.len)) {

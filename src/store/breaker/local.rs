@@ -64,10 +64,8 @@ impl Local {
                 self.touch(admission.charges);
                 self.held().insert(admission.id, grant.receipts);
                 self.count.fetch_add(1, Ordering::Release);
-                let mut receipts = Inline::default();
-                for _ in admission.charges {
-                    receipts.push(Receipt::default());
-                }
+                let no_receipts = admission.charges.iter().map(|_| Receipt::default());
+                let receipts = Inline::collect(Receipt::default(), no_receipts);
                 let standings = standings(admission.charges, &grant.standings);
                 Some(Decision::Admitted(Grant::new(standings, receipts).as_degraded()))
             }
@@ -89,12 +87,9 @@ impl Local {
         let Some(receipts) = self.held().remove(&settlement.id) else { return false };
         self.count.fetch_sub(1, Ordering::Release);
         let charges = self.shares(settlement.charges);
-        let mut used = Inline::new(0);
-        for (charge, amount) in settlement.charges.iter().zip(settlement.used) {
-            if is_kept(charge) {
-                used.push(*amount);
-            }
-        }
+        let used = settlement.charges.iter().zip(settlement.used);
+        let used = used.filter(|(charge, _)| is_kept(charge)).map(|(_, amount)| *amount);
+        let used = Inline::collect(0, used);
         let (charges, receipts) = (charges.as_slice(), receipts.as_slice());
         self.store.settle(&Settlement::new(settlement.id, charges, receipts, used.as_slice()));
         true
@@ -146,11 +141,9 @@ impl Local {
 
     /// The charges that are kept here, on this process's share of their limits.
     fn shares(&self, charges: &[Charge]) -> Inline<Charge> {
-        let mut shares = Inline::new(NO_CHARGE);
-        for charge in charges.iter().filter(|charge| is_kept(charge)) {
-            shares.push(Charge { limit: self.share(charge.limit), ..*charge });
-        }
-        shares
+        let kept = charges.iter().filter(|charge| is_kept(charge));
+        let shares = kept.map(|charge| Charge { limit: self.share(charge.limit), ..*charge });
+        Inline::collect(NO_CHARGE, shares)
     }
 
     fn share(&self, limit: Limit) -> Limit {

@@ -159,7 +159,8 @@ impl LimiterStore for BreakerStore {
             Ok(answer) => ReadyOr::ready(shared.answered(answer, admission)),
             Err(pending) => {
                 let shared = Arc::clone(shared);
-                let (id, charges) = (admission.id, owned(admission.charges));
+                let id = admission.id;
+                let charges = Inline::collect(NO_CHARGE, admission.charges.iter().copied());
                 ReadyOr::pending(async move {
                     let answer = pending.await;
                     shared.answered(answer, &Admission::new(id, charges.as_slice()))
@@ -292,14 +293,6 @@ impl fmt::Debug for BreakerStore {
             .field("circuit", &self.0.circuit)
             .finish_non_exhaustive()
     }
-}
-
-fn owned(charges: &[Charge]) -> Inline<Charge> {
-    let mut owned = Inline::new(NO_CHARGE);
-    for charge in charges {
-        owned.push(*charge);
-    }
-    owned
 }
 
 fn is_open() -> StoreError {

@@ -37,14 +37,14 @@ impl Remote {
 impl LimiterStore for Remote {
     fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
-        let (inner, id, charges) = (Arc::clone(&self.0), admission.id, owned(admission.charges));
+        let (inner, id, charges) = (Arc::clone(&self.0), admission.id, admission.charges.to_vec());
         // As a store over a network does.
         ReadyOr::pending(async move {
             tokio::task::yield_now().await;
             if inner.is_down.load(Ordering::SeqCst) {
                 return Err(StoreError::transient("down"));
             }
-            inner.store.acquire(&Admission::new(id, charges.as_slice())).await
+            inner.store.acquire(&Admission::new(id, &charges)).await
         })
     }
 

@@ -59,10 +59,8 @@ impl Work {
 
 impl Block {
     pub(super) fn settlement(&self, now: u64) -> Due {
-        let mut used = Inline::new(0);
-        for part in &self.parts {
-            used.push(if self.settled { part.owed } else { part.line.due(now) });
-        }
+        let due = |part: &Part| if self.settled { part.owed } else { part.line.due(now) };
+        let used = Inline::collect(0, self.parts.iter().map(due));
         Due { id: self.id, charges: self.charges, receipts: self.receipts, used }
     }
 }

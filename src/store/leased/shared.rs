@@ -404,12 +404,8 @@ impl<S: LimiterStore> Shared<S> {
 
     fn receipts(&self, table: &mut Table, taken: Taken) -> Inline<Receipt> {
         let count = taken.parts.len();
-        let ticket = table.keep(taken);
-        let mut receipts = Inline::default();
-        for _ in 0..count {
-            receipts.push(Receipt([self.mark, ticket]));
-        }
-        receipts
+        let receipt = Receipt([self.mark, table.keep(taken)]);
+        Inline::collect(receipt, (0..count).map(|_| receipt))
     }
 
     pub(super) fn may_lease(&self, charge: &Charge) -> bool {
@@ -468,12 +464,11 @@ fn refusal(table: &Table, charges: &[Charge], now: u64) -> Option<Refusal> {
 }
 
 fn standings(table: &Table, charges: &[Charge], now: u64) -> Standings {
-    let mut standings = Inline::default();
-    for charge in charges {
+    let standings = charges.iter().map(|charge| {
         let unknown = || with_lease(charge, Standing::default(), table.left(charge, now));
-        standings.push(table.standing(charge, now).unwrap_or_else(unknown));
-    }
-    standings
+        table.standing(charge, now).unwrap_or_else(unknown)
+    });
+    Inline::collect(Standing::default(), standings)
 }
 
 fn learn(table: &mut Table, charges: &[Charge], standings: &[Standing], now: u64) {

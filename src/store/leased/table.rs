@@ -337,10 +337,7 @@ impl Table {
             return;
         };
         let Some(block) = found else {
-            let mut used = Inline::new(0);
-            for _ in charges.as_slice() {
-                used.push(0);
-            }
+            let used = Inline::collect(0, charges.as_slice().iter().map(|_| 0));
             work.settlements.push(Due { id, charges, receipts, used });
             return;
         };

@@ -270,10 +270,7 @@ impl Drop for Taken {
         else {
             return;
         };
-        let mut used = Inline::new(0);
-        for _ in &charges {
-            used.push(0);
-        }
+        let used = Inline::collect(0, charges.iter().map(|_| 0));
         inner.settle(&Settlement::new(
             ReservationId::next(),
             &charges,

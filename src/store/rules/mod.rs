@@ -217,11 +217,8 @@ pub(crate) fn standings(charges: &[Charge], states: &[State], now: u64) -> Inlin
 
 /// What each charge asks. There are no more of them than an admission may name.
 fn asks(charges: &[Charge]) -> Inline<Ask> {
-    let mut asks = Inline::new(Ask { kind: Kind::Slots, never: true, step: 0, room: 0 });
-    for charge in charges {
-        asks.push(Ask::of(charge));
-    }
-    asks
+    let none = Ask { kind: Kind::Slots, never: true, step: 0, room: 0 };
+    Inline::collect(none, charges.iter().map(Ask::of))
 }
 
 fn decided(
@@ -234,20 +231,18 @@ fn decided(
     if !admitted {
         return Decision::Refused(refusal(charges, asks, states, now));
     }
-    let mut receipts = Inline::default();
-    for (ask, state) in asks.iter().zip(states) {
+    let receipts = asks.iter().zip(states).map(|(ask, state)| {
         let State { level, mark, .. } = ask.kind.seen(*state, now);
-        receipts.push(Receipt([level, mark]));
-    }
+        Receipt([level, mark])
+    });
+    let receipts = Inline::collect(Receipt::default(), receipts);
     Decision::Admitted(Grant::new(standing_all(charges, asks, states, now), receipts))
 }
 
 fn standing_all(charges: &[Charge], asks: &[Ask], states: &[State], now: u64) -> Inline<Standing> {
-    let mut standings = Inline::default();
-    for ((charge, ask), state) in charges.iter().zip(asks).zip(states) {
-        standings.push(standing(charge, ask, *state, now));
-    }
-    standings
+    let limits = charges.iter().zip(asks).zip(states);
+    let standings = limits.map(|((charge, ask), state)| standing(charge, ask, *state, now));
+    Inline::collect(Standing::default(), standings)
 }
 
 /// The state after a settlement.
