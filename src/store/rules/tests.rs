@@ -38,10 +38,13 @@ fn early(limit: Limit) -> u64 {
     burst.min((window_ticks(window, LONGEST) / quota).saturating_sub(1))
 }
 
+/// Those whose burst is not cut.
 fn rates() -> impl Strategy<Value = Limit> {
     let windows = prop_oneof![Just(1_u64), Just(60), Just(86_400)];
-    (1_u64..3_000_000, windows, 1_u64..5_000_000)
-        .prop_map(|(quota, window, burst)| rate(quota, Duration::from_secs(window), burst))
+    (1_u64..3_000_000, windows, 1_u64..5_000_000).prop_map(|(quota, window, burst)| {
+        let most = LONGEST / (window * SECOND) * quota;
+        rate(quota, Duration::from_secs(window), burst.min(most))
+    })
 }
 
 /// Limits of every rule but slots, of human sizes.
@@ -210,8 +213,9 @@ proptest! {
         let sure = wait - wait / 1000 * before;
         let sure = sure.saturating_sub(if let Kind::Sliding(window) = Kind::of(limit.rule) { window.part } else { 1 });
         // A caller said that a period would end later than another did.
-        prop_assume!(state.level > NOW + sure);
-        prop_assert!(!fits(limit, state, charge.cost, NOW + sure));
+        if state.level > NOW + sure {
+            prop_assert!(!fits(limit, state, charge.cost, NOW + sure));
+        }
     }
 
     #[test]

@@ -80,8 +80,9 @@ impl Model {
                 self.until.retain(|_, until| *until >= now);
                 let last = self.until.last_key_value().map_or(0, |(last, _)| *last);
                 if last == ticket.0 {
-                    *self.used.get_mut(&last).unwrap() -= unused;
-                    *self.used.get_mut(&last).unwrap() += beyond;
+                    // The period may have been forgotten since, and begun anew by less than is given back.
+                    let used = self.used.get_mut(&last).unwrap();
+                    *used = used.saturating_sub(unused) + beyond;
                 } else if last < ticket.0 && beyond > 0 && ticket.1 >= now {
                     self.use_period(ticket, beyond, true);
                 }
