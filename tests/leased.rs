@@ -7,8 +7,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use palisade::store::{
-    Admission, Charge, Decision, Grant, Key, LeasedStore, Limit, LimitId, LimiterStore, Pepper,
-    RedisStore, ReservationId, Settlement,
+    Admission, Charge, Decision, Key, LeasedStore, Limit, LimitId, LimiterStore, Pepper,
+    RedisStore, ReservationId, Seen, Settlement,
     conformance::{self, RealTime},
 };
 use support::{redis::RedisServer, within};
@@ -32,14 +32,14 @@ fn requests(quota: u64) -> Charge {
     Charge::new(key(), Limit::rate(LimitId::of("requests"), quota, HOUR), 1)
 }
 
-async fn acquire(store: &impl LimiterStore, charge: Charge) -> Option<Grant> {
+async fn acquire(store: &impl LimiterStore, charge: Charge) -> Option<Seen> {
     match store.acquire(&Admission::new(ReservationId::next(), &[charge])).await.unwrap() {
         Decision::Admitted(grant) => Some(grant),
         Decision::Refused(_) => None,
     }
 }
 
-fn settle(store: &impl LimiterStore, charge: Charge, grant: &Grant, used: u64) {
+fn settle(store: &impl LimiterStore, charge: Charge, grant: &Seen, used: u64) {
     let (id, receipts) = (ReservationId::next(), grant.receipts.as_slice());
     store.settle(&Settlement::new(id, &[charge], receipts, &[used]));
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use palisade::store::{
-    Admission, Charge, Decision, FactStore, Grant, Key, Limit, LimitId, LimiterStore, MemoryStore,
-    Pepper, RedisStore, ReservationId, Settlement, StoreError,
+    Admission, Charge, Decision, FactStore, Key, Limit, LimitId, LimiterStore, MemoryStore, Pepper,
+    RedisStore, ReservationId, Seen, Settlement, StoreError,
     conformance::{self, RealTime},
 };
 use support::{redis::RedisServer, within};
@@ -43,7 +43,7 @@ fn slots(max: u64) -> Limit {
 async fn acquire(
     store: &impl LimiterStore,
     charges: &[Charge],
-) -> Result<Option<Grant>, StoreError> {
+) -> Result<Option<Seen>, StoreError> {
     let decision = store.acquire(&Admission::new(ReservationId::next(), charges)).await?;
     Ok(match decision {
         Decision::Admitted(grant) => Some(grant),
@@ -56,7 +56,7 @@ async fn remaining(store: &impl LimiterStore, charges: &[Charge]) -> Vec<u64> {
     standings.as_slice().iter().map(|standing| standing.remaining).collect()
 }
 
-fn settle(store: &impl LimiterStore, charges: &[Charge], grant: &Grant, used: &[u64]) {
+fn settle(store: &impl LimiterStore, charges: &[Charge], grant: &Seen, used: &[u64]) {
     let receipts = grant.receipts.as_slice();
     store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
 }
@@ -124,12 +124,12 @@ async fn it_decides_as_the_memory_store_does() {
         let mut charges: Vec<Charge> = Vec::new();
         for _ in 0..=next(4) {
             let (limit, record) = (limits[next(6) as usize], keys[next(3) as usize]);
-            let cost = next(match limit.id {
-                id if id == limits[2].id => 40_000_000,
-                id if id == limits[3].id => 3,
+            let cost = next(match limit.id() {
+                id if id == limits[2].id() => 40_000_000,
+                id if id == limits[3].id() => 3,
                 _ => 20,
             });
-            if !charges.iter().any(|it| it.limit.id == limit.id && it.record == record) {
+            if !charges.iter().any(|it| it.limit.id() == limit.id() && it.record == record) {
                 charges.push(Charge::new(record, limit, cost));
             }
         }
@@ -137,10 +137,11 @@ async fn it_decides_as_the_memory_store_does() {
             (acquire(&redis, &charges).await.unwrap(), acquire(&memory, &charges).await.unwrap());
         match (by_redis, by_memory) {
             (Some(one), Some(other)) => {
-                let standings = one.standings.as_slice().iter().zip(other.standings.as_slice());
+                let told = [redis.standings(&charges, &one), memory.standings(&charges, &other)];
+                let standings = told[0].as_slice().iter().zip(told[1].as_slice());
                 for (charge, (one, other)) in charges.iter().zip(standings) {
                     // What drains of the largest in the seconds that this takes.
-                    let most = if charge.limit.id == limits[2].id { 500 } else { 1 };
+                    let most = if charge.limit.id() == limits[2].id() { 500 } else { 1 };
                     let differ = one.remaining.abs_diff(other.remaining);
                     assert!(differ <= most, "step {step}, {charge:?}: {one:?}, {other:?}");
                 }

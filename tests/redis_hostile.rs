@@ -16,8 +16,8 @@ use std::{
 };
 
 use palisade::store::{
-    Admission, BreakerStore, Charge, Decision, FactStore, Grant, Key, Limit, LimitId, LimiterStore,
-    Outage, Pepper, RedisStore, ReservationId, Settlement, StoreError,
+    Admission, BreakerStore, Charge, Decision, FactStore, Key, Limit, LimitId, LimiterStore,
+    Outage, Pepper, RedisStore, ReservationId, Seen, Settlement, StoreError,
 };
 use support::{redis::RedisServer, within};
 
@@ -41,7 +41,7 @@ fn other_key() -> Key {
     Pepper::from_secret("test").key("other").finish()
 }
 
-async fn acquire(store: &RedisStore, charges: &[Charge]) -> Result<Option<Grant>, StoreError> {
+async fn acquire(store: &RedisStore, charges: &[Charge]) -> Result<Option<Seen>, StoreError> {
     let decision = store.acquire(&Admission::new(ReservationId::next(), charges)).await?;
     Ok(match decision {
         Decision::Admitted(grant) => Some(grant),
@@ -49,7 +49,7 @@ async fn acquire(store: &RedisStore, charges: &[Charge]) -> Result<Option<Grant>
     })
 }
 
-fn settle(store: &RedisStore, charges: &[Charge], grant: &Grant, used: &[u64]) {
+fn settle(store: &RedisStore, charges: &[Charge], grant: &Seen, used: &[u64]) {
     let receipts = grant.receipts.as_slice();
     store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
 }

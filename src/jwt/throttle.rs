@@ -136,7 +136,8 @@ impl Throttle {
                 let charges = [self.charge(network)];
                 let receipts = grant.receipts.as_slice();
                 self.store.settle(&Settlement::new(id, &charges, receipts, &[1]));
-                if grant.standings.as_slice().iter().any(|standing| standing.remaining == 0) {
+                let standings = self.store.standings(&charges, &grant);
+                if standings.as_slice().iter().any(|standing| standing.remaining == 0) {
                     self.block(network, self.one_unit());
                 }
             }

@@ -214,7 +214,7 @@ impl ReadyLimit {
     pub(super) fn at(&self, unix: Duration) -> Limit {
         let Window::Calendar(calendar) = self.window else { return self.limit };
         let CalendarPeriod { number, ends_in } = calendar.period(unix);
-        Limit::calendar(self.limit.id, self.quota, number, ends_in).on_outage(self.limit.outage)
+        self.limit.in_period(number, ends_in)
     }
 }
 

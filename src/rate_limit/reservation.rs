@@ -20,8 +20,8 @@ use crate::{
     reservation::{Meter, Observed, Refined, TokenUsage},
     route::Endpoint,
     store::{
-        Admission, Decision, Grant, Inline, Key, Receipt, Refusal, ReservationId, Settlement,
-        Standing, Standings, StoreError,
+        Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, Settlement, Standing,
+        Standings, StoreError,
     },
 };
 
@@ -40,9 +40,6 @@ struct State {
     base: Part,
     /// Refinements upward, which are rare.
     more: Vec<Part>,
-    standings: Standings,
-    /// Decided without the store, which was out of reach.
-    degraded: bool,
     /// The estimate is no longer that of the admission.
     refined: bool,
     settled: bool,
@@ -53,7 +50,7 @@ struct State {
 struct Part {
     id: ReservationId,
     amounts: Amounts,
-    receipts: Inline<Receipt>,
+    seen: Seen,
 }
 
 impl Reservation {
@@ -62,10 +59,8 @@ impl Reservation {
         let amounts = tier.admission(estimate);
         let state = State {
             known: Known { estimate, ..Known::default() },
-            base: Part { id, amounts, receipts: grant.receipts },
+            base: Part { id, amounts, seen: grant },
             more: Vec::new(),
-            standings: grant.standings,
-            degraded: grant.degraded,
             refined: false,
             settled: false,
         };
@@ -76,7 +71,7 @@ impl Reservation {
     pub(super) fn write_headers(&self, headers: &mut http::HeaderMap) {
         let (standings, degraded) = {
             let state = self.state();
-            (state.standings, state.degraded)
+            (self.standings(&state), state.parts().any(|part| part.seen.degraded))
         };
         let unix = self.config.clock.unix();
         if degraded {
@@ -134,12 +129,12 @@ impl Reservation {
         let of_limit = |index| used.as_slice().get(index).copied().flatten().unwrap_or(0);
         let of_charges = Inline::collect(0, part.indices().map(of_limit));
         let (charges, used) = (charges.as_slice(), of_charges.as_slice());
-        let receipts = part.receipts.as_slice();
+        let receipts = part.seen.receipts.as_slice();
         self.config.store.settle(&Settlement::new(part.id, charges, receipts, used));
     }
 
     /// Takes a refinement's grant in; gives it back if the request has ended meanwhile.
-    fn extend(&self, part: Part, estimate: TokenUsage, grant: &Grant) {
+    fn extend(&self, part: Part, estimate: TokenUsage) {
         let mut state = self.state();
         if state.settled {
             drop(state);
@@ -148,17 +143,36 @@ impl Reservation {
         }
         state.more.push(part);
         state.refine(estimate);
-        part.tell(&grant.standings, &mut state.standings);
-        state.degraded |= grant.degraded;
     }
 
     /// The answer to a refinement that does not fit.
     fn refused(&self, part: &Part, refusal: &Refusal) -> Rejection {
-        let mut standings = self.state().standings;
-        part.tell(&refusal.standings, &mut standings);
+        let mut standings = self.standings(&self.state());
+        self.tell(part, &mut standings);
         let index = part.indices().nth(refusal.index);
         let (after, unix) = (refusal.retry_after, self.config.clock.unix());
         headers::rejection(&self.tier, index, after, standings.as_slice(), self.endpoint, unix)
+    }
+
+    /// Where the limits stood when each was last decided on.
+    fn standings(&self, state: &State) -> Standings {
+        let unknown = self.tier.limits.iter().map(|_| Standing::default());
+        let mut standings = Inline::collect(Standing::default(), unknown);
+        for part in state.parts() {
+            self.tell(part, &mut standings);
+        }
+        standings
+    }
+
+    /// Where the limits stood that a part charged; the others stand as they stood.
+    fn tell(&self, part: &Part, standings: &mut Standings) {
+        let charges = self.tier.charges(&self.keys, &part.amounts, self.config.clock.unix());
+        let told = self.config.store.standings(charges.as_slice(), &part.seen);
+        for (index, told) in part.indices().zip(told.as_slice()) {
+            if let Some(standing) = standings.as_mut_slice().get_mut(index) {
+                *standing = *told;
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -174,8 +188,11 @@ impl State {
 
     /// Units of the limit at `index` that the store holds for the request.
     fn held(&self, index: usize) -> u64 {
-        let more = self.more.iter().map(|part| part.of(index));
-        more.fold(self.base.of(index), u64::saturating_add)
+        self.parts().map(|part| part.of(index)).fold(0, u64::saturating_add)
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        std::iter::once(&self.base).chain(&self.more)
     }
 }
 
@@ -190,22 +207,13 @@ impl Part {
         let amounts = self.amounts.as_slice().iter().enumerate();
         amounts.filter(|(_, amount)| amount.is_some()).map(|(index, _)| index)
     }
-
-    /// Where the limits that it charges stand now; the others stand as they stood.
-    fn tell(&self, now: &Standings, standings: &mut Standings) {
-        for (index, now) in self.indices().zip(now.as_slice()) {
-            if let Some(standing) = standings.as_mut_slice().get_mut(index) {
-                *standing = *now;
-            }
-        }
-    }
 }
 
 /// What an admission asked for and got.
 pub(super) struct Granted {
     pub(super) id: ReservationId,
     pub(super) wanted: Wanted,
-    pub(super) grant: Grant,
+    pub(super) grant: Seen,
 }
 
 impl Meter for Reservation {
@@ -224,7 +232,8 @@ impl Meter for Reservation {
     fn remaining(&self) -> Option<u64> {
         let state = self.state();
         let so_far = state.known.so_far();
-        let limits = self.tier.limits.iter().zip(state.standings.as_slice()).enumerate();
+        let standings = self.standings(&state);
+        let limits = self.tier.limits.iter().zip(standings.as_slice()).enumerate();
         // A prompt is over: what is left for prompts does not end an answer.
         let limits = limits.filter(|(_, (limit, _))| limit.unit != Unit::InputTokens);
         let left = limits.filter_map(|(index, (limit, standing)): (usize, (_, &Standing))| {
@@ -265,17 +274,17 @@ impl Reservation {
         };
         let charges = self.tier.charges(&self.keys, &amounts, self.config.clock.unix());
         let decided = move |this: Arc<Self>, decision| {
-            let part = |receipts| Part { id, amounts, receipts };
+            let part = |seen| Part { id, amounts, seen };
             let refusal = match decision {
                 Ok(Decision::Admitted(grant)) => {
-                    this.extend(part(grant.receipts), estimate, &grant);
+                    this.extend(part(grant), estimate);
                     return ReadyOr::ready(Ok(()));
                 }
                 Ok(Decision::Refused(refusal)) => refusal,
                 Err(error) => return ReadyOr::ready(this.without_store(estimate, &error)),
             };
-            let part = part(Inline::default());
-            let output = this.output_that_fits(&part, estimate, &refusal);
+            let part = part(refusal.seen);
+            let output = this.output_that_fits(&part, estimate);
             match (output, least_output) {
                 (Some(output), Some(least)) if least.max(1) <= output => {
                     this.reserve(TokenUsage::new(estimate.input, output), None)
@@ -297,15 +306,10 @@ impl Reservation {
     }
 
     /// Tokens of the answer that there would have been room for beside the prompt.
-    fn output_that_fits(
-        &self,
-        part: &Part,
-        estimate: TokenUsage,
-        refusal: &Refusal,
-    ) -> Option<u64> {
+    fn output_that_fits(&self, part: &Part, estimate: TokenUsage) -> Option<u64> {
         let state = self.state();
-        let mut standings = state.standings;
-        part.tell(&refusal.standings, &mut standings);
+        let mut standings = self.standings(&state);
+        self.tell(part, &mut standings);
         let limits = self.tier.limits.iter().zip(standings.as_slice()).enumerate();
         let room = limits.map(|(index, (limit, standing))| {
             let room = standing.remaining.saturating_add(state.held(index));

@@ -147,13 +147,14 @@ impl Wanted {
                 observe::admitted("rate_limit");
                 Ok(Some(Arc::new(Reservation::new(Arc::clone(config), endpoint, granted))))
             }
-            Ok(Decision::Refused(Refusal { index, retry_after, standings, .. })) => {
-                let (standings, unix) = (standings.as_slice(), config.clock.unix());
+            Ok(Decision::Refused(Refusal { index, retry_after, seen, .. })) => {
+                let unix = config.clock.unix();
+                let standings = config.store.standings(self.charges(unix).as_slice(), &seen);
                 Err(headers::rejection(
                     &self.tier,
                     Some(index),
                     retry_after,
-                    standings,
+                    standings.as_slice(),
                     endpoint,
                     unix,
                 ))

@@ -141,7 +141,7 @@ impl Tier {
         let mut records = Vec::<Records>::new();
         for limit in &self.limits {
             let mut limit = limit.ready(self.outage).map_err(|reason| invalid(name, reason))?;
-            if limits.iter().any(|other| other.limit.id == limit.limit.id) {
+            if limits.iter().any(|other| other.limit.id() == limit.limit.id()) {
                 return Err(invalid(name, format!("{}: there are two of it", limit.name)));
             }
             let known = records.iter().position(|records| records.scopes == limit.scopes);
@@ -175,7 +175,7 @@ impl ReadyTier {
     /// What becomes of a request that the store can't be asked about: it goes unmetered if no limit has to be kept.
     pub(super) fn without_store(&self, error: &StoreError) -> Result<(), Rejection> {
         let refusal = headers::unavailable(error);
-        if self.limits.iter().any(|limit| limit.limit.outage != Outage::InsecureAdmit) {
+        if self.limits.iter().any(|limit| limit.limit.outage() != Outage::InsecureAdmit) {
             return Err(refusal);
         }
         observe::count("palisade_unmetered_total", &[("layer", "rate_limit")]);

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Admission, Decision, Distinct, FactStore, Key, LimiterStore, RecordPage, RecordStore,
-    Settlement, Standings, StoreFuture,
+    Admission, Charge, Decision, Distinct, FactStore, Key, LimiterStore, RecordPage, RecordStore,
+    Seen, Settlement, Standings, StoreFuture,
 };
 
 macro_rules! forward_stores {
@@ -18,6 +18,9 @@ macro_rules! forward_stores {
             }
             fn settle(&self, settlement: &Settlement<'_>) {
                 (**self).settle(settlement);
+            }
+            fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+                (**self).standings(charges, seen)
             }
             fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
                 (**self).peek(admission)

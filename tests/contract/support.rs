@@ -24,7 +24,7 @@ use palisade::{
     rate_limit::{Tier, TieredRateLimitLayer, TieredRateLimitLayerBuilder},
     store::{
         Admission, Charge, Decision, Distinct, FactStore, Key, LimitId, LimiterStore, MemoryStore,
-        Pepper, Receipt, Settlement, Standings, StoreError, StoreFuture, Stores,
+        Pepper, Receipt, Seen, Settlement, Standings, StoreError, StoreFuture, Stores,
     },
 };
 use pin_project_lite::pin_project;
@@ -112,9 +112,9 @@ fn acquire(memory: &MemoryStore, books: &Mutex<Books>, admission: &Admission<'_>
 fn settle(memory: &MemoryStore, books: &Mutex<Books>, settlement: &Settlement<'_>) {
     let mut paid = Paid::default();
     for (charge, used) in settlement.charges.iter().zip(settlement.used) {
-        if charge.limit.id == LimitId::of("requests-minute") {
+        if charge.limit.id() == LimitId::of("requests-minute") {
             paid.requests = *used;
-        } else if charge.limit.id == LimitId::of("tokens-minute") {
+        } else if charge.limit.id() == LimitId::of("tokens-minute") {
             paid.tokens = *used;
         }
     }
@@ -154,6 +154,10 @@ impl LimiterStore for Ledger {
 
     fn settle(&self, settlement: &Settlement<'_>) {
         settle(&self.memory, &self.books, settlement);
+    }
+
+    fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+        self.memory.standings(charges, seen)
     }
 
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {

@@ -12,9 +12,8 @@ use crate::{
     BuildError,
     clock::Clock,
     store::{
-        Admission, Charge, Decision, Grant, Inline, Key, Limit, LimitId, LimiterStore as _,
-        MemoryStore, NO_CHARGE, Outage, Receipt, ReservationId, Rule, Settlement, Standing,
-        Standings,
+        Admission, Charge, Decision, Inline, Key, Limit, LimitId, LimiterStore as _, MemoryStore,
+        NO_CHARGE, Outage, Receipt, ReservationId, Rule, Seen, Settlement, Standing, Standings,
     },
 };
 
@@ -51,7 +50,7 @@ impl Local {
 
     /// `None` where a limit is not kept without the store, or there is no room to.
     pub(super) fn acquire(&self, admission: &Admission<'_>) -> Option<Decision> {
-        if admission.charges.iter().any(|charge| charge.limit.outage == Outage::Refuse) {
+        if admission.charges.iter().any(|charge| charge.limit.outage() == Outage::Refuse) {
             return None;
         }
         let charges = self.shares(admission.charges);
@@ -66,17 +65,29 @@ impl Local {
                 self.count.fetch_add(1, Ordering::Release);
                 let no_receipts = admission.charges.iter().map(|_| Receipt::default());
                 let receipts = Inline::collect(Receipt::default(), no_receipts);
-                let standings = standings(admission.charges, &grant.standings);
-                Some(Decision::Admitted(Grant::new(standings, receipts).as_degraded()))
+                Some(Decision::Admitted(Seen::new(receipts, grant.at).as_degraded()))
             }
             Decision::Refused(mut refusal) => {
                 let kept =
                     admission.charges.iter().enumerate().filter(|(_, charge)| is_kept(charge));
                 refusal.index = kept.map(|(index, _)| index).nth(refusal.index)?;
-                refusal.standings = standings(admission.charges, &refusal.standings);
+                refusal.seen = refusal.seen.as_degraded();
                 Some(Decision::Refused(refusal))
             }
         }
+    }
+
+    /// Where all limits stand: those that are not kept, as if nothing were used.
+    pub(super) fn standings(&self, charges: &[Charge]) -> Standings {
+        let shares = self.shares(charges);
+        let kept = self.store.peek(&Admission::new(ReservationId::next(), shares.as_slice()));
+        let kept = kept.try_now().ok().and_then(Result::ok).unwrap_or_default();
+        let mut kept = kept.as_slice().iter();
+        let standings = charges.iter().map(|charge| {
+            let standing = if is_kept(charge) { kept.next().copied() } else { None };
+            standing.unwrap_or_else(|| Standing::new(charge.limit.capacity(), Default::default()))
+        });
+        Inline::collect(Standing::default(), standings)
     }
 
     /// False for what was not admitted here.
@@ -119,14 +130,14 @@ impl Local {
     /// The store could not be told of these.
     pub(super) fn put_back(&self, missed: Vec<(Charge, u64)>) {
         for (charge, _) in missed {
-            self.touched().insert((charge.record, charge.limit.id), charge);
+            self.touched().insert((charge.record, charge.limit.id()), charge);
         }
     }
 
     fn touch(&self, charges: &[Charge]) {
         let mut touched = self.touched();
         for charge in charges.iter().filter(|charge| counts_later(charge)) {
-            touched.insert((charge.record, charge.limit.id), *charge);
+            touched.insert((charge.record, charge.limit.id()), *charge);
         }
     }
 
@@ -136,29 +147,26 @@ impl Local {
             || charges
                 .iter()
                 .filter(|charge| counts_later(charge))
-                .all(|charge| touched.contains_key(&(charge.record, charge.limit.id)))
+                .all(|charge| touched.contains_key(&(charge.record, charge.limit.id())))
     }
 
     /// The charges that are kept here, on this process's share of their limits.
     fn shares(&self, charges: &[Charge]) -> Inline<Charge> {
         let kept = charges.iter().filter(|charge| is_kept(charge));
-        let shares = kept.map(|charge| Charge { limit: self.share(charge.limit), ..*charge });
+        let shares = kept.map(|charge| Charge { limit: self.share(&charge.limit), ..*charge });
         Inline::collect(NO_CHARGE, shares)
     }
 
-    fn share(&self, limit: Limit) -> Limit {
+    fn share(&self, limit: &Limit) -> Limit {
         let part = |units: u64| (units / self.instances).max(1);
-        let rule = match limit.rule {
-            Rule::Rate { quota, window, burst } => {
-                Rule::Rate { quota: part(quota), window, burst: part(burst) }
+        match limit.rule() {
+            Rule::Rate { quota, burst, .. } => {
+                limit.with_quota(part(quota)).with_burst(part(burst))
             }
-            Rule::Slots { max } => Rule::Slots { max: part(max) },
-            Rule::Calendar { quota, period, ends_in } => {
-                Rule::Calendar { quota: part(quota), period, ends_in }
-            }
-            Rule::Sliding { quota, window } => Rule::Sliding { quota: part(quota), window },
-        };
-        Limit { rule, ..limit }
+            Rule::Slots { max: quota }
+            | Rule::Calendar { quota, .. }
+            | Rule::Sliding { quota, .. } => limit.with_quota(part(quota)),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<ReservationId, Inline<Receipt>>> {
@@ -170,23 +178,11 @@ impl Local {
     }
 }
 
-/// Where all limits stand: those that are not kept, as if nothing were used.
-fn standings(charges: &[Charge], kept: &Standings) -> Standings {
-    let mut kept = kept.as_slice().iter();
-    let mut standings = Standings::default();
-    for charge in charges {
-        let standing = if is_kept(charge) { kept.next().copied() } else { None };
-        standings
-            .push(standing.unwrap_or(Standing::new(charge.limit.capacity(), Default::default())));
-    }
-    standings
-}
-
 fn is_kept(charge: &Charge) -> bool {
-    charge.limit.outage == Outage::LocalShare
+    charge.limit.outage() == Outage::LocalShare
 }
 
 /// A slot is over when its request is.
 fn counts_later(charge: &Charge) -> bool {
-    is_kept(charge) && !matches!(charge.limit.rule, Rule::Slots { .. })
+    is_kept(charge) && !matches!(charge.limit.rule(), Rule::Slots { .. })
 }

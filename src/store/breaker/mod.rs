@@ -19,8 +19,8 @@ use self::{
     local::Local,
 };
 use super::{
-    Admission, Charge, Decision, Inline, Key, LimiterStore, NO_CHARGE, ReservationId, Settlement,
-    Standings, StoreError, StoreFuture,
+    Admission, Charge, Decision, Inline, Key, LimiterStore, NO_CHARGE, ReservationId, Seen,
+    Settlement, Standings, StoreError, StoreFuture,
 };
 use crate::{
     BuildError,
@@ -35,7 +35,7 @@ use crate::{
 /// After 5 failures in a row the store is left alone: requests no longer wait for its deadline. Once a second one of them
 /// probes whether it is back. Meanwhile an admission is refused if any of its limits says so, which is the default;
 /// else those that are to be kept locally are, each process by its share, and the others are not kept. Answers
-/// say so: [`Grant::degraded`](super::Grant::degraded).
+/// say so: [`Seen::degraded`](super::Seen::degraded).
 ///
 /// **No fresh burst.** What was admitted locally and has not drained is charged to the store before it is used again.
 /// Slots are not: until those held at the time have ended, up to a share more than `max` can be held.
@@ -172,6 +172,14 @@ impl LimiterStore for BreakerStore {
     fn settle(&self, settlement: &Settlement<'_>) {
         if !self.0.local.settle(settlement) {
             self.0.inner.settle(settlement);
+        }
+    }
+
+    fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+        if seen.degraded {
+            self.0.local.standings(charges)
+        } else {
+            self.0.inner.standings(charges, seen)
         }
     }
 

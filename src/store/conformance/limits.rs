@@ -9,8 +9,8 @@ use std::{
 
 use super::{Time, fresh_key};
 use crate::store::{
-    Admission, Charge, Decision, Grant, Key, Limit, LimitId, LimiterStore, Refusal, ReservationId,
-    Rule, Settlement, Standings,
+    Admission, Charge, Decision, Key, Limit, LimitId, LimiterStore, Refusal, ReservationId, Seen,
+    Settlement, Standings,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -87,13 +87,16 @@ pub(super) async fn standings_tell_what_still_fits(store: Arc<impl LimiterStore>
     let tokens = Charge::new(record, rate("tokens", 1000, HOUR), 250);
     let slots = Charge::new(record, Limit::slots(LimitId::of("slots"), 5), 2);
     let grant = admitted(&*store, &[tokens, slots]).await;
-    let [of_tokens, of_slots] = *grant.standings.as_slice() else { panic!("one each") };
+    let standings = store.standings(&[tokens, slots], &grant);
+    let [of_tokens, of_slots] = *standings.as_slice() else { panic!("one each") };
     assert_eq!((of_tokens.remaining, of_slots.remaining), (750, 3));
     let reset = of_tokens.reset.as_secs_f64();
     assert!((reset - 900.0).abs() < 1.0, "a quarter of an hour's quota drains in {reset} s");
     assert_eq!(of_slots.reset, Duration::ZERO);
-    let refusal = refused(&*store, &[Charge { cost: 751, ..tokens }]).await;
-    assert_eq!(refusal.standings.as_slice().first().map(|it| it.remaining), Some(750));
+    let too_many = [Charge { cost: 751, ..tokens }];
+    let refusal = refused(&*store, &too_many).await;
+    let standings = store.standings(&too_many, &refusal.seen);
+    assert_eq!(standings.as_slice().first().map(|it| it.remaining), Some(750));
 }
 
 pub(super) async fn the_wait_of_a_refusal_is_enough(
@@ -304,7 +307,7 @@ pub(super) async fn a_calendar_begins_anew_with_each_period(store: Arc<impl Limi
     let record = fresh_key();
     let day = |number, cost| [Charge::new(record, calendar("quota", 10, number), cost)];
     let full = admitted(&*store, &day(5, 10)).await;
-    let standing = full.standings.as_slice().first().copied().expect("one");
+    let standing = store.standings(&day(5, 10), &full).as_slice().first().copied().expect("one");
     assert_eq!((standing.remaining, standing.reset), (0, HOUR));
     let refusal = refused(&*store, &day(5, 1)).await;
     assert_eq!(refusal.retry_after, Some(HOUR), "when the period ends");
@@ -341,10 +344,7 @@ pub(super) async fn another_quota_keeps_what_was_used(store: Arc<impl LimiterSto
         admitted(&*store, &[old]).await;
         let mut new = Charge { cost: 1, ..old };
         for (quota, left) in [(20, 13), (7, 0), (5, 0), (8, 1)] {
-            match &mut new.limit.rule {
-                Rule::Calendar { quota: of, .. } | Rule::Sliding { quota: of, .. } => *of = quota,
-                _ => {}
-            }
+            new.limit = new.limit.with_quota(quota);
             assert_eq!(remaining(&*store, &[new]).await, [left], "of {quota}");
         }
         admitted(&*store, &[new]).await;
@@ -435,11 +435,11 @@ fn admission(charges: &[Charge]) -> Admission<'_> {
     Admission::new(ReservationId::next(), charges)
 }
 
-fn settlement<'a>(charges: &'a [Charge], grant: &'a Grant, used: &'a [u64]) -> Settlement<'a> {
+fn settlement<'a>(charges: &'a [Charge], grant: &'a Seen, used: &'a [u64]) -> Settlement<'a> {
     Settlement::new(ReservationId::next(), charges, grant.receipts.as_slice(), used)
 }
 
-async fn acquire(store: &impl LimiterStore, charges: &[Charge]) -> Result<Grant, Refusal> {
+async fn acquire(store: &impl LimiterStore, charges: &[Charge]) -> Result<Seen, Refusal> {
     match store.acquire(&admission(charges)).await.expect("the store answers") {
         Decision::Admitted(grant) => Ok(grant),
         Decision::Refused(refusal) => Err(refusal),
@@ -450,7 +450,7 @@ async fn acquire(store: &impl LimiterStore, charges: &[Charge]) -> Result<Grant,
 fn admitted<'a>(
     store: &'a impl LimiterStore,
     charges: &'a [Charge],
-) -> impl Future<Output = Grant> + 'a {
+) -> impl Future<Output = Seen> + 'a {
     let caller = std::panic::Location::caller();
     async move {
         acquire(store, charges).await.unwrap_or_else(|refusal| panic!("{caller}: {refusal:?}"))
@@ -471,7 +471,7 @@ fn refused<'a>(
     }
 }
 
-async fn settle(store: &impl LimiterStore, charges: &[Charge], grant: &Grant, used: &[u64]) {
+async fn settle(store: &impl LimiterStore, charges: &[Charge], grant: &Seen, used: &[u64]) {
     store.settle(&settlement(charges, grant, used));
     store.flush().await.expect("the store settles");
 }

@@ -59,7 +59,7 @@ impl Entry {
     pub(super) fn standing_now(&self, now: u64) -> Option<Standing> {
         let (standing, at) = self.standing?;
         let passed = now.saturating_sub(at);
-        let drained = line::drained(self.limit, passed).unwrap_or(0);
+        let drained = line::drained(&self.limit, passed).unwrap_or(0);
         let remaining = standing.remaining.saturating_add(drained);
         let remaining = remaining.min(self.limit.capacity().max(standing.remaining));
         Some(Standing::new(remaining, standing.reset.saturating_sub(rules::duration(passed))))

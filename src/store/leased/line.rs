@@ -1,6 +1,9 @@
 //! What a lease is worth: a stretch of its limit's line of time, kept as a leaky bucket of its own.
 
-use crate::store::{Limit, Rule, rules};
+use crate::store::{
+    Limit,
+    rules::{Kind, Rate},
+};
 
 /// The part of a limit's line that a lease was charged for.
 ///
@@ -29,7 +32,7 @@ pub(super) struct Tail {
 
 impl Line {
     /// `units` of `limit` that the inner store was asked for at the tick `since`. `None`: it can't be leased.
-    pub(super) fn new(limit: Limit, units: u64, since: u64) -> Option<Self> {
+    pub(super) fn new(limit: &Limit, units: u64, since: u64) -> Option<Self> {
         let (quota, window) = rate(limit)?;
         let level = u128::from(since) * u128::from(quota);
         let end = level + u128::from(units) * u128::from(window);
@@ -102,26 +105,22 @@ impl Line {
 }
 
 /// Units of `limit` that drain in so many ticks. `None`: it can't be leased.
-pub(super) fn drained(limit: Limit, ticks: u64) -> Option<u64> {
+pub(super) fn drained(limit: &Limit, ticks: u64) -> Option<u64> {
     let (quota, window) = rate(limit)?;
     u64::try_from(u128::from(ticks) * u128::from(quota) / u128::from(window)).ok()
 }
 
 /// How long so many units of `limit` take to drain, in ticks. `None`: it can't be leased.
-pub(super) fn ticks(limit: Limit, units: u64) -> Option<u64> {
+pub(super) fn ticks(limit: &Limit, units: u64) -> Option<u64> {
     let (quota, window) = rate(limit)?;
     u64::try_from(u128::from(units) * u128::from(window) / u128::from(quota)).ok()
 }
 
 /// The quota, and the ticks of its window. `None` for what is no rate, or one beyond all measure, which
 /// the inner store may count otherwise.
-fn rate(limit: Limit) -> Option<(u64, u64)> {
-    let Rule::Rate { quota, window, burst } = limit.rule else { return None };
-    let rounded_up = u64::from(!(window.subsec_nanos() * 2).is_multiple_of(125));
-    let ticks = rules::ticks(window) + rounded_up;
-    let whole = u128::from(ticks) * u128::from(burst) / u128::from(quota.max(1));
-    let measured = ticks.max(u64::try_from(whole).ok()?) < 1 << 50;
-    (quota > 0 && ticks > 0 && measured).then_some((quota, ticks))
+fn rate(limit: &Limit) -> Option<(u64, u64)> {
+    let Kind::Rate(Rate { window, room, .. }) = limit.kind else { return None };
+    (limit.quota > 0 && window.max(room) < 1 << 50).then_some((limit.quota, window))
 }
 
 #[cfg(test)]
@@ -145,8 +144,8 @@ mod tests {
             steps in prop::collection::vec((0_u64..8, 0_u64..12, 0_u64..12, 0_u64..30), 1..40),
         ) {
             // A unit drains in four ticks.
-            let limit = Limit::rate(LimitId::of("rate"), rules::SECOND / 4, Duration::from_secs(1));
-            let mut line = Line::new(limit, UNITS, 0).unwrap();
+            let limit = Limit::rate(LimitId::of("rate"), crate::store::rules::SECOND / 4, Duration::from_secs(1));
+            let mut line = Line::new(&limit, UNITS, 0).unwrap();
             let (mut now, mut under_way) = (0, 0);
             let mut open: Vec<(u64, u64, u64, Tail)> = Vec::new();
             for (pause, cost, used, takes) in steps {
@@ -176,13 +175,12 @@ mod tests {
             Limit::slots(id, 5),
             Limit::rate(id, 0, second),
             Limit::rate(id, 1, never),
-            Limit::rate(id, 1, Duration::ZERO),
             Limit::rate(id, 1, second).with_burst(u64::MAX),
         ] {
-            assert!(Line::new(limit, 1, 0).is_none(), "{limit:?}");
-            assert_eq!(drained(limit, 1), None);
+            assert!(Line::new(&limit, 1, 0).is_none(), "{limit:?}");
+            assert_eq!(drained(&limit, 1), None);
         }
-        let odd = Line::new(Limit::rate(id, 7, second), 7, 5).unwrap();
+        let odd = Line::new(&Limit::rate(id, 7, second), 7, 5).unwrap();
         assert_eq!((odd.left(5), odd.left(6)), (7, 6));
     }
 }

@@ -13,7 +13,8 @@ use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 pub use self::builder::LeasedStoreBuilder;
 use self::shared::{Shared, Step};
 use super::{
-    Admission, Decision, Key, LimitId, LimiterStore, Settlement, Standings, StoreFuture, rules,
+    Admission, Charge, Decision, Key, LimitId, LimiterStore, Seen, Settlement, Standings,
+    StoreFuture, rules,
 };
 use crate::{clock::Clock, future::ReadyOr};
 
@@ -128,6 +129,10 @@ impl<S: LimiterStore> LimiterStore for LeasedStore<S> {
 
     fn settle(&self, settlement: &Settlement<'_>) {
         self.shared.settle(settlement);
+    }
+
+    fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+        self.shared.standings(charges, seen)
     }
 
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {

@@ -19,8 +19,8 @@ use crate::{
     clock::Clock,
     observe, runtime,
     store::{
-        Admission, Charge, Decision, Grant, Inline, LimiterStore, MAX_CHARGES, NO_CHARGE, Receipt,
-        Refusal, ReservationId, Settlement, Standing, Standings, StoreError, rules,
+        Admission, Charge, Decision, Inline, LimiterStore, MAX_CHARGES, NO_CHARGE, Receipt,
+        Refusal, ReservationId, Seen, Settlement, Standing, Standings, StoreError, rules,
     },
 };
 
@@ -105,8 +105,9 @@ impl<S: LimiterStore> Shared<S> {
         let fits: Vec<_> = charges.iter().map(|it| has_room && table.fits(it, now)).collect();
         let whole = fits.iter().all(|fits| *fits);
         if !whole {
-            if let Some(refusal) = refusal(table, charges, now) {
-                return Step::Decided(Decision::Refused(refusal));
+            if let Some((index, wait)) = held_refusal(table, charges, now) {
+                let seen = Seen::new(self.own_receipts(charges.len(), 0), now);
+                return Step::Decided(Decision::Refused(Refusal::new(index, Some(wait), seen)));
             }
             let mut flights = charges.iter().zip(&fits).filter(|(_, fits)| !**fits);
             let flight = flights.find_map(|(charge, _)| table.flight_of(charge));
@@ -124,9 +125,8 @@ impl<S: LimiterStore> Shared<S> {
             parts.push(part);
         }
         if whole {
-            let standings = standings(table, charges, now);
             let receipts = self.receipts(table, Taken { parts, receipts: Inline::default() });
-            return Step::Decided(Decision::Admitted(Grant::new(standings, receipts)));
+            return Step::Decided(Decision::Admitted(Seen::new(receipts, now)));
         }
         let held = Held { shared: Arc::clone(self), parts };
         let ask = asked.as_slice();
@@ -176,10 +176,10 @@ impl<S: LimiterStore> Shared<S> {
         let answer = self.inner.acquire(&Admission::new(id_asked, asked.as_slice())).await?;
         let refusal = match answer {
             Decision::Admitted(grant) if ask.ahead.is_empty() => {
-                return Ok(self.admit(charges, ask, &grant));
+                return Ok(self.admit(ask, &grant));
             }
             Decision::Admitted(grant) => {
-                return Ok(self.lease(charges, ask, (id_asked, asked, grant), since));
+                return Ok(self.lease(ask, (id_asked, asked, grant), since));
             }
             Decision::Refused(refusal) => refusal,
         };
@@ -194,7 +194,7 @@ impl<S: LimiterStore> Shared<S> {
             let _ = runtime::timeout(GIVING_BACK, flushed).await;
         }
         match self.inner.acquire(&Admission::new(id, ask.charges.as_slice())).await? {
-            Decision::Admitted(grant) => Ok(self.admit(charges, ask, &grant)),
+            Decision::Admitted(grant) => Ok(self.admit(ask, &grant)),
             Decision::Refused(refusal) => Ok(self.refuse(charges, &ask, &refusal)),
         }
     }
@@ -205,7 +205,8 @@ impl<S: LimiterStore> Shared<S> {
         let now = self.now();
         let mut work = Work::default();
         let mut table = self.table();
-        let mut parts = ask.charges.as_slice().iter().zip(refusal.standings.as_slice());
+        let standings = self.inner.standings(ask.charges.as_slice(), &refusal.seen);
+        let mut parts = ask.charges.as_slice().iter().zip(standings.as_slice());
         let may_fit = parts.all(|(charge, standing)| {
             standing.remaining.saturating_add(table.unused(charge, now)) >= charge.cost
         });
@@ -222,33 +223,33 @@ impl<S: LimiterStore> Shared<S> {
     }
 
     /// Admits by a grant of just what was asked for.
-    fn admit(self: &Arc<Self>, charges: &[Charge], mut ask: Ask<S>, grant: &Grant) -> Decision {
+    fn admit(self: &Arc<Self>, mut ask: Ask<S>, grant: &Seen) -> Decision {
         let now = self.now();
+        let learned = self.inner.standings(ask.charges.as_slice(), grant);
         let mut table = self.table();
-        learn(&mut table, ask.charges.as_slice(), grant.standings.as_slice(), now);
+        learn(&mut table, ask.charges.as_slice(), learned.as_slice(), now);
         if ask.held.parts.iter().all(Option::is_none) {
             return Decision::Admitted(*grant);
         }
-        let standings = standings(&table, charges, now);
         let taken = Taken { parts: std::mem::take(&mut ask.held.parts), receipts: grant.receipts };
         let receipts = self.receipts(&mut table, taken);
         drop(table);
-        Decision::Admitted(Grant { standings, receipts, ..*grant })
+        Decision::Admitted(Seen { receipts, ..*grant })
     }
 
     /// Admits from new leases.
     fn lease(
         self: &Arc<Self>,
-        charges: &[Charge],
         mut ask: Ask<S>,
-        granted: (ReservationId, Inline<Charge>, Grant),
+        granted: (ReservationId, Inline<Charge>, Seen),
         since: u64,
     ) -> Decision {
         let now = self.now();
         let (id, asked, grant) = granted;
+        let learned = self.inner.standings(asked.as_slice(), &grant);
         let mut work = Work::default();
         let mut table = self.table();
-        learn(&mut table, asked.as_slice(), grant.standings.as_slice(), now);
+        learn(&mut table, asked.as_slice(), learned.as_slice(), now);
         let granted = (id, asked, grant.receipts);
         let mut taken =
             table.lease(granted, &ask.ahead, since, now, &self.options, &mut work).into_iter();
@@ -262,20 +263,20 @@ impl<S: LimiterStore> Shared<S> {
                 table.give_up(charge, now, &mut work);
             }
         }
-        let standings = standings(&table, charges, now);
         let receipts = self.receipts(&mut table, Taken { parts, receipts: Inline::default() });
         drop(table);
         self.run(work);
         self.sweep_in_background();
-        Decision::Admitted(Grant { standings, receipts, ..grant })
+        Decision::Admitted(Seen { receipts, ..grant })
     }
 
     /// Refuses, as the inner store did, and remembers it for a moment.
     fn refuse(self: &Arc<Self>, charges: &[Charge], ask: &Ask<S>, refusal: &Refusal) -> Decision {
         let now = self.now();
-        let mut table = self.table();
         let asked = ask.charges.as_slice();
-        learn(&mut table, asked, refusal.standings.as_slice(), now);
+        let learned = self.inner.standings(asked, &refusal.seen);
+        let mut table = self.table();
+        learn(&mut table, asked, learned.as_slice(), now);
         let worst = asked.get(refusal.index);
         if let (Some(charge), Some(wait)) = (worst, refusal.retry_after)
             && self.may_lease(charge)
@@ -283,9 +284,9 @@ impl<S: LimiterStore> Shared<S> {
             table.hold(charge, wait, now, &self.options);
         }
         let index = charges.iter().position(|charge| Some(charge) == worst).unwrap_or_default();
-        let standings = standings(&table, charges, now);
         drop(table);
-        Decision::Refused(Refusal::new(index, refusal.retry_after, standings))
+        let seen = Seen::new(self.own_receipts(charges.len(), 0), now);
+        Decision::Refused(Refusal::new(index, refusal.retry_after, seen))
     }
 
     pub(super) fn settle(self: &Arc<Self>, settlement: &Settlement<'_>) {
@@ -404,12 +405,32 @@ impl<S: LimiterStore> Shared<S> {
 
     fn receipts(&self, table: &mut Table, taken: Taken) -> Inline<Receipt> {
         let count = taken.parts.len();
-        let receipt = Receipt([self.mark, table.keep(taken)]);
+        self.own_receipts(count, table.keep(taken))
+    }
+
+    fn own_receipts(&self, count: usize, ticket: u64) -> Inline<Receipt> {
+        let receipt = Receipt([self.mark, ticket]);
         Inline::collect(receipt, (0..count).map(|_| receipt))
     }
 
+    /// Where limits stand as far as it is known here; of a decision that was the inner store's, as that has seen it.
+    pub(super) fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+        if !seen.receipts.as_slice().iter().any(|Receipt([mark, _])| *mark == self.mark) {
+            return self.inner.standings(charges, seen);
+        }
+        let now = self.now();
+        let table = self.table();
+        let standings = charges.iter().map(|charge| {
+            // What was forgotten was idle.
+            let idle = || Standing::new(charge.limit.capacity(), Duration::ZERO);
+            table.standing(charge, now).unwrap_or_else(idle)
+        });
+        Inline::collect(Standing::default(), standings)
+    }
+
     pub(super) fn may_lease(&self, charge: &Charge) -> bool {
-        line::drained(charge.limit, 0).is_some() && !self.options.strict.contains(&charge.limit.id)
+        line::drained(&charge.limit, 0).is_some()
+            && !self.options.strict.contains(&charge.limit.id())
     }
 
     fn now(&self) -> u64 {
@@ -452,23 +473,12 @@ impl<S: LimiterStore> Drop for Sweeping<S> {
     }
 }
 
-/// The refusal that is still remembered, if all that it tells is known.
-fn refusal(table: &Table, charges: &[Charge], now: u64) -> Option<Refusal> {
+/// The charge that was refused and must wait longest, as long as it is remembered and it is known where all stand.
+fn held_refusal(table: &Table, charges: &[Charge], now: u64) -> Option<(usize, Duration)> {
     let waits = charges.iter().enumerate();
     let waits = waits.filter_map(|(index, charge)| Some((table.held(charge, now)?, index)));
     let (wait, index) = waits.max()?;
-    charges
-        .iter()
-        .all(|charge| table.standing(charge, now).is_some())
-        .then(|| Refusal::new(index, Some(wait), standings(table, charges, now)))
-}
-
-fn standings(table: &Table, charges: &[Charge], now: u64) -> Standings {
-    let standings = charges.iter().map(|charge| {
-        let unknown = || with_lease(charge, Standing::default(), table.left(charge, now));
-        table.standing(charge, now).unwrap_or_else(unknown)
-    });
-    Inline::collect(Standing::default(), standings)
+    charges.iter().all(|charge| table.standing(charge, now).is_some()).then_some((index, wait))
 }
 
 fn learn(table: &mut Table, charges: &[Charge], standings: &[Standing], now: u64) {

@@ -99,7 +99,7 @@ impl Table {
             entry.demand.add(charge.cost, now / options.ahead);
             let old = std::mem::replace(&mut entry.limit, charge.limit);
             let is_rate = |limit| line::drained(limit, 0).is_some();
-            if old != charge.limit && (is_rate(old) || is_rate(charge.limit)) {
+            if old != charge.limit && (is_rate(&old) || is_rate(&charge.limit)) {
                 // A new rate: nothing that was known of the old one holds.
                 (entry.hold, entry.standing) = (None, None);
                 if let Some(place) = entry.lease {
@@ -179,7 +179,7 @@ impl Table {
     pub(super) fn ahead(&self, charge: &Charge, now: u64, options: &Options) -> u64 {
         let Some(entry) = self.entries.get(&slot(charge)) else { return 0 };
         let (admissions, units) = entry.demand.most();
-        let Some(drains) = line::drained(charge.limit, options.ahead) else { return 0 };
+        let Some(drains) = line::drained(&charge.limit, options.ahead) else { return 0 };
         if admissions < 2 || self.blocks.len() >= options.max_leases {
             return 0;
         }
@@ -207,7 +207,7 @@ impl Table {
         let mut taken = Vec::with_capacity(ahead.len());
         for (charge, ahead) in charges.as_slice().iter().zip(ahead) {
             let own = charge.cost.saturating_sub(*ahead);
-            let line = Line::new(charge.limit, charge.cost, since);
+            let line = Line::new(&charge.limit, charge.cost, since);
             // What can't be leased was not asked for ahead.
             let Some(mut line) = line else { continue };
             let place = Place { block: number, part: parts.len() };
@@ -433,11 +433,11 @@ impl Table {
 /// A standing of the inner store, with what of the limit is leased here.
 pub(super) fn with_lease(charge: &Charge, standing: Standing, left: u64) -> Standing {
     let most = charge.limit.capacity().max(standing.remaining);
-    let drains = rules::duration(line::ticks(charge.limit, left).unwrap_or(0));
+    let drains = rules::duration(line::ticks(&charge.limit, left).unwrap_or(0));
     let remaining = standing.remaining.saturating_add(left).min(most);
     Standing::new(remaining, standing.reset.saturating_sub(drains))
 }
 
 fn slot(charge: &Charge) -> Slot {
-    (charge.record, charge.limit.id)
+    (charge.record, charge.limit.id())
 }

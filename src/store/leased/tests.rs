@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     clock::ManualClock,
     store::{
-        Charge, Grant, Key, Limit, MemoryStore, Refusal, ReservationId, StoreError,
+        Charge, Key, Limit, MemoryStore, Refusal, ReservationId, Seen, StoreError,
         conformance::{self, RealTime},
     },
 };
@@ -56,6 +56,10 @@ impl LimiterStore for Counting {
     fn settle(&self, settlement: &Settlement<'_>) {
         self.settled.fetch_add(1, Ordering::Relaxed);
         self.store.settle(settlement);
+    }
+
+    fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+        self.store.standings(charges, seen)
     }
 
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
@@ -152,7 +156,7 @@ fn now<T>(answer: StoreFuture<T>) -> T {
 }
 
 #[allow(clippy::result_large_err)]
-fn acquire(store: &impl LimiterStore, charges: &[Charge]) -> Result<Grant, Refusal> {
+fn acquire(store: &impl LimiterStore, charges: &[Charge]) -> Result<Seen, Refusal> {
     match now(store.acquire(&Admission::new(ReservationId::next(), charges))) {
         Decision::Admitted(grant) => Ok(grant),
         Decision::Refused(refusal) => Err(refusal),
@@ -167,13 +171,13 @@ fn settle_in(
     store: &impl LimiterStore,
     id: ReservationId,
     charges: &[Charge],
-    grant: &Grant,
+    grant: &Seen,
     used: &[u64],
 ) {
     store.settle(&Settlement::new(id, charges, grant.receipts.as_slice(), used));
 }
 
-fn settle(store: &impl LimiterStore, charge: Charge, grant: &Grant, used: u64) {
+fn settle(store: &impl LimiterStore, charge: Charge, grant: &Seen, used: u64) {
     settle_in(store, ReservationId::next(), &[charge], grant, &[used]);
 }
 
@@ -288,9 +292,10 @@ fn a_refusal_is_held_for_a_moment() {
     let calls = world.acquired();
     world.pass(20);
     for cost in [5, 6] {
-        let held = acquire(&store, &[ten(cost)]).unwrap_err();
+        let charges = [ten(cost)];
+        let held = acquire(&store, &charges).unwrap_err();
         assert_eq!(held.retry_after, Some(wait - Duration::from_millis(20)));
-        assert_eq!(held.standings.as_slice()[0].remaining, 1);
+        assert_eq!(store.standings(&charges, &held.seen).as_slice()[0].remaining, 1);
     }
     assert_eq!(world.acquired(), calls, "refused without a call");
     world.pass(30);
@@ -318,7 +323,7 @@ fn a_refusal_is_held_for_a_moment() {
 }
 
 /// Takes until there is a lease with something left.
-fn warm(store: &impl LimiterStore, charge: Charge) -> Vec<Grant> {
+fn warm(store: &impl LimiterStore, charge: Charge) -> Vec<Seen> {
     (0..6).map(|_| acquire(store, &[charge]).unwrap()).collect()
 }
 
@@ -326,7 +331,7 @@ fn warm(store: &impl LimiterStore, charge: Charge) -> Vec<Grant> {
 fn tails_are_given_back_after_the_period_at_flush_and_on_drop() {
     let world = World::new();
     let one = charge(1000, 1);
-    let all = |grants: Vec<Grant>, store: &LeasedStore<_>| {
+    let all = |grants: Vec<Seen>, store: &LeasedStore<_>| {
         for grant in grants {
             settle(store, one, &grant, 1);
         }

@@ -29,12 +29,18 @@ struct Shard {
     now: u64,
 }
 
-/// Where a charge is kept.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    key: Key,
+/// Where a charge is kept: in a record of a shard that is locked, and in a place there, if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spot {
     at: Option<At>,
+    entry: Option<u8>,
     overflow: bool,
+}
+
+/// Where charges are kept and where their limits stand.
+struct Found {
+    spots: Inline<Spot>,
+    states: Inline<State>,
 }
 
 /// The shards of an admission, locked in the order of their numbers so that no two callers wait for
@@ -62,16 +68,25 @@ impl Limits {
     ) -> Result<Decision, StoreError> {
         rules::check(admission)?;
         let charges = admission.charges;
+        let asks = rules::asks(charges);
+        let asks = asks.as_slice();
         let mut locked = self.lock(charges);
         let now = locked.now(now);
-        let (places, mut states) = locked.read(charges, now)?;
-        let mut decision = rules::decide(charges, states.as_mut_slice(), now);
-        if let Decision::Admitted(grant) = &mut decision {
-            locked.write(charges, places.as_slice(), states.as_slice(), now);
-            for (place, receipt) in places.as_slice().iter().zip(grant.receipts.as_mut_slice()) {
-                if place.overflow {
+        let Found { spots, mut states } = locked.read(charges, now)?;
+        let (spots, states) = (spots.as_slice(), states.as_mut_slice());
+        let admitted = rules::decide(charges, asks, states, now);
+        if admitted {
+            locked.write(charges, spots, states, now);
+        }
+        drop(locked);
+        let mut decision = rules::decision(admitted, charges, asks, states, now);
+        if let Decision::Admitted(grant) = &mut decision
+            && spots.iter().any(|spot| spot.overflow)
+        {
+            for (spot, receipt) in spots.iter().zip(grant.receipts.as_mut_slice()) {
+                if spot.overflow {
                     observe::count("palisade_store_overflow_total", &[("store", "memory")]);
-                    receipt.0[0] |= IN_OVERFLOW;
+                    receipt.0[1] |= IN_OVERFLOW;
                 }
             }
         }
@@ -86,32 +101,38 @@ impl Limits {
         rules::check(admission)?;
         let mut locked = self.lock(admission.charges);
         let now = locked.now(now);
-        let (_, states) = locked.read(admission.charges, now)?;
-        Ok(rules::standings(admission.charges, states.as_slice(), now))
+        let states = locked.read(admission.charges, now)?.states;
+        let parts = admission.charges.iter().zip(states.as_slice());
+        let standings = parts.map(|(charge, state)| rules::standing(&charge.limit, *state, now));
+        Ok(Inline::collect(Default::default(), standings))
     }
 
-    pub(super) fn settle(&self, settlement: &Settlement<'_>, now: impl FnOnce() -> u64) {
+    pub(super) fn settle(&self, settlement: &Settlement<'_>, now: impl Fn() -> u64) {
         let parts = settlement.charges.iter().zip(settlement.receipts).zip(settlement.used);
-        let unchanged = |((charge, _), used): ((&Charge, _), &u64)| {
-            Correction::of(charge, *used).changes_nothing()
-        };
-        if parts.clone().all(unchanged) {
-            return;
-        }
-        let mut locked = self.lock(settlement.charges);
-        let now = locked.now(now());
+        let mut held: Option<(usize, MutexGuard<'_, Shard>, u64)> = None;
         for ((charge, receipt), used) in parts {
             let correction = Correction::of(charge, *used);
-            if !correction.changes_nothing() {
-                locked.settle(charge, *receipt, correction, now);
+            if correction.changes_nothing() {
+                continue;
+            }
+            let number = number(&charge.record, self.shards.len() - 1);
+            if held.as_ref().is_none_or(|(locked, ..)| *locked != number) {
+                // The one before is let go first: no two callers wait for each other.
+                drop(held.take());
+                held = self.shard(number).map(|shard| {
+                    let now = now().max(shard.now);
+                    (number, shard, now)
+                });
+            }
+            if let Some((_, shard, now)) = &mut held {
+                shard.now = *now;
+                shard.settle(charge, *receipt, correction, self.capacity);
             }
         }
     }
 
     pub(super) fn reset(&self, record: &Key, now: u64) {
-        let shard = self.shards.get(number(record, self.shards.len() - 1));
-        let shard = shard.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
-        let Some(mut shard) = shard else { return };
+        let Some(mut shard) = self.shard(number(record, self.shards.len() - 1)) else { return };
         let now = now.max(shard.now);
         let place = shard.records.find(record);
         if let Some(mut record) = place.and_then(|place| shard.records.at(place)) {
@@ -131,13 +152,15 @@ impl Limits {
         numbers.as_mut_slice().sort_unstable();
         let mut guards = [const { None }; MAX_CHARGES];
         for (number, guard) in numbers.as_slice().iter().zip(&mut guards) {
-            // A panic while it was held, which nothing here can cause, left whole records behind.
-            *guard = self
-                .shards
-                .get(*number)
-                .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+            *guard = self.shard(*number);
         }
         Locked { numbers, guards, mask, capacity: self.capacity }
+    }
+
+    fn shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
+        // A panic while it was held, which nothing here can cause, left whole records behind.
+        let shard = self.shards.get(number)?;
+        Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -153,136 +176,101 @@ impl Locked<'_> {
     }
 
     /// Where the charges are kept and where their limits stand. Changes nothing that could be seen.
-    fn read(
-        &mut self,
-        charges: &[Charge],
-        now: u64,
-    ) -> Result<(Inline<Place>, Inline<State>), StoreError> {
-        let mut places = self.places(charges);
-        let is_new = |place: &Place| place.at.is_none() || place.overflow;
-        if places.as_slice().iter().any(is_new) {
-            for (charge, place) in charges.iter().zip(places.as_slice()) {
-                if is_new(place) {
+    fn read(&mut self, charges: &[Charge], now: u64) -> Result<Found, StoreError> {
+        let mut found = self.find(charges);
+        let is_new = |spot: &Spot| spot.at.is_none() || spot.overflow;
+        if found.spots.as_slice().iter().any(is_new) {
+            for (charge, spot) in charges.iter().zip(found.spots.as_slice()) {
+                if is_new(spot) {
                     self.sweep(&charge.record, now);
                 }
             }
             // Sweeping moves records.
-            places = self.places(charges);
+            found = self.find(charges);
         }
-        let mut states = self.states(charges, places.as_slice());
-        if states.is_none() {
-            for (charge, place) in charges.iter().zip(places.as_slice()) {
-                self.make_place(charge, *place, charges, now)?;
+        let lacks_place = |spot: &Spot| spot.at.is_some() && spot.entry.is_none();
+        if found.spots.as_slice().iter().any(lacks_place) {
+            for (charge, spot) in charges.iter().zip(found.spots.as_slice()) {
+                self.make_place(charge, *spot, charges, now)?;
             }
             // Making places moves records, too.
-            places = self.places(charges);
-            states = self.states(charges, places.as_slice());
+            found = self.find(charges);
+            if found.spots.as_slice().iter().any(lacks_place) {
+                return Err(StoreError::permanent("a record has lost a limit"));
+            }
         }
-        let states = states.ok_or_else(|| StoreError::permanent("a record has lost a limit"))?;
-        Ok((places, states))
+        Ok(found)
     }
 
-    /// Where the limits stand. `None` when one lacks a place in a record that there is.
-    fn states(&mut self, charges: &[Charge], places: &[Place]) -> Option<Inline<State>> {
-        let mut states = Inline::default();
-        for (charge, place) in charges.iter().zip(places) {
-            states.push(match place.at {
-                Some(at) => self.shard(&charge.record)?.records.at(at)?.find(charge)?,
-                None => State::default(),
-            });
-        }
-        Some(states)
-    }
-
-    fn places(&mut self, charges: &[Charge]) -> Inline<Place> {
-        let mut places = Inline::new(Place { key: NO_KEY, at: None, overflow: false });
-        let mut last: Option<(Key, Place)> = None;
-        for charge in charges {
-            let place = match last {
-                Some((record, place)) if record == charge.record && !place.overflow => place,
-                _ => self.place(charge),
-            };
-            last = Some((charge.record, place));
-            places.push(place);
-        }
-        places
-    }
-
-    fn place(&mut self, charge: &Charge) -> Place {
+    fn find(&mut self, charges: &[Charge]) -> Found {
         let capacity = self.capacity;
-        let key = charge.record;
-        let Some(shard) = self.shard(&key) else { return Place { key, at: None, overflow: false } };
-        let at = shard.records.find(&key);
-        if at.is_some() || shard.records.len() < capacity {
-            return Place { key, at, overflow: false };
+        let (mut spots, mut states) = (Inline::new(NOWHERE), Inline::default());
+        for charges in charges.chunk_by(|one, other| one.record == other.record) {
+            let Some(Charge { record: key, .. }) = charges.first() else { continue };
+            let Some(Shard { records, .. }) = self.shard(key) else { continue };
+            let at = records.find(key);
+            if let Some((at, record)) = at.and_then(|at| Some((at, records.at(at)?))) {
+                for (hint, charge) in charges.iter().enumerate() {
+                    let entry = record.position(&charge.limit, hint);
+                    spots.push(Spot::new(at, entry, false));
+                    states.push(entry.map_or_else(State::default, |entry| record.state(entry)));
+                }
+                continue;
+            }
+            let overflow = records.len() >= capacity;
+            for charge in charges {
+                let at = if overflow { records.find(&overflow_key(charge)) } else { None };
+                let record = at.and_then(|at| Some((at, records.at(at)?)));
+                let Some((at, record)) = record else {
+                    spots.push(Spot { overflow, ..NOWHERE });
+                    states.push(State::default());
+                    continue;
+                };
+                let entry = record.position(&charge.limit, 0);
+                spots.push(Spot::new(at, entry, true));
+                states.push(entry.map_or_else(State::default, |entry| record.state(entry)));
+            }
         }
-        let key = overflow_key(charge);
-        Place { key, at: shard.records.find(&key), overflow: true }
+        Found { spots, states }
     }
 
     /// Sees that a limit has a place in its record, if there is one.
     fn make_place(
         &mut self,
         charge: &Charge,
-        place: Place,
+        spot: Spot,
         charges: &[Charge],
         now: u64,
     ) -> Result<(), StoreError> {
-        let Some(shard) = self.shard(&charge.record).filter(|_| place.at.is_some()) else {
+        let Some(shard) = self.shard(&charge.record).filter(|_| spot.at.is_some()) else {
             return Ok(());
         };
         let beside = charges.iter().filter(|other| {
-            if place.overflow { *other == charge } else { other.record == charge.record }
+            if spot.overflow { *other == charge } else { other.record == charge.record }
         });
-        if shard.make_places(&place.key, beside, now) {
+        if shard.make_places(&spot.key(charge), beside, now) {
             return Ok(());
         }
         Err(StoreError::permanent("a record has more live limits than it has places"))
     }
 
-    fn write(&mut self, charges: &[Charge], places: &[Place], states: &[State], now: u64) {
-        for ((charge, place), state) in charges.iter().zip(places).zip(states) {
-            let Some(shard) = self.shard(&charge.record) else { continue };
-            let at = place.at.or_else(|| {
-                // An earlier charge may have made it.
-                shard.records.find(&place.key).or_else(|| {
+    fn write(&mut self, charges: &[Charge], spots: &[Spot], states: &[State], now: u64) {
+        let mut parts = charges.iter().zip(states);
+        for spots in spots.chunk_by(|one, other| one.at == other.at) {
+            for (spot, (charge, state)) in spots.iter().zip(parts.by_ref()) {
+                let Some(shard) = self.shard(&charge.record) else { continue };
+                let known = spot.at.zip(spot.entry);
+                let record = known.and_then(|(at, entry)| Some((shard.records.at(at)?, entry)));
+                let Some((mut record, entry)) = record else {
+                    let key = spot.key(charge);
                     let beside = charges.iter().filter(|other| other.record == charge.record);
-                    let limits = if place.overflow { 1 } else { beside.count() };
-                    shard.records.add(&place.key, limits)
-                })
-            });
-            let Some(mut record) = at.and_then(|at| shard.records.at(at)) else { continue };
-            if !record.set(charge, *state) && record.make_places(std::iter::once(charge), now) {
-                record.set(charge, *state);
+                    let limits = if spot.overflow { 1 } else { beside.count() };
+                    shard.write(&key, charge, *state, limits, now);
+                    continue;
+                };
+                record.set(usize::from(entry), &charge.limit, *state);
             }
         }
-    }
-
-    fn settle(&mut self, charge: &Charge, receipt: Receipt, correction: Correction, now: u64) {
-        let Receipt([tail, shift]) = receipt;
-        let overflow = tail & IN_OVERFLOW != 0;
-        let capacity = self.capacity;
-        let Some(shard) = self.shard(&charge.record) else { return };
-        let mut key = if overflow { overflow_key(charge) } else { charge.record };
-        if shard.records.find(&key).is_none() {
-            if correction.add == 0 {
-                return; // It is gone because all of it has drained.
-            }
-            if shard.records.len() >= capacity {
-                key = overflow_key(charge);
-            }
-        }
-        if shard.records.find(&key).is_none() && shard.records.add(&key, 1).is_none() {
-            return;
-        }
-        if !shard.make_places(&key, std::iter::once(charge), now) {
-            return;
-        }
-        let at = shard.records.find(&key);
-        let Some(mut record) = at.and_then(|at| shard.records.at(at)) else { return };
-        let state = record.find(charge).unwrap_or_default();
-        let receipt = Receipt([tail & !IN_OVERFLOW, shift]);
-        record.set(charge, rules::settle(state, correction, receipt, now));
     }
 
     fn sweep(&mut self, key: &Key, now: u64) {
@@ -321,16 +309,69 @@ impl Shard {
             }
         }
     }
+
+    /// Sets where the limit of `charge` stands, in the record of `key`, which is made for so many limits if it is not there.
+    fn write(&mut self, key: &Key, charge: &Charge, state: State, limits: usize, now: u64) {
+        if self.records.find(key).is_none() && self.records.add(key, limits).is_none() {
+            return;
+        }
+        if !self.make_places(key, std::iter::once(charge), now) {
+            return;
+        }
+        let at = self.records.find(key);
+        let Some(mut record) = at.and_then(|at| self.records.at(at)) else { return };
+        if let Some(entry) = record.position(&charge.limit, 0) {
+            record.set(entry, &charge.limit, state);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        charge: &Charge,
+        receipt: Receipt,
+        correction: Correction,
+        capacity: usize,
+    ) {
+        let (limit, now) = (&charge.limit, self.now);
+        let overflow = receipt.0[1] & IN_OVERFLOW != 0;
+        let mut key = if overflow { overflow_key(charge) } else { charge.record };
+        let at = self.records.find(&key);
+        if let Some(mut record) = at.and_then(|at| self.records.at(at)) {
+            if let Some(entry) = record.position(limit, 0) {
+                let state = limit.kind.settle(record.state(entry), correction, receipt, now);
+                record.set(entry, limit, state);
+                return;
+            }
+        } else if correction.add == 0 {
+            return; // It is gone because all of it has drained.
+        } else if self.records.len() >= capacity {
+            key = overflow_key(charge);
+        }
+        let state = limit.kind.settle(State::default(), correction, receipt, now);
+        self.write(&key, charge, state, 1, now);
+    }
 }
+
+impl Spot {
+    fn new(at: At, entry: Option<usize>, overflow: bool) -> Self {
+        Self { at: Some(at), entry: entry.map(|entry| entry as u8), overflow }
+    }
+
+    /// Whose record it is.
+    fn key(self, charge: &Charge) -> Key {
+        if self.overflow { overflow_key(charge) } else { charge.record }
+    }
+}
+
+const NOWHERE: Spot = Spot { at: None, entry: None, overflow: false };
 
 /// How many records are looked at for each charge to a new one: more than one, so that idle ones are gone before
 /// as many new ones have come.
 const STEPS: usize = 2;
 /// The same when a shard is full.
 const STEPS_WHEN_FULL: usize = 16;
-/// Marks the receipt of what was charged to an overflow record. Ticks stay below 2^53.
+/// Marks the receipt of what was charged to an overflow record, in the second word of which two bits are free.
 const IN_OVERFLOW: u64 = 1 << 63;
-const NO_KEY: Key = Key::from_bytes([0; 16]);
 
 /// The shard of a key. Its map uses the key's other half.
 fn number(key: &Key, mask: usize) -> usize {
@@ -341,7 +382,7 @@ fn number(key: &Key, mask: usize) -> usize {
 /// The record that all keys for which there is no room share, in each shard and for each limit.
 fn overflow_key(charge: &Charge) -> Key {
     let mut bytes = *b"overflow\0\0\0\0\0\0\0\0";
-    let limit = u64::from(record::rule(charge)) << 32 | u64::from(charge.limit.id.get());
+    let limit = u64::from(record::rule(&charge.limit)) << 32 | u64::from(charge.limit.id().get());
     if let Some(last) = bytes.last_chunk_mut() {
         *last = limit.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     }
@@ -359,7 +400,7 @@ mod tests {
     fn a_clock_that_goes_back_refills_nothing() {
         let limits = Limits::new(1, 10);
         let limit = Limit::rate(LimitId::of("rate"), 10, Duration::from_secs(10));
-        let charges = [Charge::new(NO_KEY, limit, 10)];
+        let charges = [Charge::new(Key::from_bytes([0; 16]), limit, 10)];
         let admits = |now| {
             let admission = Admission::new(ReservationId::next(), &charges);
             matches!(limits.acquire(&admission, now).unwrap(), Decision::Admitted(_))

@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use self::{facts::Facts, limits::Limits, records::Records};
 use super::{
-    Admission, Decision, Distinct, FactStore, Key, LimiterStore, RecordPage, RecordStore,
-    Settlement, Standings, StoreFuture, rules,
+    Admission, Charge, Decision, Distinct, FactStore, Key, LimiterStore, RecordPage, RecordStore,
+    Seen, Settlement, Standings, StoreFuture, rules,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -148,6 +148,10 @@ impl LimiterStore for MemoryStore {
 
     fn settle(&self, settlement: &Settlement<'_>) {
         self.limits.settle(settlement, || self.now());
+    }
+
+    fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+        rules::standings(charges, seen)
     }
 
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {

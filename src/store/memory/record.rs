@@ -1,8 +1,8 @@
 //! What is kept of one key: all its limits, in place.
 
 use crate::store::{
-    Charge, Inline, Key, MAX_CHARGES, Rule,
-    rules::{self, GRAIN, MOST, State},
+    Charge, Inline, Key, Limit, MAX_CHARGES,
+    rules::{self, Form, Kind, State},
 };
 
 /// All limits of one key, in the words of a slab: the key, how long it is to be kept and how many limits there are, and
@@ -10,9 +10,7 @@ use crate::store::{
 #[derive(Debug)]
 pub(super) struct Record<'a>(pub(super) &'a mut [u32]);
 
-/// Where a limit stands, in 20 bytes: its id, and a [`State`] in 16. Of a rate and of slots these are the level, below 2^53,
-/// and the mark; of all others the level in grains, the mark and the units, below 2^43 and 2^41. The top two bits tell the
-/// rule.
+/// Where a limit stands, in 20 bytes: its id, and a [`State`] in 16, of which the top two bits tell the rule.
 #[derive(Clone, Copy, Debug)]
 struct Entry([u32; ENTRY]);
 
@@ -35,9 +33,23 @@ impl Record<'_> {
             && self.entries().all(|entry| !entry.is_slots() || entry.state().level == 0)
     }
 
-    /// Where the limit of `charge` stands, if it has a place.
-    pub(super) fn find(&self, charge: &Charge) -> Option<State> {
-        self.entries().find(|entry| entry.is_of(charge)).map(|entry| entry.state())
+    /// The place of a limit, which may be the one at `hint`.
+    pub(super) fn position(&self, limit: &Limit, hint: usize) -> Option<usize> {
+        if self.entry(hint).is_some_and(|entry| entry.is_of(limit)) {
+            return Some(hint);
+        }
+        self.entries().position(|entry| entry.is_of(limit))
+    }
+
+    /// Where the limit at a place stands.
+    pub(super) fn state(&self, at: usize) -> State {
+        self.entry(at).map(|entry| entry.state()).unwrap_or_default()
+    }
+
+    /// Where a limit stands, if it has a place.
+    #[cfg(test)]
+    pub(super) fn find(&self, limit: &Limit) -> Option<State> {
+        self.position(limit, 0).map(|at| self.state(at))
     }
 
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
@@ -47,37 +59,35 @@ impl Record<'_> {
         now: u64,
     ) -> bool {
         for charge in charges.clone() {
-            if self.find(charge).is_some() {
+            if self.position(&charge.limit, 0).is_some() {
                 continue;
             }
             if self.len() == self.room() {
                 let until = self.until();
                 self.retain(|entry| {
-                    charges.clone().any(|charge| entry.is_of(charge)) || !entry.is_idle(until, now)
+                    charges.clone().any(|charge| entry.is_of(&charge.limit))
+                        || !entry.is_idle(until, now)
                 });
             }
-            if !self.push(Entry::new(charge, State::default())) {
+            if !self.push(Entry::new(&charge.limit, State::default())) {
                 return false;
             }
         }
         true
     }
 
-    /// Sets where the limit of `charge` stands. False when it has no place.
-    pub(super) fn set(&mut self, charge: &Charge, state: State) -> bool {
-        let Some(at) = self.entries().position(|entry| entry.is_of(charge)) else { return false };
-        let entry = Entry::new(charge, state);
-        if !entry.is_slots() {
-            let until = self.until().max(state.level);
-            self.set_head(until, self.len());
+    /// Sets where the limit at a place stands.
+    pub(super) fn set(&mut self, at: usize, limit: &Limit, state: State) -> bool {
+        if limit.kind != Kind::Slots && state.level > self.until() {
+            self.set_head(state.level, self.len());
         }
-        self.put(at, entry)
+        self.put(at, Entry::new(limit, state))
     }
 
     /// Forgets what was used of all limits but slots.
     pub(super) fn forget(&mut self, now: u64) {
         for at in 0..self.len() {
-            let Some(entry) = self.entries().nth(at) else { return };
+            let Some(entry) = self.entry(at) else { return };
             let (rule, state) = (entry.rule(), entry.state());
             let state = match rule {
                 SLOTS => state,
@@ -85,8 +95,8 @@ impl Record<'_> {
                 CALENDAR => State { used: 0, ..state },
                 _ => State { mark: 0, used: 0, ..state },
             };
-            let ([id, ..], [a, b, c, d]) = (entry.0, pack(rule, state));
-            self.put(at, Entry([id, a, b, c, d]));
+            let [id, ..] = entry.0;
+            self.put(at, Entry::packed(id, rule, state));
         }
     }
 
@@ -143,6 +153,10 @@ impl Record<'_> {
         place.map(|place| place.copy_from_slice(&entry.0)).is_some()
     }
 
+    fn entry(&self, at: usize) -> Option<Entry> {
+        self.entries().nth(at)
+    }
+
     fn entries(&self) -> impl Iterator<Item = Entry> {
         let (entries, _) = self.0.get(HEAD..).unwrap_or_default().as_chunks();
         entries.iter().take(self.len()).map(|words| Entry(*words))
@@ -163,49 +177,44 @@ pub(super) fn is_of(words: &[u32], key: &Key) -> bool {
 
 /// Whose record these words are.
 pub(super) fn key(words: &[u32]) -> Key {
-    let words = words.first_chunk().copied().unwrap_or_default();
-    Key::from_bytes(whole(words).to_le_bytes())
+    let [a, b, c, d] = words.first_chunk().copied().unwrap_or_default();
+    let whole = u128::from(joined(c, d)) << 64 | u128::from(joined(a, b));
+    Key::from_bytes(whole.to_le_bytes())
 }
 
 fn key_words(key: &Key) -> [u32; 4] {
-    words(u128::from_le_bytes(*key.as_bytes()))
+    let whole = u128::from_le_bytes(*key.as_bytes());
+    [whole as u32, (whole >> 32) as u32, (whole >> 64) as u32, (whole >> 96) as u32]
 }
 
 impl Entry {
-    fn new(charge: &Charge, state: State) -> Self {
-        let [a, b, c, d] = pack(rule(charge), state);
-        Self([charge.limit.id.get(), a, b, c, d])
+    fn new(limit: &Limit, state: State) -> Self {
+        Self::packed(limit.id().get(), rule(limit), state)
+    }
+
+    fn packed(id: u32, rule: u8, state: State) -> Self {
+        let [low, high] = state.packed(form(rule));
+        let high = high | u64::from(rule) << RULE_FROM;
+        Self([id, low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32])
     }
 
     fn state(&self) -> State {
         let [_, a, b, c, d] = self.0;
-        let packed = whole([a, b, c, d]);
-        match self.rule() {
-            RATE | SLOTS => State {
-                level: packed as u64 & ((1 << LEVEL_BITS) - 1),
-                mark: (packed >> LEVEL_BITS) as u64 & ((1 << LEVEL_BITS) - 1),
-                used: 0,
-            },
-            _ => State {
-                level: (packed as u64 & ((1 << GRAIN_BITS) - 1)) * GRAIN,
-                mark: (packed >> GRAIN_BITS) as u64 & MOST,
-                used: (packed >> USED_FROM) as u64 & MOST,
-            },
-        }
+        State::unpacked([joined(a, b), joined(c, d)], form(self.rule()))
     }
 
     fn rule(&self) -> u8 {
         let [.., last] = self.0;
-        (last >> (RULE_FROM - 96)) as u8
+        (last >> (RULE_FROM - 32)) as u8
     }
 
     fn is_slots(&self) -> bool {
         self.rule() == SLOTS
     }
 
-    fn is_of(&self, charge: &Charge) -> bool {
+    fn is_of(&self, limit: &Limit) -> bool {
         let [id, ..] = self.0;
-        id == charge.limit.id.get() && self.rule() == rule(charge)
+        id == limit.id().get() && self.rule() == rule(limit)
     }
 
     fn is_idle(&self, until: u64, now: u64) -> bool {
@@ -219,42 +228,34 @@ impl Entry {
     }
 }
 
+/// In the head, the bits of a time.
 const LEVEL_BITS: u32 = 53;
-const GRAIN_BITS: u32 = LEVEL_BITS - GRAIN.trailing_zeros();
-const USED_FROM: u32 = GRAIN_BITS + (u64::BITS - MOST.leading_zeros());
-const RULE_FROM: u32 = 126;
+/// In the second half of a state, the bits that it leaves free.
+const RULE_FROM: u32 = 62;
 const RATE: u8 = 0;
 const SLOTS: u8 = 1;
 const CALENDAR: u8 = 2;
 const SLIDING: u8 = 3;
 
-pub(super) const fn rule(charge: &Charge) -> u8 {
-    match charge.limit.rule {
-        Rule::Rate { .. } => RATE,
-        Rule::Slots { .. } => SLOTS,
-        Rule::Calendar { .. } => CALENDAR,
-        Rule::Sliding { .. } => SLIDING,
+pub(super) const fn rule(limit: &Limit) -> u8 {
+    match limit.kind {
+        Kind::Rate(_) => RATE,
+        Kind::Slots => SLOTS,
+        Kind::Calendar(_) => CALENDAR,
+        Kind::Sliding(_) => SLIDING,
     }
 }
 
-fn pack(rule: u8, State { level, mark, used }: State) -> [u32; 4] {
-    let state = match rule {
-        RATE | SLOTS => u128::from(level) | u128::from(mark) << LEVEL_BITS,
-        _ => {
-            let level = level.div_ceil(GRAIN);
-            u128::from(level) | u128::from(mark) << GRAIN_BITS | u128::from(used) << USED_FROM
-        }
-    };
-    words(state | u128::from(rule) << RULE_FROM)
+const fn form(rule: u8) -> Form {
+    match rule {
+        RATE => Form::Rate,
+        SLOTS => Form::Slots,
+        _ => Form::Units,
+    }
 }
 
-/// In words, so that an entry is no wider than they are.
-const fn words(number: u128) -> [u32; 4] {
-    [number as u32, (number >> 32) as u32, (number >> 64) as u32, (number >> 96) as u32]
-}
-
-const fn whole([a, b, c, d]: [u32; 4]) -> u128 {
-    a as u128 | (b as u128) << 32 | (c as u128) << 64 | (d as u128) << 96
+const fn joined(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
 }
 
 #[cfg(test)]
@@ -262,7 +263,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Limit, LimitId};
+    use crate::store::{
+        LimitId,
+        rules::{GRAIN, MOST},
+    };
 
     #[test]
     fn the_greatest_numbers_of_many_limits_are_kept_apart() {
@@ -280,10 +284,11 @@ mod tests {
             Charge::new(Key::from_bytes([1; 16]), limit, 1)
         });
         assert!(record.make_places(charges.iter(), 0));
-        let state = |n: usize, charge: &Charge| match charge.limit.rule {
-            Rule::Rate { .. } | Rule::Slots { .. } => {
+        let state = |n: usize, charge: &Charge| match charge.limit.kind {
+            Kind::Rate(_) => {
                 State { level: rules::LATEST - n as u64, mark: (1 << 52) - 1, used: 0 }
             }
+            Kind::Slots => State { level: rules::LATEST - n as u64, mark: 0, used: 0 },
             _ => State {
                 level: rules::LATEST - rules::LATEST % GRAIN - n as u64 * GRAIN,
                 mark: MOST,
@@ -291,10 +296,10 @@ mod tests {
             },
         };
         for (n, charge) in charges.iter().enumerate() {
-            record.set(charge, state(n, charge));
+            record.set(n, &charge.limit, state(n, charge));
         }
         for (n, charge) in charges.iter().enumerate() {
-            assert_eq!(record.find(charge), Some(state(n, charge)));
+            assert_eq!(record.find(&charge.limit), Some(state(n, charge)));
         }
         assert!(!record.is_idle(rules::LATEST));
     }
@@ -313,7 +318,7 @@ mod tests {
         ];
         for (at, limit) in limits.into_iter().enumerate() {
             let charge = Charge::new(key, limit, 1);
-            assert_eq!(record.find(&charge), None, "{at}");
+            assert_eq!(record.find(&charge.limit), None, "{at}");
             assert!(record.make_places(std::iter::once(&charge), 0));
         }
     }

@@ -331,7 +331,9 @@ mod tests {
                     }
                     let place = slabs.find(&key(n)).unwrap();
                     let state = State { level: now + until, mark: 1, used: 0 };
-                    slabs.at(place).unwrap().set(&charge, state);
+                    let mut record = slabs.at(place).unwrap();
+                    let at = record.position(&charge.limit, 0).unwrap();
+                    record.set(at, &charge.limit, state);
                     map.insert((n, limit), state);
                 }
                 slabs.sweep(sweeps, now);
@@ -340,7 +342,7 @@ mod tests {
                         Some(place) => {
                             let record = slabs.at(place).unwrap();
                             prop_assert_eq!(record.key(), key(*n));
-                            prop_assert_eq!(record.find(&charge(*n, *limit)), Some(*state));
+                            prop_assert_eq!(record.find(&charge(*n, *limit).limit), Some(*state));
                         }
                         None => prop_assert!(state.level <= now, "what is not idle stays"),
                     }

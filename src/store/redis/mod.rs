@@ -24,8 +24,8 @@ use self::{
     slots::Slots,
 };
 use super::{
-    Admission, Charge, Decision, Inline, Key, LimiterStore, Receipt, ReservationId, Rule,
-    Settlement, Standings, StoreError, StoreFuture, rules,
+    Admission, Charge, Decision, Inline, Key, LimiterStore, ReservationId, Seen, Settlement,
+    Standings, StoreError, StoreFuture, rules,
 };
 use crate::{
     future::ReadyOr,
@@ -118,6 +118,10 @@ impl LimiterStore for RedisStore {
         self.inner.settle(settlement);
     }
 
+    fn standings(&self, charges: &[Charge], seen: &Seen) -> Standings {
+        rules::standings(charges, seen)
+    }
+
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
         if let Err(error) = rules::check(admission) {
             return ReadyOr::ready(Err(error));
@@ -125,7 +129,9 @@ impl LimiterStore for RedisStore {
         let (inner, charges) = (Arc::clone(&self.inner), admission.charges.to_vec());
         self.in_time(async move {
             let Answer { states, now, .. } = inner.decide(&charges, 0, false).await?;
-            Ok(rules::standings(&charges, states.as_slice(), now))
+            let parts = charges.iter().zip(states.as_slice());
+            let standings = parts.map(|(it, state)| rules::standing(&it.limit, *state, now));
+            Ok(Inline::collect(Default::default(), standings))
         })
     }
 
@@ -160,13 +166,19 @@ impl Inner {
             self.slots.change_holder();
         }
         let Answer { admitted, now, states } = answer?;
-        let mut decision = rules::decision(admitted, &charges, states.as_slice(), now);
+        let mut decision = rules::decision(
+            admitted,
+            &charges,
+            rules::asks(&charges).as_slice(),
+            states.as_slice(),
+            now,
+        );
         let Decision::Admitted(grant) = &mut decision else {
             return Ok(Taken { decision, to_give_back: None });
         };
         for (charge, receipt) in charges.iter().zip(grant.receipts.as_mut_slice()) {
             if is_of_slots(charge) {
-                *receipt = Receipt([holder, 0]);
+                receipt.0[0] = holder;
                 self.slots.hold(charge.record, holder, charge.cost);
             }
         }
@@ -292,7 +304,7 @@ impl Drop for Renewing {
 }
 
 fn is_of_slots(charge: &Charge) -> bool {
-    matches!(charge.limit.rule, Rule::Slots { .. })
+    charge.limit.kind == rules::Kind::Slots
 }
 
 #[cfg(test)]

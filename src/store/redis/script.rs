@@ -120,14 +120,15 @@ impl Records {
 pub(super) fn pack_charges(charges: &[Charge], records: &Records) -> Vec<u8> {
     let mut packed = Vec::with_capacity(charges.len() * 46);
     for charge in charges {
-        let ask = Ask::of(charge);
-        packed.push(code(ask.kind) + if ask.never { NEVER } else { 0 });
+        let Ask { step, room } = Ask::of(charge);
+        let (step, never) = if step == Ask::NEVER { (0, NEVER) } else { (step, 0) };
+        packed.push(code(charge.limit.kind) + never);
         packed.push(records.number(&charge.record));
-        packed.extend(charge.limit.id.get().to_le_bytes());
-        packed.extend(double(ask.step));
-        packed.extend(double(ask.room));
-        match ask.kind {
-            Kind::Rate | Kind::Slots => {}
+        packed.extend(charge.limit.id().get().to_le_bytes());
+        packed.extend(double(step));
+        packed.extend(double(room));
+        match charge.limit.kind {
+            Kind::Rate(_) | Kind::Slots => {}
             Kind::Calendar(period) => {
                 packed.extend([period.number, period.kept_for()].map(double).as_flattened());
             }
@@ -144,6 +145,7 @@ pub(super) fn pack_charges(charges: &[Charge], records: &Records) -> Vec<u8> {
 pub(super) struct Change {
     record: u8,
     limit: LimitId,
+    kind: Kind,
     correction: Correction,
     receipt: Receipt,
 }
@@ -159,7 +161,8 @@ impl Change {
         let correction = Correction::of(charge, used);
         (!correction.changes_nothing()).then(|| Self {
             record: records.number(&charge.record),
-            limit: charge.limit.id,
+            limit: charge.limit.id(),
+            kind: charge.limit.kind,
             correction,
             receipt,
         })
@@ -167,13 +170,13 @@ impl Change {
 
     /// Appends it. A `late` one gives nothing but slots back: nobody remembers any more whether it was applied.
     pub(super) fn pack(&self, packed: &mut Vec<u8>, late: bool) {
-        let Correction { kind, give_back, add } = self.correction;
-        let Receipt([charged, marked]) = self.receipt;
-        // Of slots, the receipt is their holder.
+        let (kind, Correction { give_back, add }) = (self.kind, self.correction);
+        let State { level, mark, .. } = State::unpacked(self.receipt.0, kind.form());
+        // Of slots, the receipt's first word is their holder.
         let (charged, marked, holder, window) = match kind {
-            Kind::Slots => (0, 0, charged, 0),
-            Kind::Rate | Kind::Calendar(_) => (charged, marked, 0, 0),
-            Kind::Sliding(window) => (charged, marked, 0, window.ticks),
+            Kind::Slots => (0, 0, self.receipt.0[0], 0),
+            Kind::Rate(_) | Kind::Calendar(_) => (level, mark, 0, 0),
+            Kind::Sliding(window) => (level, mark, 0, window.ticks),
         };
         let give_back = if late && kind != Kind::Slots { 0 } else { give_back };
         packed.push(code(kind));
@@ -187,7 +190,7 @@ impl Change {
 /// What the scripts call a rule.
 const fn code(kind: Kind) -> u8 {
     match kind {
-        Kind::Rate => 0,
+        Kind::Rate(_) => 0,
         Kind::Slots => 1,
         Kind::Calendar(_) => 2,
         Kind::Sliding(_) => 3,

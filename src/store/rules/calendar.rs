@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    Correction, GRAIN, LATEST_GRAIN, LONGEST, MOST, Receipt, State,
+    Correction, GRAIN, LATEST_GRAIN, LONGEST, MOST, State, lesser,
     time::{SECOND, window_ticks},
 };
 
@@ -18,9 +18,9 @@ pub(crate) struct Period {
 }
 
 impl Period {
-    pub(super) fn of(number: u64, ends_in: Duration) -> Self {
+    pub(in crate::store) const fn of(number: u64, ends_in: Duration) -> Self {
         let ends_in = window_ticks(ends_in, LONGEST - REMEMBERED);
-        Self { number: number.min(MOST), ends_in }
+        Self { number: lesser(number, MOST), ends_in }
     }
 
     /// How long its count is kept.
@@ -44,8 +44,8 @@ impl Period {
 }
 
 /// Counts within the period that was charged, and is nothing after it.
-pub(super) fn settle(state: State, correction: Correction, receipt: Receipt, now: u64) -> State {
-    let Receipt([until, period]) = receipt;
+pub(super) fn settle(state: State, correction: Correction, charged: State, now: u64) -> State {
+    let State { level: until, mark: period, .. } = charged;
     if state.level > now && state.mark >= period {
         if state.mark > period {
             return state;

@@ -10,37 +10,26 @@
 mod calendar;
 mod rate;
 mod sliding;
+mod state;
 mod time;
 
 #[cfg(test)]
 pub(crate) use self::time::SECOND;
 pub(crate) use self::{
     calendar::Period,
-    rate::forget as forget_rate,
+    rate::{Rate, forget as forget_rate},
     sliding::Window,
+    state::{Form, State},
     time::{LATEST, duration, ticks},
 };
 use super::{
-    Admission, Charge, Decision, Grant, Inline, Receipt, Refusal, Rule, Standing, StoreError,
+    Admission, Charge, Decision, Inline, Limit, Receipt, Refusal, Rule, Seen, Standing, StoreError,
 };
-
-/// Where a limit stands. The default is an idle one, which equals an absent one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct State {
-    /// Of slots: how many are held. Of all others: the tick from which on it equals an absent one, which of a rate
-    /// is when all of it has drained.
-    pub(crate) level: u64,
-    /// Of a rate: by how much refunds have moved it so far. Of a calendar: the period's number. Of a sliding
-    /// window: the units of the window before.
-    pub(crate) mark: u64,
-    /// Of a calendar and of a sliding window: the units of this period or window.
-    pub(crate) used: u64,
-}
 
 /// How a limit counts, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Rate,
+    Rate(Rate),
     Slots,
     Calendar(Period),
     Sliding(Window),
@@ -49,35 +38,55 @@ pub(crate) enum Kind {
 /// What a charge asks of its limit: ticks of a rate, units of all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ask {
-    pub(crate) kind: Kind,
-    /// The cost is beyond the capacity.
-    pub(crate) never: bool,
+    /// [`NEVER`](Self::NEVER) when the cost is beyond the capacity.
     pub(crate) step: u64,
     pub(crate) room: u64,
 }
 
 /// What a settlement changes: ticks of a rate, units of all others. At most one is not zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Correction {
-    pub(crate) kind: Kind,
     pub(crate) give_back: u64,
     pub(crate) add: u64,
 }
 
 impl Kind {
-    pub(crate) fn of(rule: Rule) -> Self {
-        match rule {
-            Rule::Rate { .. } => Self::Rate,
-            Rule::Slots { .. } => Self::Slots,
-            Rule::Calendar { period, ends_in, .. } => Self::Calendar(Period::of(period, ends_in)),
-            Rule::Sliding { window, .. } => Self::Sliding(Window::of(window)),
+    pub(super) const fn rule(&self, quota: u64) -> Rule {
+        match self {
+            Self::Rate(Rate { window, burst, .. }) => {
+                Rule::Rate { quota, window: duration(*window), burst: *burst }
+            }
+            Self::Slots => Rule::Slots { max: quota },
+            Self::Calendar(Period { number, ends_in }) => {
+                Rule::Calendar { quota, period: *number, ends_in: duration(*ends_in) }
+            }
+            Self::Sliding(window) => Rule::Sliding { quota, window: duration(window.ticks) },
+        }
+    }
+
+    /// The most that can be admitted at once.
+    pub(super) const fn capacity(&self, quota: u64) -> u64 {
+        match self {
+            Self::Rate(_) if quota == 0 => 0,
+            Self::Rate(rate) => rate.burst,
+            Self::Slots => quota,
+            Self::Calendar(_) | Self::Sliding(_) => lesser(quota, MOST),
+        }
+    }
+
+    pub(crate) const fn form(&self) -> Form {
+        match self {
+            Self::Rate(_) => Form::Rate,
+            Self::Slots => Form::Slots,
+            Self::Calendar(_) | Self::Sliding(_) => Form::Units,
         }
     }
 
     /// The state as it is now: what no longer counts is gone from it.
-    fn seen(self, state: State, now: u64) -> State {
+    #[inline]
+    fn seen(&self, state: State, now: u64) -> State {
         match self {
-            Self::Rate => State { level: state.level.max(now), ..state },
+            Self::Rate(_) => State { level: state.level.max(now), ..state },
             Self::Slots => state,
             Self::Calendar(period) => period.seen(state, now),
             Self::Sliding(window) => window.seen(state, now),
@@ -85,66 +94,76 @@ impl Kind {
     }
 
     /// How much of the room is taken in a state that was seen now.
-    fn taken(self, seen: State, now: u64) -> u64 {
+    #[inline]
+    fn taken(&self, seen: State, now: u64) -> u64 {
         match self {
-            Self::Rate => seen.level - now,
+            Self::Rate(_) => seen.level - now,
             Self::Slots => seen.level,
             Self::Calendar(_) => seen.used,
             Self::Sliding(window) => window.taken(seen, now),
         }
     }
+
+    /// A seen state that so much is charged to. A charge of nothing changes nothing.
+    #[inline]
+    fn charged(&self, seen: State, step: u64) -> State {
+        match self {
+            Self::Rate(_) | Self::Slots => State { level: (seen.level + step).min(LATEST), ..seen },
+            Self::Calendar(_) | Self::Sliding(_) => {
+                State { used: (seen.used + step).min(MOST), ..seen }
+            }
+        }
+    }
+
+    /// The state after a settlement of what was charged to `charged`.
+    pub(crate) fn settle(
+        &self,
+        state: State,
+        correction: Correction,
+        charged: Receipt,
+        now: u64,
+    ) -> State {
+        let charged = State::unpacked(charged.0, self.form());
+        match self {
+            Self::Rate(_) => rate::settle(state, correction, charged, now),
+            Self::Slots => {
+                State { level: state.level.saturating_sub(correction.give_back), ..state }
+            }
+            Self::Calendar(_) => calendar::settle(state, correction, charged, now),
+            Self::Sliding(window) => window.settle(state, correction, charged, now),
+        }
+    }
 }
 
 impl Ask {
+    /// More than any room.
+    pub(crate) const NEVER: u64 = u64::MAX / 2;
+
+    #[inline]
     pub(crate) fn of(charge: &Charge) -> Self {
-        let (kind, cost) = (Kind::of(charge.limit.rule), charge.cost);
-        let never = cost > charge.limit.capacity();
-        match charge.limit.rule {
-            Rule::Rate { quota, window, burst } => {
-                let step = rate::steps(cost, quota, window);
-                Self { kind, never, step, room: rate::room(quota, window, burst) }
-            }
-            Rule::Slots { max } => {
-                Self { kind, never, step: cost.min(LONGEST), room: max.min(LONGEST) }
-            }
-            Rule::Calendar { .. } | Rule::Sliding { .. } => {
-                Self { kind, never, step: cost.min(MOST), room: charge.limit.capacity() }
-            }
-        }
+        let Charge { limit, cost, .. } = charge;
+        let never = *cost > limit.capacity();
+        let (step, room) = match &limit.kind {
+            Kind::Rate(rate) => (rate.steps(*cost, limit.quota), rate.room),
+            Kind::Slots => ((*cost).min(LONGEST), limit.quota.min(LONGEST)),
+            Kind::Calendar(_) | Kind::Sliding(_) => ((*cost).min(MOST), limit.capacity()),
+        };
+        Self { step: if never { Self::NEVER } else { step }, room }
     }
 
-    fn fits(&self, state: State, now: u64) -> bool {
-        !self.never && self.taken(state, now) + self.step <= self.room
-    }
-
-    fn taken(&self, state: State, now: u64) -> u64 {
-        self.kind.taken(self.kind.seen(state, now), now)
-    }
-
-    /// A charge of nothing changes nothing.
-    fn granted(&self, state: State, now: u64) -> State {
-        let seen = self.kind.seen(state, now);
-        match self.kind {
-            _ if self.step == 0 => state,
-            Kind::Rate | Kind::Slots => {
-                State { level: (seen.level + self.step).min(LATEST), ..seen }
-            }
-            Kind::Calendar(_) | Kind::Sliding(_) => {
-                State { used: (seen.used + self.step).min(MOST), ..seen }
-            }
-        }
+    #[inline]
+    fn fits(&self, taken: u64) -> bool {
+        taken + self.step <= self.room
     }
 
     /// The ticks until it fits, or the slots by which it does not.
-    fn lacks(&self, state: State, now: u64) -> u64 {
-        match self.kind {
-            Kind::Rate | Kind::Slots => {
-                (self.taken(state, now) + self.step).saturating_sub(self.room)
+    fn lacks(&self, kind: &Kind, seen: State, now: u64) -> u64 {
+        match kind {
+            Kind::Rate(_) | Kind::Slots => {
+                (kind.taken(seen, now) + self.step).saturating_sub(self.room)
             }
             Kind::Calendar(period) => period.ends_in,
-            Kind::Sliding(window) => {
-                window.wait(window.seen(state, now), self.room.saturating_sub(self.step), now)
-            }
+            Kind::Sliding(window) => window.wait(seen, self.room.saturating_sub(self.step), now),
         }
     }
 }
@@ -152,17 +171,18 @@ impl Ask {
 impl Correction {
     /// From what was charged to what was really used.
     pub(crate) fn of(charge: &Charge, used: u64) -> Self {
-        let (kind, cost) = (Kind::of(charge.limit.rule), charge.cost);
-        match charge.limit.rule {
-            Rule::Rate { quota, window, .. } => {
-                let steps = |units| rate::steps(units, quota, window);
-                let give_back = steps(cost).saturating_sub(steps(used));
-                Self { kind, give_back, add: steps(used.saturating_sub(cost)) }
+        let Charge { limit, cost, .. } = charge;
+        match &limit.kind {
+            Kind::Slots => Self { give_back: (*cost).min(LONGEST), add: 0 },
+            _ if used == *cost => Self::default(),
+            Kind::Rate(rate) => {
+                let steps = |units| rate.steps(units, limit.quota);
+                let give_back = steps(*cost).saturating_sub(steps(used));
+                Self { give_back, add: steps(used.saturating_sub(*cost)) }
             }
-            Rule::Slots { .. } => Self { kind, give_back: cost.min(LONGEST), add: 0 },
-            Rule::Calendar { .. } | Rule::Sliding { .. } => {
-                let give_back = cost.min(MOST).saturating_sub(used);
-                Self { kind, give_back, add: used.saturating_sub(cost).min(MOST) }
+            Kind::Calendar(_) | Kind::Sliding(_) => {
+                let give_back = (*cost).min(MOST).saturating_sub(used);
+                Self { give_back, add: used.saturating_sub(*cost).min(MOST) }
             }
         }
     }
@@ -178,97 +198,112 @@ pub(crate) fn check(admission: &Admission<'_>) -> Result<(), StoreError> {
     if charges.len() > super::MAX_CHARGES {
         return Err(StoreError::permanent("an admission names too many limits"));
     }
-    let twice = |(at, charge): (usize, &Charge)| {
-        charges
-            .iter()
-            .skip(at + 1)
-            .any(|other| other.limit.id == charge.limit.id && other.record == charge.record)
-    };
-    if charges.iter().enumerate().any(twice) {
-        return Err(StoreError::permanent("an admission names a limit twice"));
+    let mut rest = charges;
+    while let Some((charge, others)) = rest.split_first() {
+        let id = charge.limit.id();
+        if others.iter().any(|other| other.limit.id() == id && other.record == charge.record) {
+            return Err(StoreError::permanent("an admission names a limit twice"));
+        }
+        rest = others;
     }
     Ok(())
 }
 
-/// Charges all of `states`, which stand in the order of `charges`, or none.
-pub(crate) fn decide(charges: &[Charge], states: &mut [State], now: u64) -> Decision {
+/// What each charge asks. There are no more of them than an admission may name.
+pub(crate) fn asks(charges: &[Charge]) -> Inline<Ask> {
+    Inline::collect(Ask { step: Ask::NEVER, room: 0 }, charges.iter().map(Ask::of))
+}
+
+/// Charges all of `states`, which stand in the order of `charges`, or none. Whether it did.
+pub(crate) fn decide(charges: &[Charge], asks: &[Ask], states: &mut [State], now: u64) -> bool {
     let now = now.min(LATEST);
-    let asks = asks(charges);
-    let asks = asks.as_slice();
-    let fits = asks.len() == charges.len()
-        && asks.iter().zip(&*states).all(|(ask, state)| ask.fits(*state, now));
+    let parts = || charges.iter().zip(asks);
+    let fits = parts().zip(&*states).all(|((charge, ask), state)| {
+        let kind = &charge.limit.kind;
+        ask.fits(kind.taken(kind.seen(*state, now), now))
+    });
     if fits {
-        for (ask, state) in asks.iter().zip(&mut *states) {
-            *state = ask.granted(*state, now);
+        for ((charge, ask), state) in parts().zip(states).filter(|((_, ask), _)| ask.step > 0) {
+            let kind = &charge.limit.kind;
+            *state = kind.charged(kind.seen(*state, now), ask.step);
         }
     }
-    decided(fits, charges, asks, states, now)
+    fits
 }
 
 /// The decision that left `states` so.
-pub(crate) fn decision(admitted: bool, charges: &[Charge], states: &[State], now: u64) -> Decision {
-    decided(admitted, charges, asks(charges).as_slice(), states, now)
-}
-
-/// Where each limit stands.
-pub(crate) fn standings(charges: &[Charge], states: &[State], now: u64) -> Inline<Standing> {
-    standing_all(charges, asks(charges).as_slice(), states, now)
-}
-
-/// What each charge asks. There are no more of them than an admission may name.
-fn asks(charges: &[Charge]) -> Inline<Ask> {
-    let none = Ask { kind: Kind::Slots, never: true, step: 0, room: 0 };
-    Inline::collect(none, charges.iter().map(Ask::of))
-}
-
-fn decided(
+pub(crate) fn decision(
     admitted: bool,
     charges: &[Charge],
     asks: &[Ask],
     states: &[State],
     now: u64,
 ) -> Decision {
-    if !admitted {
-        return Decision::Refused(refusal(charges, asks, states, now));
-    }
-    let receipts = asks.iter().zip(states).map(|(ask, state)| {
-        let State { level, mark, .. } = ask.kind.seen(*state, now);
-        Receipt([level, mark])
+    let now = now.min(LATEST);
+    let receipts = charges.iter().zip(states).map(|(charge, state)| {
+        let kind = &charge.limit.kind;
+        kind.seen(*state, now).receipt(kind.form())
     });
-    let receipts = Inline::collect(Receipt::default(), receipts);
-    Decision::Admitted(Grant::new(standing_all(charges, asks, states, now), receipts))
+    let seen = Seen::new(Inline::collect(Receipt::default(), receipts), now);
+    if admitted {
+        return Decision::Admitted(seen);
+    }
+    let (index, retry_after) = worst(charges, asks, states, now);
+    Decision::Refused(Refusal::new(index, retry_after, seen))
 }
 
-fn standing_all(charges: &[Charge], asks: &[Ask], states: &[State], now: u64) -> Inline<Standing> {
-    let limits = charges.iter().zip(asks).zip(states);
-    let standings = limits.map(|((charge, ask), state)| standing(charge, ask, *state, now));
+/// Where each limit stood when it was `seen`.
+pub(crate) fn standings(charges: &[Charge], seen: &Seen) -> Inline<Standing> {
+    let standings = charges.iter().zip(seen.receipts.as_slice()).map(|(charge, receipt)| {
+        let state = State::unpacked(receipt.0, charge.limit.kind.form());
+        standing(&charge.limit, state, seen.at)
+    });
     Inline::collect(Standing::default(), standings)
 }
 
-/// The state after a settlement.
-pub(crate) fn settle(state: State, correction: Correction, receipt: Receipt, now: u64) -> State {
-    match correction.kind {
-        Kind::Slots => State { level: state.level.saturating_sub(correction.give_back), ..state },
-        Kind::Rate => rate::settle(state, correction, receipt, now),
-        Kind::Calendar(_) => calendar::settle(state, correction, receipt, now),
-        Kind::Sliding(window) => window.settle(state, correction, receipt, now),
-    }
-}
-
-/// The most that can be admitted at once.
-pub(super) const fn capacity(rule: Rule) -> u64 {
-    match rule {
-        Rule::Rate { quota: 0, .. } => 0,
-        Rule::Rate { burst, .. } => burst,
-        Rule::Slots { max } => max,
-        Rule::Calendar { quota, .. } | Rule::Sliding { quota, .. } => {
-            if quota < MOST {
-                quota
-            } else {
-                MOST
-            }
+/// Of the charges that do not fit, the one that must wait longest, and how long.
+fn worst(
+    charges: &[Charge],
+    asks: &[Ask],
+    states: &[State],
+    now: u64,
+) -> (usize, Option<std::time::Duration>) {
+    let mut worst = (0_u8, 0_u64, 0_usize);
+    for (index, ((charge, ask), state)) in charges.iter().zip(asks).zip(states).enumerate() {
+        let kind = &charge.limit.kind;
+        let seen = kind.seen(*state, now);
+        if ask.fits(kind.taken(seen, now)) {
+            continue;
+        }
+        // What never fits counts most; a wait that is known counts more than one that is not.
+        let rank = match kind {
+            _ if ask.step == Ask::NEVER => 3,
+            Kind::Slots => 1,
+            _ => 2,
+        };
+        let lacks = ask.lacks(kind, seen, now);
+        if (rank, lacks) > (worst.0, worst.1) {
+            worst = (rank, lacks, index);
         }
     }
+    (worst.2, (worst.0 == 2).then(|| duration(worst.1)))
+}
+
+pub(crate) fn standing(limit: &Limit, state: State, now: u64) -> Standing {
+    let kind = &limit.kind;
+    let seen = kind.seen(state, now);
+    let taken = kind.taken(seen, now);
+    let most = limit.capacity();
+    let (remaining, reset) = match kind {
+        Kind::Rate(rate) => {
+            let left = rate.units(rate.room.saturating_sub(taken), limit.quota);
+            return Standing::new(left.min(most), duration(taken));
+        }
+        Kind::Calendar(period) if taken > 0 => (most.saturating_sub(taken), period.ends_in),
+        Kind::Sliding(window) => (most.saturating_sub(taken), window.reset(seen, now)),
+        Kind::Slots | Kind::Calendar(_) => (most.saturating_sub(taken), 0),
+    };
+    Standing::new(remaining, duration(reset))
 }
 
 /// The longest step and the greatest burst: beyond, they count as this.
@@ -280,45 +315,9 @@ pub(crate) const GRAIN: u64 = 1 << 10;
 /// The latest of these times.
 const LATEST_GRAIN: u64 = LATEST - LATEST % GRAIN;
 
-fn refusal(charges: &[Charge], asks: &[Ask], states: &[State], now: u64) -> Refusal {
-    let mut worst = (0_u8, 0_u64, 0_usize);
-    for (index, (ask, state)) in asks.iter().zip(states).enumerate() {
-        if ask.fits(*state, now) {
-            continue;
-        }
-        // What never fits counts most; a wait that is known counts more than one that is not.
-        let rank = match ask.kind {
-            _ if ask.never => 3,
-            Kind::Slots => 1,
-            _ => 2,
-        };
-        let lacks = ask.lacks(*state, now);
-        if (rank, lacks) > (worst.0, worst.1) {
-            worst = (rank, lacks, index);
-        }
-    }
-    let retry_after = (worst.0 == 2).then(|| duration(worst.1));
-    Refusal::new(worst.2, retry_after, standing_all(charges, asks, states, now))
-}
-
-fn standing(charge: &Charge, ask: &Ask, state: State, now: u64) -> Standing {
-    let seen = ask.kind.seen(state, now);
-    let taken = ask.kind.taken(seen, now);
-    let most = charge.limit.capacity();
-    match (charge.limit.rule, ask.kind) {
-        (Rule::Rate { quota, window, .. }, _) => {
-            let left = ask.room.saturating_sub(taken);
-            Standing::new(rate::units(left, quota, window).min(most), duration(taken))
-        }
-        (_, kind) => {
-            let reset = match kind {
-                Kind::Calendar(period) if taken > 0 => period.ends_in,
-                Kind::Sliding(window) => window.reset(seen, now),
-                _ => 0,
-            };
-            Standing::new(most.saturating_sub(taken), duration(reset))
-        }
-    }
+/// As `min`, which is not `const`.
+const fn lesser(a: u64, b: u64) -> u64 {
+    if a < b { a } else { b }
 }
 
 #[cfg(test)]

@@ -7,13 +7,77 @@
 
 use std::time::Duration;
 
-use super::{Correction, LATEST, LONGEST, Receipt, State, time::window_ticks};
+use super::{Correction, LATEST, LONGEST, State, lesser, time::window_ticks};
 
 /// Shifts count modulo this: only differences are ever looked at.
 pub(crate) const SHIFT_MODULUS: u64 = 1 << 52;
 
-pub(super) fn settle(state: State, correction: Correction, receipt: Receipt, now: u64) -> State {
-    let Receipt([tail, shift_then]) = receipt;
+/// A rate, but for its quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// In ticks.
+    pub(in crate::store) window: u64,
+    pub(super) burst: u64,
+    /// The burst in ticks.
+    pub(in crate::store) room: u64,
+    /// The ticks of a unit times `2^shift`, rounded down: 62 bits or more, so that a charge takes no division.
+    ratio: u64,
+    shift: u8,
+}
+
+impl Rate {
+    pub(in crate::store) const fn of(quota: u64, window: Duration, burst: u64) -> Self {
+        Self::of_ticks(quota, window_ticks(window, LONGEST), burst)
+    }
+
+    pub(in crate::store) const fn with_quota(self, quota: u64) -> Self {
+        Self::of_ticks(quota, self.window, quota)
+    }
+
+    pub(in crate::store) const fn with_burst(self, quota: u64, burst: u64) -> Self {
+        Self::of_ticks(quota, self.window, burst)
+    }
+
+    const fn of_ticks(quota: u64, window: u64, burst: u64) -> Self {
+        let divisor = if quota == 0 { 1 } else { quota };
+        // As many bits as the divisor is longer than the window, and 63: the ratio has 63 or 64.
+        let shift = 63 + window.leading_zeros() - divisor.leading_zeros();
+        let ratio = ((window as u128) << shift) / divisor as u128;
+        let rate = Self { window, burst, room: 0, ratio: ratio as u64, shift: shift as u8 };
+        // Each of a burst's charges may be rounded up by a tick; room for that, which is always less than a unit, keeps
+        // a quota of 7 from being used up by 6.
+        let rounding = lesser(burst, (window / divisor).saturating_sub(1));
+        let whole = if burst == quota { window } else { rate.steps(burst, quota) };
+        Self { room: lesser(whole + rounding, LONGEST), ..rate }
+    }
+
+    /// What `units` of the quota cost in ticks, rounded up.
+    pub(super) const fn steps(&self, units: u64, quota: u64) -> u64 {
+        // At most one less than the quotient, as long as that is below `LONGEST`.
+        let floor = (units as u128 * self.ratio as u128) >> self.shift;
+        if floor >= LONGEST as u128 {
+            return LONGEST;
+        }
+        let divisor = if quota == 0 { 1 } else { quota } as u128;
+        let rest = units as u128 * self.window as u128 - floor * divisor;
+        let more = (rest > 0) as u64 + (rest > divisor) as u64;
+        lesser(floor as u64 + more, LONGEST)
+    }
+
+    /// How many units of the quota so many ticks are worth.
+    pub(super) fn units(&self, ticks: u64, quota: u64) -> u64 {
+        match ticks.checked_mul(quota) {
+            Some(product) => product / self.window,
+            None => {
+                let units = u128::from(ticks) * u128::from(quota) / u128::from(self.window);
+                u64::try_from(units).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+pub(super) fn settle(state: State, correction: Correction, reserved: State, now: u64) -> State {
+    let State { level: tail, mark: shift_then, .. } = reserved;
     // Where the reservation's tail is now, after all that was given back before it.
     let moved = (state.mark + SHIFT_MODULUS).saturating_sub(shift_then) % SHIFT_MODULUS;
     let tail = tail.saturating_sub(moved);
@@ -30,37 +94,4 @@ pub(super) fn settle(state: State, correction: Correction, receipt: Receipt, now
 pub(crate) fn forget(state: State, now: u64) -> State {
     let undrained = state.level.saturating_sub(now);
     State { level: state.level.min(now), mark: (state.mark + undrained) % SHIFT_MODULUS, ..state }
-}
-
-/// What `units` cost in ticks, rounded up.
-pub(super) fn steps(units: u64, quota: u64, window: Duration) -> u64 {
-    let (window, quota) = (window_ticks(window, LONGEST), quota.max(1));
-    match units.checked_mul(window) {
-        Some(product) => product.div_ceil(quota).min(LONGEST),
-        None => {
-            let ticks = (u128::from(units) * u128::from(window)).div_ceil(u128::from(quota));
-            u64::try_from(ticks).map_or(LONGEST, |ticks| ticks.min(LONGEST))
-        }
-    }
-}
-
-/// How many units so many ticks are worth.
-pub(super) fn units(ticks: u64, quota: u64, window: Duration) -> u64 {
-    let window = window_ticks(window, LONGEST);
-    match ticks.checked_mul(quota) {
-        Some(product) => product / window,
-        None => {
-            let units = u128::from(ticks) * u128::from(quota) / u128::from(window);
-            u64::try_from(units).unwrap_or(u64::MAX)
-        }
-    }
-}
-
-/// The burst in ticks. Each of a burst's charges may be rounded up by a tick; room for that, which is always
-/// less than a unit, keeps a quota of 7 from being used up by 6.
-pub(super) fn room(quota: u64, window: Duration, burst: u64) -> u64 {
-    let ticks = window_ticks(window, LONGEST);
-    let rounding = burst.min((ticks / quota.max(1)).saturating_sub(1));
-    let whole = if burst == quota { ticks } else { steps(burst, quota, window) };
-    (whole + rounding).min(LONGEST)
 }

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use super::{Correction, GRAIN, LATEST_GRAIN, MOST, Receipt, State, time::window_ticks};
+use super::{Correction, GRAIN, LATEST_GRAIN, MOST, State, time::window_ticks};
 
 /// A window, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(super) fn of(window: Duration) -> Self {
+    pub(in crate::store) const fn of(window: Duration) -> Self {
         let ticks = window_ticks(window, LONGEST_WINDOW).next_multiple_of(GRAIN);
         let bits = u64::BITS - ticks.leading_zeros();
         let part = 1 << bits.saturating_sub(PART_BITS);
@@ -83,10 +83,10 @@ impl Window {
         self,
         state: State,
         correction: Correction,
-        receipt: Receipt,
+        charged: State,
         now: u64,
     ) -> State {
-        let Receipt([charged, _]) = receipt;
+        let charged = charged.level;
         let mut seen = self.seen(state, now);
         if charged == seen.level {
             seen.used = seen.used.saturating_sub(correction.give_back);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{rate::SHIFT_MODULUS, time::window_ticks, *};
-use crate::store::{Key, Limit, LimitId};
+use crate::store::{Key, LimitId};
 
 const RECORD: Key = Key::from_bytes([7; 16]);
 /// A moment in 2026, in ticks since the origin of 2024.
@@ -25,7 +25,18 @@ fn admit(limit: Limit, state: &mut State, cost: u64, now: u64) -> Option<Receipt
 }
 
 fn standing_of(limit: Limit, state: State, now: u64) -> Standing {
-    standings(&[Charge::new(RECORD, limit, 0)], &[state], now).as_slice()[0]
+    standing(&limit, state, now)
+}
+
+/// As a store does it.
+fn decide(charges: &[Charge], states: &mut [State], now: u64) -> Decision {
+    let asks = asks(charges);
+    let admitted = super::decide(charges, asks.as_slice(), states, now);
+    decision(admitted, charges, asks.as_slice(), states, now)
+}
+
+fn settle(charge: &Charge, state: State, used: u64, receipt: Receipt, now: u64) -> State {
+    charge.limit.kind.settle(state, Correction::of(charge, used), receipt, now)
 }
 
 fn fits(limit: Limit, mut state: State, cost: u64, now: u64) -> bool {
@@ -34,7 +45,7 @@ fn fits(limit: Limit, mut state: State, cost: u64, now: u64) -> bool {
 
 /// By how many ticks a limit may admit early: see `room`.
 fn early(limit: Limit) -> u64 {
-    let Rule::Rate { quota, window, burst } = limit.rule else { panic!("a rate") };
+    let Rule::Rate { quota, window, burst } = limit.rule() else { panic!("a rate") };
     burst.min((window_ticks(window, LONGEST) / quota).saturating_sub(1))
 }
 
@@ -66,13 +77,13 @@ fn states(limit: Limit) -> impl Strategy<Value = State> {
     let ahead = prop_oneof![0_u64..1 << 42, 0_u64..200_000_000];
     let most = limit.capacity().min(5_000_000) + 10;
     (ahead, 0..=most, 0..=most, 4_u64..7).prop_map(move |(ahead, used, before, period)| {
-        let mark = match limit.rule {
+        let mark = match limit.rule() {
             Rule::Rate { .. } | Rule::Slots { .. } => 0,
             Rule::Calendar { .. } => period,
             Rule::Sliding { .. } => before,
         };
-        let used = if matches!(limit.rule, Rule::Rate { .. }) { 0 } else { used };
-        let level = match Kind::of(limit.rule) {
+        let used = if matches!(limit.rule(), Rule::Rate { .. }) { 0 } else { used };
+        let level = match limit.kind {
             Kind::Sliding(window) => {
                 (NOW + ahead % (3 * window.ticks)).next_multiple_of(window.ticks)
             }
@@ -90,11 +101,11 @@ fn limits_and_states() -> impl Strategy<Value = (Limit, State)> {
 /// The same limit, asked for when `wait` has passed, by a caller whose calendar goes on.
 fn later(charge: &Charge, wait: Duration) -> Charge {
     let mut later = *charge;
-    if let Rule::Calendar { period, ends_in, .. } = &mut later.limit.rule
-        && wait >= *ends_in
+    if let Rule::Calendar { period, ends_in, .. } = charge.limit.rule()
+        && wait >= ends_in
     {
         // Beyond what the record may be in, by a caller that was ahead.
-        (*period, *ends_in) = (*period + 10, Duration::from_secs(60));
+        later.limit = charge.limit.in_period(period + 10, Duration::from_secs(60));
     }
     later
 }
@@ -118,7 +129,7 @@ proptest! {
         limit in rates(),
         steps in prop::collection::vec((0_u64..100_000_000, 0_u64..2_000_000), 1..60),
     ) {
-        let Rule::Rate { quota, window, burst } = limit.rule else { panic!("a rate") };
+        let Rule::Rate { quota, window, burst } = limit.rule() else { panic!("a rate") };
         let (window, mut now, mut state) = (window_ticks(window, LONGEST), NOW, State::default());
         let mut bucket = Bucket { level: 0, at: now };
         let mut rounded_up = 0;
@@ -151,7 +162,7 @@ proptest! {
         for (at, ((limit, state), cost)) in limits.into_iter().enumerate() {
             let limit = Limit { id: LimitId::of(&at.to_string()), ..limit };
             if at == 3 {
-                charges.push(Charge::new(RECORD, Limit::slots(limit.id, 4), slots));
+                charges.push(Charge::new(RECORD, Limit::slots(limit.id(), 4), slots));
                 states.push(State { level: 2, ..State::default() });
             } else {
                 // Small enough that often all of them fit.
@@ -174,7 +185,7 @@ proptest! {
             }
             Decision::Admitted(_) => {
                 for ((charge, before), after) in charges.iter().zip(before).zip(states) {
-                    let Ask { kind, step, .. } = Ask::of(charge);
+                    let (kind, Ask { step, .. }) = (charge.limit.kind, Ask::of(charge));
                     let taken = |state| kind.taken(kind.seen(state, NOW), NOW);
                     prop_assert_eq!(taken(after), taken(before) + step);
                 }
@@ -211,7 +222,7 @@ proptest! {
         let wait = refusal.retry_after.map_or(0, ticks);
         // Rounding up is by a tick, and of a sliding window by a part of it.
         let sure = wait - wait / 1000 * before;
-        let sure = sure.saturating_sub(if let Kind::Sliding(window) = Kind::of(limit.rule) { window.part } else { 1 });
+        let sure = sure.saturating_sub(if let Kind::Sliding(window) = limit.kind { window.part } else { 1 });
         // A caller said that a period would end later than another did.
         if state.level > NOW + sure {
             prop_assert!(!fits(limit, state, charge.cost, NOW + sure));
@@ -232,7 +243,7 @@ proptest! {
         late in 0_u64..1 << 40,
     ) {
         let (now, charge) = (state.level + late, [Charge::new(RECORD, limit, cost)]);
-        let state = if let Rule::Rate { .. } = limit.rule { State { mark: 0, ..state } } else { state };
+        let state = if let Rule::Rate { .. } = limit.rule() { State { mark: 0, ..state } } else { state };
         let (mut old, mut absent) = ([state], [State::default()]);
         let by = [decide(&charge, &mut old, now), decide(&charge, &mut absent, now)];
         prop_assert_eq!(format!("{:?}", by[0]), format!("{:?}", by[1]));
@@ -262,13 +273,13 @@ proptest! {
         let mut states = [state];
         if let Decision::Admitted(grant) = decide(&[charge], &mut states, now) {
             let receipt = grant.receipts.as_slice()[0];
-            states[0] = settle(states[0], Correction::of(&charge, used), receipt, now);
+            states[0] = settle(&charge, states[0], used, receipt, now);
         }
-        let other = settle(state, Correction::of(&charge, used), Receipt([cost, used]), now);
+        let other = settle(&charge, state, used, Receipt([cost, used]), now);
         for state in [states[0], other] {
             prop_assert!(state.level <= LATEST && state.mark <= most && state.used <= MOST);
         }
-        standings(&[charge], &states, now);
+        standing(&limit, states[0], now);
     }
 }
 
@@ -305,8 +316,7 @@ proptest! {
             pending.sort_by_key(|(end, ..)| *end);
             while pending.first().is_some_and(|(end, ..)| *end <= now) {
                 let (end, cost, used, receipt) = pending.remove(0);
-                let correction = Correction::of(&Charge::new(RECORD, limit, cost), used);
-                state = settle(state, correction, receipt, end);
+                state = settle(&Charge::new(RECORD, limit, cost), state, used, receipt, end);
             }
             if let Some(receipt) = admit(limit, &mut state, cost, now) {
                 let used = cost * tenths / 10;
@@ -354,5 +364,5 @@ fn a_record_that_was_forgotten_meanwhile_gives_nothing_back() {
     let later = NOW + 50 * SECOND;
     let mut fresh = State::default();
     admit(limit, &mut fresh, 80, later).unwrap();
-    assert_eq!(settle(fresh, Correction::of(&charge, 0), receipt, later), fresh);
+    assert_eq!(settle(&charge, fresh, 0, receipt, later), fresh);
 }

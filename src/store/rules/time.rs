@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::lesser;
+
 /// Ticks in a second.
 pub(crate) const SECOND: u64 = 16_000_000;
 /// The latest time there is: 17 years after the origin.
@@ -14,13 +16,16 @@ pub(crate) fn ticks(time: Duration) -> u64 {
 }
 
 /// The time of so many ticks, rounded up.
-pub(crate) fn duration(ticks: u64) -> Duration {
-    Duration::from_secs(ticks / SECOND) + Duration::from_nanos(((ticks % SECOND) * 125).div_ceil(2))
+pub(crate) const fn duration(ticks: u64) -> Duration {
+    Duration::new(ticks / SECOND, ((ticks % SECOND) * 125).div_ceil(2) as u32)
 }
 
 /// The ticks of a window, rounded up: from one to `longest`.
-pub(super) fn window_ticks(window: Duration, longest: u64) -> u64 {
-    let below_a_second = (u64::from(window.subsec_nanos()) * 2).div_ceil(125);
+pub(super) const fn window_ticks(window: Duration, longest: u64) -> u64 {
+    let below_a_second = (window.subsec_nanos() as u64 * 2).div_ceil(125);
     let ticks = window.as_secs().saturating_mul(SECOND).saturating_add(below_a_second);
-    ticks.clamp(1, longest)
+    match ticks {
+        0 => 1,
+        _ => lesser(ticks, longest),
+    }
 }

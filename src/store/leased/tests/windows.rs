@@ -37,7 +37,7 @@ struct Open {
     store: Option<LeasedStore<Counting>>,
     cost: u64,
     used: u64,
-    grant: Grant,
+    grant: Seen,
 }
 
 proptest! {

@@ -14,8 +14,7 @@ fn left(limit: Limit, state: State, now: u64) -> u64 {
 }
 
 fn settled(limit: Limit, state: &mut State, (cost, used): (u64, u64), receipt: Receipt, now: u64) {
-    let correction = Correction::of(&Charge::new(RECORD, limit, cost), used);
-    *state = settle(*state, correction, receipt, now);
+    *state = settle(&Charge::new(RECORD, limit, cost), *state, used, receipt, now);
 }
 
 #[test]
@@ -92,12 +91,9 @@ fn what_was_used_on_a_charge_of_nothing_is_charged() {
 fn it_tells_when_the_period_ends() {
     let (mut state, limit) = (State::default(), day(10, 5));
     let charge = |cost| [Charge::new(RECORD, limit, cost)];
-    assert_eq!(
-        standings(&charge(0), &[state], NOW).as_slice(),
-        [Standing::new(10, Duration::ZERO)]
-    );
+    assert_eq!(standing(&limit, state, NOW), Standing::new(10, Duration::ZERO));
     admit(limit, &mut state, 3, NOW).unwrap();
-    assert_eq!(standings(&charge(0), &[state], NOW).as_slice(), [Standing::new(7, DAY)]);
+    assert_eq!(standing(&limit, state, NOW), Standing::new(7, DAY));
     let Decision::Refused(refusal) = decide(&charge(8), &mut [state], NOW) else { panic!() };
     assert_eq!(refusal.retry_after, Some(DAY));
     let Decision::Refused(refusal) = decide(&charge(11), &mut [state], NOW) else { panic!() };
@@ -133,7 +129,7 @@ proptest! {
             }
             if settled < pending.len() {
                 let (charge, used, receipt) = pending.swap_remove(settled);
-                state = settle(state, Correction::of(&charge, used), receipt, now);
+                state = settle(&charge, state, used, receipt, now);
             }
         }
         for (period, used) in used_in {

@@ -157,28 +157,28 @@ proptest! {
                 Charge::new(RECORD, limit(*rule, *quota, now, behind), *cost)
             }).collect();
             let rooms: Vec<_> = charges.iter().zip(&rules).map(|(charge, rule)| {
-                models[*rule].room(charge.limit.rule, now).0
+                models[*rule].room(charge.limit.rule(), now).0
             }).collect();
             let fits = charges.iter().zip(&rooms).all(|(charge, room)| {
                 i128::from(charge.cost) <= *room && charge.cost <= charge.limit.capacity()
             });
             let mut named: Vec<_> = rules.iter().map(|rule| states[*rule]).collect();
-            let remaining: Vec<_> = standings(&charges, &named, now).as_slice().iter().map(|it| i128::from(it.remaining)).collect();
+            let remaining: Vec<_> = charges.iter().zip(&named).map(|(charge, state)| i128::from(standing(&charge.limit, *state, now).remaining)).collect();
             prop_assert_eq!(&remaining, &rooms.iter().map(|room| (*room).max(0)).collect::<Vec<_>>());
             let decision = decide(&charges, &mut named, now);
             prop_assert_eq!(matches!(decision, Decision::Admitted(_)), fits, "{:?} of {:?}", charges, rooms);
             if let Decision::Admitted(grant) = decision {
                 for (at, charge) in charges.iter().enumerate() {
                     states[rules[at]] = named[at];
-                    let ticket = models[rules[at]].charge(charge.limit.rule, charge.cost, now);
+                    let ticket = models[rules[at]].charge(charge.limit.rule(), charge.cost, now);
                     let used = used[at] * charge.cost.max(1) / 20;
                     open.push((rules[at], *charge, used, grant.receipts.as_slice()[at], ticket));
                 }
             }
             if settled < open.len() {
                 let (rule, charge, used, receipt, ticket) = open.swap_remove(settled);
-                states[rule] = settle(states[rule], Correction::of(&charge, used), receipt, now);
-                models[rule].settle(charge.limit.rule, (charge.cost, used), ticket, now);
+                states[rule] = settle(&charge, states[rule], used, receipt, now);
+                models[rule].settle(charge.limit.rule(), (charge.cost, used), ticket, now);
             }
         }
     }

@@ -59,7 +59,7 @@ fn what_is_not_used_goes_back_to_its_window() {
     let charge = Charge::new(RECORD, limit, 60);
     let mut state = State::default();
     let receipt = admit(limit, &mut state, 60, at(50)).unwrap();
-    let refund = |state, now| settle(state, Correction::of(&charge, 20), receipt, now);
+    let refund = |state, now| settle(&charge, state, 20, receipt, now);
     assert_eq!(left(limit, refund(state, at(55)), at(55)), 40);
     // Half of the window before still counts.
     assert_eq!(left(limit, refund(state, at(90)), at(90)), 50);
@@ -73,7 +73,7 @@ fn what_is_used_beyond_is_debt_until_the_next_window_ends() {
     let charge = Charge::new(RECORD, limit, 10);
     let mut state = State::default();
     let receipt = admit(limit, &mut state, 10, at(50)).unwrap();
-    state = settle(state, Correction::of(&charge, 130), receipt, at(61));
+    state = settle(&charge, state, 130, receipt, at(61));
     for (second, refused) in [(61, true), (119, true), (120, true), (149, true), (150, false)] {
         assert_eq!(admit(limit, &mut state, 0, at(second)).is_none(), refused, "{second}");
     }
@@ -165,7 +165,7 @@ proptest! {
             }
             if settled < pending.len() {
                 let (charge, used, receipt) = pending.swap_remove(settled);
-                state = settle(state, Correction::of(&charge, used), receipt, now);
+                state = settle(&charge, state, used, receipt, now);
             }
         }
     }
