@@ -63,8 +63,10 @@ fn main() {
 }
 
 fn checks(name: &str, count: usize, threads: usize, wanted: &impl Fn(&str) -> bool) {
+    let all = limits();
     for limits in [1, 5] {
         let name = format!("{limits} limit(s), {name}");
+        let limits = &all[..limits];
         if !wanted(&name) {
             continue;
         }
@@ -102,7 +104,7 @@ fn limitador_beside(wanted: &impl Fn(&str) -> bool) {
         }
         let namespace = "llm".into();
         let store = MemoryStore::default();
-        let keys = keys(1);
+        let (keys, all) = (keys(1), self::limits());
         let times = compare([
             repeat(1, &keys, |_| {
                 let values = HashMap::from([("key".to_owned(), "alice".to_owned())]);
@@ -110,7 +112,7 @@ fn limitador_beside(wanted: &impl Fn(&str) -> bool) {
                 let answer = peer.check_rate_limited_and_update(&namespace, &context, 1);
                 assert!(!answer.unwrap().limited);
             }),
-            repeat(1, &keys, |key| charge(&store, key, limits as usize, false)),
+            repeat(1, &keys, |key| charge(&store, key, &all[..limits as usize], false)),
         ]);
         report::compared_nanos(&name, times);
     }
@@ -200,21 +202,23 @@ fn repeat<'a>(threads: usize, keys: &'a [Key], check: impl Fn(Key) + Sync + 'a) 
     })
 }
 
-fn charge(store: &MemoryStore, key: Key, limits: usize, settle: bool) {
-    const IDS: [LimitId; 5] = [
-        LimitId::of("requests-second"),
-        LimitId::of("requests-minute"),
-        LimitId::of("requests-day"),
-        LimitId::of("tokens-minute"),
-        LimitId::of("tokens-day"),
-    ];
-    let charges = IDS.map(|id| Charge::new(key, Limit::rate(id, 1_000_000_000_000, MINUTE), 1));
-    let charges = &charges[..limits];
+/// Made once, as governor's quota is.
+fn limits() -> [Limit; 5] {
+    let names = ["requests-second", "requests-minute", "requests-day", "tokens-minute", "tokens-day"];
+    names.map(|name| Limit::rate(LimitId::of(name), 1_000_000_000_000, MINUTE))
+}
+
+fn charge(store: &MemoryStore, key: Key, limits: &[Limit], settle: bool) {
+    let mut charges = [Charge::new(key, limits[0], 1); 5];
+    for (charge, limit) in charges.iter_mut().zip(limits).skip(1) {
+        charge.limit = *limit;
+    }
+    let charges = &charges[..limits.len()];
     let id = ReservationId::next();
     let answer = store.acquire(&Admission::new(id, charges)).try_now().unwrap().unwrap();
     let Decision::Admitted(grant) = answer else { panic!("refused") };
     if settle {
-        let used = &[1; 5][..limits];
+        let used = &[1; 5][..limits.len()];
         store.settle(&Settlement::new(id, charges, grant.receipts.as_slice(), used));
     }
 }

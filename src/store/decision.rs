@@ -178,6 +178,11 @@ impl<T: Copy> Inline<T> {
         all
     }
 
+    /// Takes all out.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// Adds one more. False, and nothing added, when all places are taken.
     pub fn push(&mut self, item: T) -> bool {
         match self.items.get_mut(usize::from(self.len)) {

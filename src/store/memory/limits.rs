@@ -9,9 +9,9 @@ use super::{
 use crate::{
     observe,
     store::{
-        Admission, Charge, Decision, Inline, Key, MAX_CHARGES, Receipt, Settlement, Standings,
-        StoreError,
-        rules::{self, Correction, State},
+        Admission, Charge, Decision, Inline, Key, MAX_CHARGES, Receipt, Seen, Settlement,
+        Standings, StoreError,
+        rules::{self, Asks, Correction, State},
     },
 };
 
@@ -35,12 +35,6 @@ struct Spot {
     at: Option<At>,
     entry: Option<u8>,
     overflow: bool,
-}
-
-/// Where charges are kept and where their limits stand.
-struct Found {
-    spots: Inline<Spot>,
-    states: Inline<State>,
 }
 
 /// The shards of an admission, locked in the order of their numbers so that no two callers wait for
@@ -68,29 +62,20 @@ impl Limits {
     ) -> Result<Decision, StoreError> {
         rules::check(admission)?;
         let charges = admission.charges;
-        let asks = rules::asks(charges);
-        let asks = asks.as_slice();
+        let asks = Asks::of(charges);
         let mut locked = self.lock(charges);
-        let now = locked.now(now);
-        let Found { spots, mut states } = locked.read(charges, now)?;
-        let (spots, states) = (spots.as_slice(), states.as_mut_slice());
-        let admitted = rules::decide(charges, asks, states, now);
+        let mut seen = Seen::new(Inline::default(), locked.now(now));
+        let spots = locked.read(charges, &mut seen)?;
+        let admitted = rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at);
         if admitted {
-            locked.write(charges, spots, states, now);
+            locked.write(charges, &asks, spots.as_slice(), &mut seen);
         }
         drop(locked);
-        let mut decision = rules::decision(admitted, charges, asks, states, now);
-        if let Decision::Admitted(grant) = &mut decision
-            && spots.iter().any(|spot| spot.overflow)
-        {
-            for (spot, receipt) in spots.iter().zip(grant.receipts.as_mut_slice()) {
-                if spot.overflow {
-                    observe::count("palisade_store_overflow_total", &[("store", "memory")]);
-                    receipt.0[1] |= IN_OVERFLOW;
-                }
-            }
-        }
-        Ok(decision)
+        Ok(if admitted {
+            Decision::Admitted(seen)
+        } else {
+            Decision::Refused(rules::refusal(charges, &asks, seen))
+        })
     }
 
     pub(super) fn peek(
@@ -100,11 +85,10 @@ impl Limits {
     ) -> Result<Standings, StoreError> {
         rules::check(admission)?;
         let mut locked = self.lock(admission.charges);
-        let now = locked.now(now);
-        let states = locked.read(admission.charges, now)?.states;
-        let parts = admission.charges.iter().zip(states.as_slice());
-        let standings = parts.map(|(charge, state)| rules::standing(&charge.limit, *state, now));
-        Ok(Inline::collect(Default::default(), standings))
+        let mut seen = Seen::new(Inline::default(), locked.now(now));
+        locked.read(admission.charges, &mut seen)?;
+        drop(locked);
+        Ok(rules::standings(admission.charges, &seen))
     }
 
     pub(super) fn settle(&self, settlement: &Settlement<'_>, now: impl Fn() -> u64) {
@@ -175,36 +159,40 @@ impl Locked<'_> {
         now
     }
 
-    /// Where the charges are kept and where their limits stand. Changes nothing that could be seen.
-    fn read(&mut self, charges: &[Charge], now: u64) -> Result<Found, StoreError> {
-        let mut found = self.find(charges);
+    /// Where the charges are kept. Where their limits stand is added to what was `seen`. Changes nothing else that could be
+    /// seen.
+    fn read(&mut self, charges: &[Charge], seen: &mut Seen) -> Result<Inline<Spot>, StoreError> {
+        let now = seen.at;
+        let mut spots = self.find(charges, seen);
         let is_new = |spot: &Spot| spot.at.is_none() || spot.overflow;
-        if found.spots.as_slice().iter().any(is_new) {
-            for (charge, spot) in charges.iter().zip(found.spots.as_slice()) {
+        if spots.as_slice().iter().any(is_new) {
+            for (charge, spot) in charges.iter().zip(spots.as_slice()) {
                 if is_new(spot) {
                     self.sweep(&charge.record, now);
                 }
             }
             // Sweeping moves records.
-            found = self.find(charges);
+            spots = self.find(charges, seen);
         }
         let lacks_place = |spot: &Spot| spot.at.is_some() && spot.entry.is_none();
-        if found.spots.as_slice().iter().any(lacks_place) {
-            for (charge, spot) in charges.iter().zip(found.spots.as_slice()) {
+        if spots.as_slice().iter().any(lacks_place) {
+            for (charge, spot) in charges.iter().zip(spots.as_slice()) {
                 self.make_place(charge, *spot, charges, now)?;
             }
             // Making places moves records, too.
-            found = self.find(charges);
-            if found.spots.as_slice().iter().any(lacks_place) {
+            spots = self.find(charges, seen);
+            if spots.as_slice().iter().any(lacks_place) {
                 return Err(StoreError::permanent("a record has lost a limit"));
             }
         }
-        Ok(found)
+        Ok(spots)
     }
 
-    fn find(&mut self, charges: &[Charge]) -> Found {
+    #[inline]
+    fn find(&mut self, charges: &[Charge], seen: &mut Seen) -> Inline<Spot> {
         let capacity = self.capacity;
-        let (mut spots, mut states) = (Inline::new(NOWHERE), Inline::default());
+        let mut spots = Inline::new(NOWHERE);
+        seen.receipts.clear();
         for charges in charges.chunk_by(|one, other| one.record == other.record) {
             let Some(Charge { record: key, .. }) = charges.first() else { continue };
             let Some(Shard { records, .. }) = self.shard(key) else { continue };
@@ -213,7 +201,7 @@ impl Locked<'_> {
                 for (hint, charge) in charges.iter().enumerate() {
                     let entry = record.position(&charge.limit, hint);
                     spots.push(Spot::new(at, entry, false));
-                    states.push(entry.map_or_else(State::default, |entry| record.state(entry)));
+                    seen.receipts.push(entry.map_or_else(Receipt::default, |at| record.get(at)));
                 }
                 continue;
             }
@@ -223,15 +211,15 @@ impl Locked<'_> {
                 let record = at.and_then(|at| Some((at, records.at(at)?)));
                 let Some((at, record)) = record else {
                     spots.push(Spot { overflow, ..NOWHERE });
-                    states.push(State::default());
+                    seen.receipts.push(Receipt::default());
                     continue;
                 };
                 let entry = record.position(&charge.limit, 0);
                 spots.push(Spot::new(at, entry, true));
-                states.push(entry.map_or_else(State::default, |entry| record.state(entry)));
+                seen.receipts.push(entry.map_or_else(Receipt::default, |at| record.get(at)));
             }
         }
-        Found { spots, states }
+        spots
     }
 
     /// Sees that a limit has a place in its record, if there is one.
@@ -254,21 +242,27 @@ impl Locked<'_> {
         Err(StoreError::permanent("a record has more live limits than it has places"))
     }
 
-    fn write(&mut self, charges: &[Charge], spots: &[Spot], states: &[State], now: u64) {
-        let mut parts = charges.iter().zip(states);
-        for spots in spots.chunk_by(|one, other| one.at == other.at) {
-            for (spot, (charge, state)) in spots.iter().zip(parts.by_ref()) {
-                let Some(shard) = self.shard(&charge.record) else { continue };
+    fn write(&mut self, charges: &[Charge], asks: &Asks, spots: &[Spot], seen: &mut Seen) {
+        let now = seen.at;
+        let receipts = seen.receipts.as_mut_slice();
+        let parts = charges.iter().zip(asks.iter()).zip(spots).zip(receipts);
+        for (((charge, ask), spot), receipt) in parts {
+            if ask.step > 0
+                && let Some(shard) = self.shard(&charge.record)
+            {
                 let known = spot.at.zip(spot.entry);
                 let record = known.and_then(|(at, entry)| Some((shard.records.at(at)?, entry)));
-                let Some((mut record, entry)) = record else {
-                    let key = spot.key(charge);
+                if let Some((mut record, entry)) = record {
+                    record.set(usize::from(entry), &charge.limit, *receipt);
+                } else {
                     let beside = charges.iter().filter(|other| other.record == charge.record);
                     let limits = if spot.overflow { 1 } else { beside.count() };
-                    shard.write(&key, charge, *state, limits, now);
-                    continue;
-                };
-                record.set(usize::from(entry), &charge.limit, *state);
+                    shard.write(&spot.key(charge), charge, *receipt, limits, now);
+                }
+            }
+            if spot.overflow {
+                observe::count("palisade_store_overflow_total", &[("store", "memory")]);
+                receipt.0[1] |= IN_OVERFLOW;
             }
         }
     }
@@ -311,7 +305,7 @@ impl Shard {
     }
 
     /// Sets where the limit of `charge` stands, in the record of `key`, which is made for so many limits if it is not there.
-    fn write(&mut self, key: &Key, charge: &Charge, state: State, limits: usize, now: u64) {
+    fn write(&mut self, key: &Key, charge: &Charge, state: Receipt, limits: usize, now: u64) {
         if self.records.find(key).is_none() && self.records.add(key, limits).is_none() {
             return;
         }
@@ -338,8 +332,9 @@ impl Shard {
         let at = self.records.find(&key);
         if let Some(mut record) = at.and_then(|at| self.records.at(at)) {
             if let Some(entry) = record.position(limit, 0) {
-                let state = limit.kind.settle(record.state(entry), correction, receipt, now);
-                record.set(entry, limit, state);
+                let state = record.get(entry).state(&limit.kind);
+                let state = limit.kind.settle(state, correction, receipt, now);
+                record.set(entry, limit, state.receipt(limit.kind.form()));
                 return;
             }
         } else if correction.add == 0 {
@@ -348,7 +343,7 @@ impl Shard {
             key = overflow_key(charge);
         }
         let state = limit.kind.settle(State::default(), correction, receipt, now);
-        self.write(&key, charge, state, 1, now);
+        self.write(&key, charge, state.receipt(limit.kind.form()), 1, now);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is kept of one key: all its limits, in place.
 
 use crate::store::{
-    Charge, Inline, Key, Limit, MAX_CHARGES,
+    Charge, Inline, Key, Limit, MAX_CHARGES, Receipt,
     rules::{self, Form, Kind, State},
 };
 
@@ -42,14 +42,14 @@ impl Record<'_> {
     }
 
     /// Where the limit at a place stands.
-    pub(super) fn state(&self, at: usize) -> State {
-        self.entry(at).map(|entry| entry.state()).unwrap_or_default()
+    pub(super) fn get(&self, at: usize) -> Receipt {
+        self.entry(at).map(|entry| Receipt(entry.halves())).unwrap_or_default()
     }
 
     /// Where a limit stands, if it has a place.
     #[cfg(test)]
     pub(super) fn find(&self, limit: &Limit) -> Option<State> {
-        self.position(limit, 0).map(|at| self.state(at))
+        self.position(limit, 0).map(|at| self.get(at).state(&limit.kind))
     }
 
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
@@ -69,7 +69,11 @@ impl Record<'_> {
                         || !entry.is_idle(until, now)
                 });
             }
-            if !self.push(Entry::new(&charge.limit, State::default())) {
+            if !self.push(Entry::new(
+                charge.limit.id().get(),
+                rule(&charge.limit),
+                Receipt::default(),
+            )) {
                 return false;
             }
         }
@@ -77,11 +81,12 @@ impl Record<'_> {
     }
 
     /// Sets where the limit at a place stands.
-    pub(super) fn set(&mut self, at: usize, limit: &Limit, state: State) -> bool {
-        if limit.kind != Kind::Slots && state.level > self.until() {
-            self.set_head(state.level, self.len());
+    pub(super) fn set(&mut self, at: usize, limit: &Limit, state: Receipt) -> bool {
+        let level = state.state(&limit.kind).level;
+        if limit.kind != Kind::Slots && level > self.until() {
+            self.set_head(level, self.len());
         }
-        self.put(at, Entry::new(limit, state))
+        self.put(at, Entry::new(limit.id().get(), rule(limit), state))
     }
 
     /// Forgets what was used of all limits but slots.
@@ -96,7 +101,7 @@ impl Record<'_> {
                 _ => State { mark: 0, used: 0, ..state },
             };
             let [id, ..] = entry.0;
-            self.put(at, Entry::packed(id, rule, state));
+            self.put(at, Entry::new(id, rule, state.receipt(form(rule))));
         }
     }
 
@@ -188,19 +193,19 @@ fn key_words(key: &Key) -> [u32; 4] {
 }
 
 impl Entry {
-    fn new(limit: &Limit, state: State) -> Self {
-        Self::packed(limit.id().get(), rule(limit), state)
-    }
-
-    fn packed(id: u32, rule: u8, state: State) -> Self {
-        let [low, high] = state.packed(form(rule));
-        let high = high | u64::from(rule) << RULE_FROM;
+    fn new(id: u32, rule: u8, state: Receipt) -> Self {
+        let Receipt([low, high]) = state;
+        let high = (high & ((1 << RULE_FROM) - 1)) | u64::from(rule) << RULE_FROM;
         Self([id, low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32])
     }
 
-    fn state(&self) -> State {
+    fn halves(&self) -> [u64; 2] {
         let [_, a, b, c, d] = self.0;
-        State::unpacked([joined(a, b), joined(c, d)], form(self.rule()))
+        [joined(a, b), joined(c, d) & ((1 << RULE_FROM) - 1)]
+    }
+
+    fn state(&self) -> State {
+        State::unpacked(self.halves(), form(self.rule()))
     }
 
     fn rule(&self) -> u8 {
@@ -296,7 +301,8 @@ mod tests {
             },
         };
         for (n, charge) in charges.iter().enumerate() {
-            record.set(n, &charge.limit, state(n, charge));
+            let receipt = state(n, charge).receipt(charge.limit.kind.form());
+            record.set(n, &charge.limit, receipt);
         }
         for (n, charge) in charges.iter().enumerate() {
             assert_eq!(record.find(&charge.limit), Some(state(n, charge)));

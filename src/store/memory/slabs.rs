@@ -333,7 +333,7 @@ mod tests {
                     let state = State { level: now + until, mark: 1, used: 0 };
                     let mut record = slabs.at(place).unwrap();
                     let at = record.position(&charge.limit, 0).unwrap();
-                    record.set(at, &charge.limit, state);
+                    record.set(at, &charge.limit, state.receipt(charge.limit.kind.form()));
                     map.insert((n, limit), state);
                 }
                 slabs.sweep(sweeps, now);

@@ -166,16 +166,12 @@ impl Inner {
             self.slots.change_holder();
         }
         let Answer { admitted, now, states } = answer?;
-        let mut decision = rules::decision(
-            admitted,
-            &charges,
-            rules::asks(&charges).as_slice(),
-            states.as_slice(),
-            now,
-        );
-        let Decision::Admitted(grant) = &mut decision else {
-            return Ok(Taken { decision, to_give_back: None });
-        };
+        let receipts = rules::receipts(&charges, states.as_slice(), now);
+        let mut grant = Seen::new(receipts, now);
+        if !admitted {
+            let refusal = rules::refusal(&charges, &rules::Asks::of(&charges), grant);
+            return Ok(Taken { decision: Decision::Refused(refusal), to_give_back: None });
+        }
         for (charge, receipt) in charges.iter().zip(grant.receipts.as_mut_slice()) {
             if is_of_slots(charge) {
                 receipt.0[0] = holder;
@@ -183,6 +179,7 @@ impl Inner {
             }
         }
         place.keep();
+        let decision = Decision::Admitted(grant);
         Ok(Taken { decision, to_give_back: Some((self, charges)) })
     }
 

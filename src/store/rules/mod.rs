@@ -23,7 +23,8 @@ pub(crate) use self::{
     time::{LATEST, duration, ticks},
 };
 use super::{
-    Admission, Charge, Decision, Inline, Limit, Receipt, Refusal, Rule, Seen, Standing, StoreError,
+    Admission, Charge, Inline, Limit, MAX_CHARGES, Receipt, Refusal, Rule, Seen, Standing,
+    StoreError,
 };
 
 /// How a limit counts, in ticks.
@@ -123,7 +124,7 @@ impl Kind {
         charged: Receipt,
         now: u64,
     ) -> State {
-        let charged = State::unpacked(charged.0, self.form());
+        let charged = charged.state(self);
         match self {
             Self::Rate(_) => rate::settle(state, correction, charged, now),
             Self::Slots => {
@@ -195,7 +196,7 @@ impl Correction {
 /// Whether an admission can be decided at all.
 pub(crate) fn check(admission: &Admission<'_>) -> Result<(), StoreError> {
     let charges = admission.charges;
-    if charges.len() > super::MAX_CHARGES {
+    if charges.len() > MAX_CHARGES {
         return Err(StoreError::permanent("an admission names too many limits"));
     }
     let mut rest = charges;
@@ -209,70 +210,61 @@ pub(crate) fn check(admission: &Admission<'_>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What each charge asks. There are no more of them than an admission may name.
-pub(crate) fn asks(charges: &[Charge]) -> Inline<Ask> {
-    Inline::collect(Ask { step: Ask::NEVER, room: 0 }, charges.iter().map(Ask::of))
+/// What each charge asks, in their order.
+#[derive(Debug)]
+pub(crate) struct Asks([Ask; MAX_CHARGES]);
+
+impl Asks {
+    #[inline]
+    pub(crate) fn of(charges: &[Charge]) -> Self {
+        let mut asks = [Ask { step: Ask::NEVER, room: 0 }; MAX_CHARGES];
+        for (ask, charge) in asks.iter_mut().zip(charges) {
+            *ask = Ask::of(charge);
+        }
+        Self(asks)
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Ask> {
+        self.0.iter()
+    }
 }
 
-/// Charges all of `states`, which stand in the order of `charges`, or none. Whether it did.
-pub(crate) fn decide(charges: &[Charge], asks: &[Ask], states: &mut [State], now: u64) -> bool {
-    let now = now.min(LATEST);
-    let parts = || charges.iter().zip(asks);
-    let fits = parts().zip(&*states).all(|((charge, ask), state)| {
+/// Charges all of the limits that stand as `receipts` say, or none. Whether it did: then these are what is to be kept, but
+/// for charges of nothing, which change nothing.
+#[inline]
+pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], now: u64) -> bool {
+    let mut fits = true;
+    for ((charge, ask), receipt) in charges.iter().zip(asks.iter()).zip(&mut *receipts) {
         let kind = &charge.limit.kind;
-        ask.fits(kind.taken(kind.seen(*state, now), now))
-    });
+        let seen = kind.seen(receipt.state(kind), now);
+        fits &= ask.fits(kind.taken(seen, now));
+        *receipt = seen.receipt(kind.form());
+    }
     if fits {
-        for ((charge, ask), state) in parts().zip(states).filter(|((_, ask), _)| ask.step > 0) {
+        for ((charge, ask), receipt) in charges.iter().zip(asks.iter()).zip(receipts) {
             let kind = &charge.limit.kind;
-            *state = kind.charged(kind.seen(*state, now), ask.step);
+            *receipt = kind.charged(receipt.state(kind), ask.step).receipt(kind.form());
         }
     }
     fits
 }
 
-/// The decision that left `states` so.
-pub(crate) fn decision(
-    admitted: bool,
-    charges: &[Charge],
-    asks: &[Ask],
-    states: &[State],
-    now: u64,
-) -> Decision {
-    let now = now.min(LATEST);
-    let receipts = charges.iter().zip(states).map(|(charge, state)| {
-        let kind = &charge.limit.kind;
-        kind.seen(*state, now).receipt(kind.form())
-    });
-    let seen = Seen::new(Inline::collect(Receipt::default(), receipts), now);
-    if admitted {
-        return Decision::Admitted(seen);
-    }
-    let (index, retry_after) = worst(charges, asks, states, now);
-    Decision::Refused(Refusal::new(index, retry_after, seen))
+/// The same of `states` that were decided on elsewhere.
+#[cfg(feature = "redis")]
+pub(crate) fn receipts(charges: &[Charge], states: &[State], now: u64) -> Inline<Receipt> {
+    let parts = charges.iter().map(|charge| &charge.limit.kind).zip(states);
+    let receipts = parts.map(|(kind, state)| kind.seen(*state, now).receipt(kind.form()));
+    Inline::collect(Receipt::default(), receipts)
 }
 
-/// Where each limit stood when it was `seen`.
-pub(crate) fn standings(charges: &[Charge], seen: &Seen) -> Inline<Standing> {
-    let standings = charges.iter().zip(seen.receipts.as_slice()).map(|(charge, receipt)| {
-        let state = State::unpacked(receipt.0, charge.limit.kind.form());
-        standing(&charge.limit, state, seen.at)
-    });
-    Inline::collect(Standing::default(), standings)
-}
-
-/// Of the charges that do not fit, the one that must wait longest, and how long.
-fn worst(
-    charges: &[Charge],
-    asks: &[Ask],
-    states: &[State],
-    now: u64,
-) -> (usize, Option<std::time::Duration>) {
+/// The refusal of charges to limits that were `seen` so.
+pub(crate) fn refusal(charges: &[Charge], asks: &Asks, seen: Seen) -> Refusal {
     let mut worst = (0_u8, 0_u64, 0_usize);
-    for (index, ((charge, ask), state)) in charges.iter().zip(asks).zip(states).enumerate() {
+    let parts = charges.iter().zip(asks.iter()).zip(seen.receipts.as_slice());
+    for (index, ((charge, ask), receipt)) in parts.enumerate() {
         let kind = &charge.limit.kind;
-        let seen = kind.seen(*state, now);
-        if ask.fits(kind.taken(seen, now)) {
+        let state = receipt.state(kind);
+        if ask.fits(kind.taken(state, seen.at)) {
             continue;
         }
         // What never fits counts most; a wait that is known counts more than one that is not.
@@ -281,12 +273,20 @@ fn worst(
             Kind::Slots => 1,
             _ => 2,
         };
-        let lacks = ask.lacks(kind, seen, now);
+        let lacks = ask.lacks(kind, state, seen.at);
         if (rank, lacks) > (worst.0, worst.1) {
             worst = (rank, lacks, index);
         }
     }
-    (worst.2, (worst.0 == 2).then(|| duration(worst.1)))
+    Refusal::new(worst.2, (worst.0 == 2).then(|| duration(worst.1)), seen)
+}
+
+/// Where each limit stood when it was `seen`.
+pub(crate) fn standings(charges: &[Charge], seen: &Seen) -> Inline<Standing> {
+    let standings = charges.iter().zip(seen.receipts.as_slice()).map(|(charge, receipt)| {
+        standing(&charge.limit, receipt.state(&charge.limit.kind), seen.at)
+    });
+    Inline::collect(Standing::default(), standings)
 }
 
 pub(crate) fn standing(limit: &Limit, state: State, now: u64) -> Standing {

@@ -1,6 +1,6 @@
 //! Where a limit stands, and that in 126 bits: a million of them are kept.
 
-use super::{GRAIN, MOST};
+use super::{GRAIN, Kind, MOST};
 use crate::store::Receipt;
 
 /// Where a limit stands. The default is an idle one, which equals an absent one.
@@ -60,8 +60,17 @@ impl State {
         }
     }
 
+    #[inline]
     pub(crate) const fn receipt(self, form: Form) -> Receipt {
         Receipt(self.packed(form))
+    }
+}
+
+impl Receipt {
+    /// The state that it is of a limit of this kind.
+    #[inline]
+    pub(crate) const fn state(&self, kind: &Kind) -> State {
+        State::unpacked(self.0, kind.form())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{rate::SHIFT_MODULUS, time::window_ticks, *};
-use crate::store::{Key, LimitId};
+use crate::store::{Decision, Key, LimitId};
 
 const RECORD: Key = Key::from_bytes([7; 16]);
 /// A moment in 2026, in ticks since the origin of 2024.
@@ -30,9 +30,18 @@ fn standing_of(limit: Limit, state: State, now: u64) -> Standing {
 
 /// As a store does it.
 fn decide(charges: &[Charge], states: &mut [State], now: u64) -> Decision {
-    let asks = asks(charges);
-    let admitted = super::decide(charges, asks.as_slice(), states, now);
-    decision(admitted, charges, asks.as_slice(), states, now)
+    let asks = Asks::of(charges);
+    let packed =
+        charges.iter().zip(&*states).map(|(it, state)| state.receipt(it.limit.kind.form()));
+    let mut seen = Seen::new(Inline::collect(Receipt::default(), packed), now);
+    if !super::decide(charges, &asks, seen.receipts.as_mut_slice(), now) {
+        return Decision::Refused(refusal(charges, &asks, seen));
+    }
+    let parts = charges.iter().zip(asks.iter()).zip(seen.receipts.as_slice()).zip(states);
+    for (((charge, _), receipt), state) in parts.filter(|(((_, ask), _), _)| ask.step > 0) {
+        *state = receipt.state(&charge.limit.kind);
+    }
+    Decision::Admitted(seen)
 }
 
 fn settle(charge: &Charge, state: State, used: u64, receipt: Receipt, now: u64) -> State {
