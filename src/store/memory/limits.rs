@@ -166,8 +166,9 @@ impl Locked<'_> {
         let mut spots = self.find(charges, seen);
         let is_new = |spot: &Spot| spot.at.is_none() || spot.overflow;
         if spots.as_slice().iter().any(is_new) {
+            let mut swept = None;
             for (charge, spot) in charges.iter().zip(spots.as_slice()) {
-                if is_new(spot) {
+                if is_new(spot) && swept.replace(charge.record) != Some(charge.record) {
                     self.sweep(&charge.record, now);
                 }
             }
@@ -360,7 +361,7 @@ impl Spot {
 
 const NOWHERE: Spot = Spot { at: None, entry: None, overflow: false };
 
-/// How many records are looked at for each charge to a new one: more than one, so that idle ones are gone before
+/// How many records are looked at for each new one: more than one, so that idle ones are gone before
 /// as many new ones have come.
 const STEPS: usize = 2;
 /// The same when a shard is full.
