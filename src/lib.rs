@@ -44,6 +44,7 @@ mod error;
 mod observe;
 mod runtime;
 mod stack;
+mod sync;
 mod watch;
 
 pub mod body;

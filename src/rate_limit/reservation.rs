@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use crate::{
         Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, Settlement, Standing,
         Standings, StoreError,
     },
+    sync::{Mutex, MutexGuard},
 };
 
 /// Everything an admitted request holds. Settled exactly once; what comes later has no effect.

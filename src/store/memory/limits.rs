@@ -1,6 +1,6 @@
 //! Limits: shards of records, locked in a fixed order.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::{
     record,
@@ -13,6 +13,7 @@ use crate::{
         Standings, StoreError,
         rules::{self, Asks, Correction, State},
     },
+    sync::{Mutex, MutexGuard},
 };
 
 #[derive(Debug)]
