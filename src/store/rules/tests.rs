@@ -119,6 +119,23 @@ fn later(charge: &Charge, wait: Duration) -> Charge {
     later
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Without a division, by a ratio that was rounded.
+    #[test]
+    fn a_step_is_the_exact_quotient_rounded_up(
+        quota in scaled(&[2, 100, 3_000_000, u64::MAX]),
+        window in scaled(&[2, 100_000, 3_000_000_000, u64::MAX]),
+        units in scaled(&[2, 100, 3_000_000, u64::MAX]),
+    ) {
+        let window = Duration::from_micros(window);
+        let exact = u128::from(units) * u128::from(window_ticks(window, LONGEST));
+        let exact = exact.div_ceil(u128::from(quota.max(1))).min(u128::from(LONGEST));
+        prop_assert_eq!(u128::from(Rate::of(quota, window, 1).steps(units, quota)), exact);
+    }
+}
+
 /// A leaky bucket without any rounding: counts in units times window ticks.
 struct Bucket {
     level: u128,
