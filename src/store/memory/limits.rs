@@ -9,8 +9,8 @@ use super::{
 use crate::{
     observe,
     store::{
-        Admission, Charge, Decision, Inline, Key, MAX_CHARGES, Receipt, Seen, Settlement,
-        Standings, StoreError,
+        Admission, Charge, Decision, Inline, Key, MAX_CHARGES, NO_CHARGE, Receipt, Seen,
+        Settlement, Standings, StoreError,
         rules::{self, Asks, Correction, State},
     },
     sync::{Mutex, MutexGuard},
@@ -175,6 +175,7 @@ impl Locked<'_> {
             }
             // Sweeping moves records.
             spots = self.find(charges, seen);
+            self.check_overflow(charges, spots.as_slice())?;
         }
         let lacks_place = |spot: &Spot| spot.at.is_some() && spot.entry.is_none();
         if spots.as_slice().iter().any(lacks_place) {
@@ -188,6 +189,20 @@ impl Locked<'_> {
             }
         }
         Ok(spots)
+    }
+
+    /// One limit of two records is one limit where both overflow: it can't be charged twice at once.
+    fn check_overflow(&self, charges: &[Charge], spots: &[Spot]) -> Result<(), StoreError> {
+        let mut kept = Inline::new((0, overflow_key(&NO_CHARGE)));
+        let overflowing = charges.iter().zip(spots).filter(|(_, spot)| spot.overflow);
+        for (charge, _) in overflowing {
+            let place = (number(&charge.record, self.mask), overflow_key(charge));
+            if kept.as_slice().contains(&place) {
+                return Err(StoreError::transient("there is no room for one limit on two records"));
+            }
+            kept.push(place);
+        }
+        Ok(())
     }
 
     #[inline]

@@ -301,6 +301,21 @@ mod tests {
     }
 
     #[test]
+    fn one_limit_of_two_records_that_overflow_is_not_charged_as_one() {
+        let store = small(&Arc::default(), 2);
+        for n in 0..100 {
+            admits(&store, &[Charge::new(key(n), requests(1), 1)]);
+        }
+        let (mut refused, other) = (0, Limit::rate(LimitId::of("other"), 5, HOUR));
+        for n in 1000..1100 {
+            let charges = [Charge::new(key(n), other, 4), Charge::new(key(n + 2), other, 4)];
+            let answer = store.acquire(&Admission::new(ReservationId::next(), &charges));
+            refused += u64::from(answer.try_now().unwrap().is_err());
+        }
+        assert!(refused > 0, "none of them were of one shard");
+    }
+
+    #[test]
     fn what_overflowed_is_given_back_where_it_was_taken() {
         let clock = Arc::new(ManualClock::default());
         let store = small(&clock, 2);
