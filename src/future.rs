@@ -23,6 +23,7 @@ enum Inner<T> {
 
 impl<T> ReadyOr<T> {
     /// The answer itself.
+    #[inline]
     pub fn ready(value: T) -> Self {
         Self(Inner::Ready(Some(value)))
     }
@@ -32,10 +33,20 @@ impl<T> ReadyOr<T> {
         Self(Inner::Pending(Box::pin(future)))
     }
 
+    /// The answer, if it is there: to be read, or changed, where it is.
+    #[inline]
+    pub fn now(&mut self) -> Option<&mut T> {
+        match &mut self.0 {
+            Inner::Ready(value) => value.as_mut(),
+            Inner::Pending(_) => None,
+        }
+    }
+
     /// The answer, or the future back if there is none yet.
     ///
     /// # Errors
     /// The future itself, unchanged, when its answer is not there yet.
+    #[inline]
     pub fn try_now(self) -> Result<T, Self> {
         match self.0 {
             Inner::Ready(Some(value)) => Ok(value),

@@ -215,8 +215,8 @@ fn charge(store: &MemoryStore, key: Key, limits: &[Limit], settle: bool) {
     }
     let charges = &charges[..limits.len()];
     let id = ReservationId::next();
-    let answer = store.acquire(&Admission::new(id, charges)).try_now().unwrap().unwrap();
-    let Decision::Admitted(grant) = answer else { panic!("refused") };
+    let mut answer = store.acquire(&Admission::new(id, charges));
+    let Some(Ok(Decision::Admitted(grant))) = answer.now() else { panic!("refused") };
     if settle {
         let used = &[1; 5][..limits.len()];
         store.settle(&Settlement::new(id, charges, grant.receipts.as_slice(), used));

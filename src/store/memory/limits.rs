@@ -9,8 +9,8 @@ use super::{
 use crate::{
     observe,
     store::{
-        Admission, Charge, Decision, Inline, Key, MAX_CHARGES, NO_CHARGE, Receipt, Seen,
-        Settlement, Standings, StoreError,
+        Admission, Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Receipt, Refusal, Seen, Settlement,
+        Standings, StoreError,
         rules::{self, Asks, Correction, State},
     },
     sync::{Mutex, MutexGuard},
@@ -56,27 +56,25 @@ impl Limits {
         }
     }
 
+    /// Charges all of the admission, as told in `seen`, or tells why it did not.
     pub(super) fn acquire(
         &self,
         admission: &Admission<'_>,
         now: u64,
-    ) -> Result<Decision, StoreError> {
+        seen: &mut Seen,
+    ) -> Result<Option<Refusal>, StoreError> {
         rules::check(admission)?;
         let charges = admission.charges;
         let asks = Asks::of(charges);
         let mut locked = self.lock(charges);
-        let mut seen = Seen::new(Inline::default(), locked.now(now));
-        let spots = locked.read(charges, &mut seen)?;
+        seen.at = locked.now(now);
+        let spots = locked.read(charges, seen)?;
         let admitted = rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at);
         if admitted {
-            locked.write(charges, &asks, spots.as_slice(), &mut seen);
+            locked.write(charges, &asks, spots.as_slice(), seen);
         }
         drop(locked);
-        Ok(if admitted {
-            Decision::Admitted(seen)
-        } else {
-            Decision::Refused(rules::refusal(charges, &asks, seen))
-        })
+        Ok((!admitted).then(|| rules::refusal(charges, &asks, *seen)))
     }
 
     pub(super) fn peek(
@@ -415,7 +413,7 @@ mod tests {
         let charges = [Charge::new(Key::from_bytes([0; 16]), limit, 10)];
         let admits = |now| {
             let admission = Admission::new(ReservationId::next(), &charges);
-            matches!(limits.acquire(&admission, now).unwrap(), Decision::Admitted(_))
+            limits.acquire(&admission, now, &mut Seen::default()).unwrap().is_none()
         };
         let start = 1000 * rules::SECOND;
         assert!(admits(start));

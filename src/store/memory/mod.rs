@@ -143,7 +143,17 @@ impl MemoryStoreBuilder {
 
 impl LimiterStore for MemoryStore {
     fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
-        ReadyOr::ready(self.limits.acquire(admission, self.now()))
+        // Decided where it is answered: what is moved costs as much as what is decided.
+        let mut answer = ReadyOr::ready(Ok(Decision::Admitted(Seen::default())));
+        let refused = match answer.now() {
+            Some(Ok(Decision::Admitted(seen))) => self.limits.acquire(admission, self.now(), seen),
+            _ => return answer,
+        };
+        match refused {
+            Ok(None) => answer,
+            Ok(Some(refusal)) => ReadyOr::ready(Ok(Decision::Refused(refusal))),
+            Err(error) => ReadyOr::ready(Err(error)),
+        }
     }
 
     fn settle(&self, settlement: &Settlement<'_>) {

@@ -1,5 +1,7 @@
 //! Records side by side, each as wide as its limits need, and an index of them.
 
+use std::num::NonZeroU32;
+
 use super::record::{self, HEAD, Record};
 use crate::store::{Key, MAX_CHARGES};
 
@@ -12,24 +14,27 @@ pub(super) struct Slabs {
     cursor: Place,
 }
 
-/// Where a record is: good until one is removed or grows.
+/// Where a record is, good until one is removed or grows: three bits of the slab, and the place in it, counted from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    slab: u8,
-    at: u32,
-}
+pub(super) struct Place(NonZeroU32);
 
 impl Place {
+    /// There are at most `MOST` places in a slab.
     const fn new(slab: usize, at: usize) -> Self {
-        Self { slab: slab as u8, at: at as u32 }
+        let bits = (slab as u32) << PLACE_BITS | at as u32;
+        Self(NonZeroU32::MIN.saturating_add(bits))
+    }
+
+    const fn bits(self) -> u32 {
+        self.0.get() - 1
     }
 
     const fn slab(self) -> usize {
-        self.slab as usize
+        (self.bits() >> PLACE_BITS) as usize
     }
 
     const fn at(self) -> usize {
-        self.at as usize
+        (self.bits() & MOST as u32) as usize
     }
 }
 
@@ -43,7 +48,7 @@ struct Slab {
 /// Finds places by keys: open addressing with linear probing. A key is a keyed hash already.
 #[derive(Debug, Default)]
 struct Index {
-    /// Zero, or eight bits of the hash, three of the slab, and the place in it, counted from one.
+    /// Zero, or eight bits of the hash and the place.
     slots: Vec<u32>,
     len: usize,
 }
@@ -113,7 +118,7 @@ impl Slabs {
             if self.at(cursor).is_some_and(|record| record.is_idle(now)) {
                 self.remove(cursor);
             } else {
-                self.cursor.at += 1;
+                self.cursor = Place::new(cursor.slab(), cursor.at() + 1);
             }
         }
     }
@@ -254,7 +259,8 @@ impl Index {
 /// Records in a chunk.
 const CHUNK: usize = 64;
 /// The most records of a slab: as many as 21 bits count from one.
-const MOST: usize = (1 << 21) - 1;
+const MOST: usize = (1 << PLACE_BITS) - 1;
+const PLACE_BITS: u32 = 21;
 
 /// The most records that a shard should be asked to keep. A few more are of what overflows.
 pub(super) const MOST_RECORDS: usize = 2_000_000;
@@ -278,12 +284,13 @@ fn tag(hash: u64) -> u32 {
     (hash >> 56) as u32
 }
 
-fn pack(hash: u64, Place { slab, at }: Place) -> u32 {
-    tag(hash) << 24 | u32::from(slab) << 21 | (at + 1)
+fn pack(hash: u64, place: Place) -> u32 {
+    tag(hash) << 24 | place.0.get()
 }
 
+/// Of a slot that is taken.
 fn unpack(slot: u32) -> Place {
-    Place { slab: (slot >> 21 & 7) as u8, at: (slot & MOST as u32).wrapping_sub(1) }
+    Place(NonZeroU32::new(slot & ((1 << 24) - 1)).unwrap_or(NonZeroU32::MIN))
 }
 
 #[cfg(test)]
