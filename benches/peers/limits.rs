@@ -55,67 +55,66 @@ fn main() {
     report::heading("Nanoseconds for a check", &["governor", "palisade", "palisade, settled"]);
     for (keys, count) in [("a hot key", 1), ("a million keys", MANY)] {
         for threads in [1, 2] {
-            checks(&format!("{keys}, {threads} thread(s)"), count, threads, &wanted);
+            let name = format!("{keys}, {threads} thread(s)");
+            checks::<1>(&name, count, threads, &wanted);
+            checks::<5>(&name, count, threads, &wanted);
         }
     }
-    limitador_beside(&wanted);
+    limitador_beside::<1>(&wanted);
+    limitador_beside::<5>(&wanted);
     layers(&wanted);
 }
 
-fn checks(name: &str, count: usize, threads: usize, wanted: &impl Fn(&str) -> bool) {
-    let all = limits();
-    for limits in [1, 5] {
-        let name = format!("{limits} limit(s), {name}");
-        let limits = &all[..limits];
-        if !wanted(&name) {
-            continue;
-        }
-        let keys = keys(count);
-        let governor = RateLimiter::keyed(Quota::per_minute(NonZeroU32::MAX));
-        let store = MemoryStore::builder().max_records(2 * MANY).build().unwrap();
-        for key in &keys {
-            governor.check_key(key).unwrap();
-            charge(&store, *key, limits, true);
-        }
-        let times = compare([
-            repeat(threads, &keys, |key| governor.check_key(black_box(&key)).unwrap()),
-            repeat(threads, &keys, |key| charge(&store, black_box(key), limits, false)),
-            repeat(threads, &keys, |key| charge(&store, black_box(key), limits, true)),
-        ]);
-        report::compared_nanos(&name, times);
+fn checks<const LIMITS: usize>(
+    name: &str,
+    count: usize,
+    threads: usize,
+    wanted: &impl Fn(&str) -> bool,
+) {
+    let name = format!("{LIMITS} limit(s), {name}");
+    if !wanted(&name) {
+        return;
     }
+    let (keys, limits) = (keys(count), limits::<LIMITS>());
+    let governor = RateLimiter::keyed(Quota::per_minute(NonZeroU32::MAX));
+    let store = MemoryStore::builder().max_records(2 * MANY).build().unwrap();
+    for key in &keys {
+        governor.check_key(key).unwrap();
+        charge(&store, *key, &limits, true);
+    }
+    let times = compare([
+        repeat(threads, &keys, |key| governor.check_key(black_box(&key)).unwrap()),
+        repeat(threads, &keys, |key| charge(&store, black_box(key), &limits, false)),
+        repeat(threads, &keys, |key| charge(&store, black_box(key), &limits, true)),
+    ]);
+    report::compared_nanos(&name, times);
 }
 
 /// limitador is so much slower that it gets fewer keys.
-fn limitador_beside(wanted: &impl Fn(&str) -> bool) {
-    report::heading("Nanoseconds for a check", &["limitador", "palisade"]);
-    for limits in [1, 5] {
-        let name = format!("limitador, {limits} limit(s), a hot key");
-        if !wanted(&name) {
-            continue;
-        }
-        let peer = limitador::RateLimiter::new(1_000_000_000);
-        for n in 0..limits {
-            let window = 60 * (n + 1);
-            let limit = limitador::limit::Limit::new("llm", u64::MAX, window, [], ["key"
-                .try_into()
-                .unwrap()]);
-            peer.add_limit(limit);
-        }
-        let namespace = "llm".into();
-        let store = MemoryStore::default();
-        let (keys, all) = (keys(1), self::limits());
-        let times = compare([
-            repeat(1, &keys, |_| {
-                let values = HashMap::from([("key".to_owned(), "alice".to_owned())]);
-                let context = Context::from(values);
-                let answer = peer.check_rate_limited_and_update(&namespace, &context, 1);
-                assert!(!answer.unwrap().limited);
-            }),
-            repeat(1, &keys, |key| charge(&store, key, &all[..limits as usize], false)),
-        ]);
-        report::compared_nanos(&name, times);
+fn limitador_beside<const LIMITS: usize>(wanted: &impl Fn(&str) -> bool) {
+    let name = format!("limitador, {LIMITS} limit(s), a hot key");
+    if !wanted(&name) {
+        return;
     }
+    report::heading("Nanoseconds for a check", &["limitador", "palisade"]);
+    let peer = limitador::RateLimiter::new(1_000_000_000);
+    for n in 1..=LIMITS as u64 {
+        let key = "key".try_into().unwrap();
+        peer.add_limit(limitador::limit::Limit::new("llm", u64::MAX, 60 * n, [], [key]));
+    }
+    let namespace = "llm".into();
+    let store = MemoryStore::default();
+    let (keys, limits) = (keys(1), limits::<LIMITS>());
+    let times = compare([
+        repeat(1, &keys, |_| {
+            let values = HashMap::from([("key".to_owned(), "alice".to_owned())]);
+            let context = Context::from(values);
+            let answer = peer.check_rate_limited_and_update(&namespace, &context, 1);
+            assert!(!answer.unwrap().limited);
+        }),
+        repeat(1, &keys, |key| charge(&store, black_box(key), &limits, false)),
+    ]);
+    report::compared_nanos(&name, times);
 }
 
 fn layers(wanted: &impl Fn(&str) -> bool) {
@@ -124,7 +123,10 @@ fn layers(wanted: &impl Fn(&str) -> bool) {
     if !wanted(name) {
         return;
     }
-    report::heading("Nanoseconds for a request", &["no layer", "tower_governor", "palisade, 5 limits"]);
+    report::heading(
+        "Nanoseconds for a request",
+        &["no layer", "tower_governor", "palisade, 5 limits"],
+    );
     let config = GovernorConfigBuilder::default().per_nanosecond(1).burst_size(u32::MAX).finish();
     let governor = GovernorLayer::new(Arc::new(config.unwrap())).layer(answer);
     let tier = Tier::new()
@@ -139,7 +141,10 @@ fn layers(wanted: &impl Fn(&str) -> bool) {
         .build()
         .unwrap()
         .layer(answer);
-    report::compared_nanos(name, compare([through(&answer), through(&governor), through(&palisade)]));
+    report::compared_nanos(
+        name,
+        compare([through(&answer), through(&governor), through(&palisade)]),
+    );
 }
 
 /// A request from an address, by a caller who is known.
@@ -155,11 +160,7 @@ fn request() -> Request<Full<Bytes>> {
 
 fn through<'a, S, R>(service: &'a S) -> Repeat<'a>
 where
-    S: tower::Service<
-            Request<Full<Bytes>>,
-            Response = Response<R>,
-            Error = Infallible,
-        > + Clone,
+    S: tower::Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone,
 {
     let mut service = service.clone();
     Box::new(move |times| {
@@ -203,23 +204,25 @@ fn repeat<'a>(threads: usize, keys: &'a [Key], check: impl Fn(Key) + Sync + 'a) 
 }
 
 /// Made once, as governor's quota is.
-fn limits() -> [Limit; 5] {
-    let names = ["requests-second", "requests-minute", "requests-day", "tokens-minute", "tokens-day"];
-    names.map(|name| Limit::rate(LimitId::of(name), 1_000_000_000_000, MINUTE))
+fn limits<const LIMITS: usize>() -> [Limit; LIMITS] {
+    let names =
+        ["requests-second", "requests-minute", "requests-day", "tokens-minute", "tokens-day"];
+    std::array::from_fn(|n| Limit::rate(LimitId::of(names[n]), 1_000_000_000_000, MINUTE))
 }
 
-fn charge(store: &MemoryStore, key: Key, limits: &[Limit], settle: bool) {
-    let mut charges = [Charge::new(key, limits[0], 1); 5];
-    for (charge, limit) in charges.iter_mut().zip(limits).skip(1) {
-        charge.limit = *limit;
-    }
-    let charges = &charges[..limits.len()];
+fn charge<const LIMITS: usize>(
+    store: &MemoryStore,
+    key: Key,
+    limits: &[Limit; LIMITS],
+    settle: bool,
+) {
+    let charges: [_; LIMITS] = std::array::from_fn(|n| Charge::new(key, limits[n], 1));
     let id = ReservationId::next();
-    let mut answer = store.acquire(&Admission::new(id, charges));
+    let mut answer = store.acquire(&Admission::new(id, &charges));
     let Some(Ok(Decision::Admitted(grant))) = answer.now() else { panic!("refused") };
     if settle {
-        let used = &[1; 5][..limits.len()];
-        store.settle(&Settlement::new(id, charges, grant.receipts.as_slice(), used));
+        let (receipts, used) = (grant.receipts.as_slice(), [1; LIMITS]);
+        store.settle(&Settlement::new(id, &charges, receipts, &used));
     }
 }
 

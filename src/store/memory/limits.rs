@@ -9,8 +9,8 @@ use super::{
 use crate::{
     observe,
     store::{
-        Admission, Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Receipt, Refusal, Seen, Settlement,
-        Standings, StoreError,
+        Admission, Charge, Inline, Key, Limit, MAX_CHARGES, NO_CHARGE, Receipt, Refusal, Seen,
+        Settlement, Standings, StoreError,
         rules::{self, Asks, Correction, State},
     },
     sync::{Mutex, MutexGuard},
@@ -214,9 +214,9 @@ impl Locked<'_> {
             let at = records.find(key);
             if let Some((at, record)) = at.and_then(|at| Some((at, records.at(at)?))) {
                 for (hint, charge) in charges.iter().enumerate() {
-                    let entry = record.position(&charge.limit, hint);
+                    let (entry, receipt) = record.find(&charge.limit, hint).unzip();
                     spots.push(Spot::new(at, entry, false));
-                    seen.receipts.push(entry.map_or_else(Receipt::default, |at| record.get(at)));
+                    seen.receipts.push(receipt.unwrap_or_default());
                 }
                 continue;
             }
@@ -229,9 +229,9 @@ impl Locked<'_> {
                     seen.receipts.push(Receipt::default());
                     continue;
                 };
-                let entry = record.position(&charge.limit, 0);
+                let (entry, receipt) = record.find(&charge.limit, 0).unzip();
                 spots.push(Spot::new(at, entry, true));
-                seen.receipts.push(entry.map_or_else(Receipt::default, |at| record.get(at)));
+                seen.receipts.push(receipt.unwrap_or_default());
             }
         }
         spots
@@ -259,25 +259,21 @@ impl Locked<'_> {
 
     fn write(&mut self, charges: &[Charge], asks: &Asks, spots: &[Spot], seen: &mut Seen) {
         let now = seen.at;
-        let receipts = seen.receipts.as_mut_slice();
-        let parts = charges.iter().zip(asks.iter()).zip(spots).zip(receipts);
-        for (((charge, ask), spot), receipt) in parts {
-            if ask.step > 0
-                && let Some(shard) = self.shard(&charge.record)
-            {
-                let known = spot.at.zip(spot.entry);
-                let record = known.and_then(|(at, entry)| Some((shard.records.at(at)?, entry)));
-                if let Some((mut record, entry)) = record {
-                    record.set(usize::from(entry), &charge.limit, *receipt);
-                } else {
-                    let beside = charges.iter().filter(|other| other.record == charge.record);
-                    let limits = if spot.overflow { 1 } else { beside.count() };
+        let steps = asks.iter().map(|ask| ask.step);
+        let mut parts = charges.iter().zip(steps).zip(spots).zip(seen.receipts.as_mut_slice());
+        for run in charges.chunk_by(|one, other| one.record == other.record) {
+            let Some(Charge { record: key, .. }) = run.first() else { continue };
+            let parts = parts.by_ref().take(run.len());
+            let Some(shard) = self.shard(key) else { continue };
+            for (((charge, step), spot), receipt) in parts {
+                if step > 0 && !shard.set(*spot, &charge.limit, *receipt) {
+                    let limits = if spot.overflow { 1 } else { run.len() };
                     shard.write(&spot.key(charge), charge, *receipt, limits, now);
                 }
-            }
-            if spot.overflow {
-                observe::count("palisade_store_overflow_total", &[("store", "memory")]);
-                receipt.0[1] |= IN_OVERFLOW;
+                if spot.overflow {
+                    observe::count("palisade_store_overflow_total", &[("store", "memory")]);
+                    receipt.0[1] |= IN_OVERFLOW;
+                }
             }
         }
     }
@@ -319,6 +315,13 @@ impl Shard {
         }
     }
 
+    /// Sets where a limit stands. False when it has no place yet.
+    fn set(&mut self, spot: Spot, limit: &Limit, state: Receipt) -> bool {
+        let Some((at, entry)) = spot.at.zip(spot.entry) else { return false };
+        let record = self.records.at(at);
+        record.is_some_and(|mut record| record.set(usize::from(entry), limit, state))
+    }
+
     /// Sets where the limit of `charge` stands, in the record of `key`, which is made for so many limits if it is not there.
     fn write(&mut self, key: &Key, charge: &Charge, state: Receipt, limits: usize, now: u64) {
         if self.records.find(key).is_none() && self.records.add(key, limits).is_none() {
@@ -329,7 +332,7 @@ impl Shard {
         }
         let at = self.records.find(key);
         let Some(mut record) = at.and_then(|at| self.records.at(at)) else { return };
-        if let Some(entry) = record.position(&charge.limit, 0) {
+        if let Some((entry, _)) = record.find(&charge.limit, 0) {
             record.set(entry, &charge.limit, state);
         }
     }
@@ -346,9 +349,8 @@ impl Shard {
         let mut key = if overflow { overflow_key(charge) } else { charge.record };
         let at = self.records.find(&key);
         if let Some(mut record) = at.and_then(|at| self.records.at(at)) {
-            if let Some(entry) = record.position(limit, 0) {
-                let state = record.get(entry).state(&limit.kind);
-                let state = limit.kind.settle(state, correction, receipt, now);
+            if let Some((entry, state)) = record.find(limit, 0) {
+                let state = limit.kind.settle(state.state(&limit.kind), correction, receipt, now);
                 record.set(entry, limit, state.receipt(limit.kind.form()));
                 return;
             }
@@ -404,7 +406,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Limit, LimitId, ReservationId};
+    use crate::store::{LimitId, ReservationId};
 
     #[test]
     fn a_clock_that_goes_back_refills_nothing() {

@@ -33,23 +33,13 @@ impl Record<'_> {
             && self.entries().all(|entry| !entry.is_slots() || entry.state().level == 0)
     }
 
-    /// The place of a limit, which may be the one at `hint`.
-    pub(super) fn position(&self, limit: &Limit, hint: usize) -> Option<usize> {
-        if self.entry(hint).is_some_and(|entry| entry.is_of(limit)) {
-            return Some(hint);
-        }
-        self.entries().position(|entry| entry.is_of(limit))
-    }
-
-    /// Where the limit at a place stands.
-    pub(super) fn get(&self, at: usize) -> Receipt {
-        self.entry(at).map(|entry| Receipt(entry.halves())).unwrap_or_default()
-    }
-
-    /// Where a limit stands, if it has a place.
-    #[cfg(test)]
-    pub(super) fn find(&self, limit: &Limit) -> Option<State> {
-        self.position(limit, 0).map(|at| self.get(at).state(&limit.kind))
+    /// The place of a limit, which may be the one at `hint`, and where the limit stands.
+    #[inline]
+    pub(super) fn find(&self, limit: &Limit, hint: usize) -> Option<(usize, Receipt)> {
+        let at_hint = self.entry(hint).filter(|entry| entry.is_of(limit));
+        let found = at_hint.map(|entry| (hint, entry));
+        let found = found.or_else(|| self.entries().enumerate().find(|(_, it)| it.is_of(limit)));
+        found.map(|(at, entry)| (at, Receipt(entry.halves())))
     }
 
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
@@ -59,7 +49,7 @@ impl Record<'_> {
         now: u64,
     ) -> bool {
         for charge in charges.clone() {
-            if self.position(&charge.limit, 0).is_some() {
+            if self.find(&charge.limit, 0).is_some() {
                 continue;
             }
             if self.len() == self.room() {
@@ -159,7 +149,8 @@ impl Record<'_> {
     }
 
     fn entry(&self, at: usize) -> Option<Entry> {
-        self.entries().nth(at)
+        let words = self.0.get(HEAD + at * ENTRY..)?.first_chunk()?;
+        (at < self.len()).then_some(Entry(*words))
     }
 
     fn entries(&self) -> impl Iterator<Item = Entry> {
@@ -305,7 +296,8 @@ mod tests {
             record.set(n, &charge.limit, receipt);
         }
         for (n, charge) in charges.iter().enumerate() {
-            assert_eq!(record.find(&charge.limit), Some(state(n, charge)));
+            let (at, receipt) = record.find(&charge.limit, 0).unwrap();
+            assert_eq!((at, receipt.state(&charge.limit.kind)), (n, state(n, charge)));
         }
         assert!(!record.is_idle(rules::LATEST));
     }
@@ -324,7 +316,7 @@ mod tests {
         ];
         for (at, limit) in limits.into_iter().enumerate() {
             let charge = Charge::new(key, limit, 1);
-            assert_eq!(record.find(&charge.limit), None, "{at}");
+            assert_eq!(record.find(&charge.limit, 0), None, "{at}");
             assert!(record.make_places(std::iter::once(&charge), 0));
         }
     }

@@ -339,7 +339,7 @@ mod tests {
                     let place = slabs.find(&key(n)).unwrap();
                     let state = State { level: now + until, mark: 1, used: 0 };
                     let mut record = slabs.at(place).unwrap();
-                    let at = record.position(&charge.limit, 0).unwrap();
+                    let (at, _) = record.find(&charge.limit, 0).unwrap();
                     record.set(at, &charge.limit, state.receipt(charge.limit.kind.form()));
                     map.insert((n, limit), state);
                 }
@@ -349,7 +349,9 @@ mod tests {
                         Some(place) => {
                             let record = slabs.at(place).unwrap();
                             prop_assert_eq!(record.key(), key(*n));
-                            prop_assert_eq!(record.find(&charge(*n, *limit).limit), Some(*state));
+                            let limit = charge(*n, *limit).limit;
+                            let (_, receipt) = record.find(&limit, 0).unwrap();
+                            prop_assert_eq!(receipt.state(&limit.kind), *state);
                         }
                         None => prop_assert!(state.level <= now, "what is not idle stays"),
                     }

@@ -233,18 +233,16 @@ impl Asks {
 /// for charges of nothing, which change nothing.
 #[inline]
 pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], now: u64) -> bool {
-    let mut fits = true;
-    for ((charge, ask), receipt) in charges.iter().zip(asks.iter()).zip(&mut *receipts) {
+    let parts = charges.iter().zip(asks.iter());
+    let fits = parts.clone().zip(&*receipts).all(|((charge, ask), receipt)| {
         let kind = &charge.limit.kind;
+        ask.fits(kind.taken(kind.seen(receipt.state(kind), now), now))
+    });
+    for ((charge, ask), receipt) in parts.zip(receipts) {
+        let kind = &charge.limit.kind;
+        let step = if fits { ask.step } else { 0 };
         let seen = kind.seen(receipt.state(kind), now);
-        fits &= ask.fits(kind.taken(seen, now));
-        *receipt = seen.receipt(kind.form());
-    }
-    if fits {
-        for ((charge, ask), receipt) in charges.iter().zip(asks.iter()).zip(receipts) {
-            let kind = &charge.limit.kind;
-            *receipt = kind.charged(receipt.state(kind), ask.step).receipt(kind.form());
-        }
+        *receipt = kind.charged(seen, step).receipt(kind.form());
     }
     fits
 }
