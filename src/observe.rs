@@ -29,6 +29,17 @@ pub(crate) fn admitted(layer: &'static str) {
     .increment(1);
 }
 
+/// A limit that is only counted would have refused a request: `palisade_shadow_refused_total{limit}`. Names come from the
+/// configuration.
+#[cfg(feature = "rate-limit")]
+#[cfg_attr(not(any(feature = "metrics", feature = "tracing")), allow(unused_variables))]
+pub(crate) fn shadow_refused(tier: &str, limit: &str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("palisade_shadow_refused_total", "limit" => limit.to_owned()).increment(1);
+    #[cfg(feature = "tracing")]
+    tracing::debug!(target: "palisade", layer = "rate_limit", tier, limit, "a shadow limit would have refused");
+}
+
 /// Counts one more under `name`.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn count(name: &'static str, labels: &[(&'static str, &'static str)]) {

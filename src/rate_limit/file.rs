@@ -49,6 +49,8 @@ pub(super) struct LimitFile {
     per: Option<Vec<Scope>>,
     name: Option<String>,
     on_outage: Option<Outage>,
+    #[serde(default)]
+    shadow: bool,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -79,6 +81,7 @@ impl TryFrom<LimitFile> for TierLimit {
         };
         let limit = Self::new(file.unit, file.quota, window);
         let limit = if file.sliding { limit.sliding() } else { limit };
+        let limit = if file.shadow { limit.shadow() } else { limit };
         let limit = file.burst.into_iter().fold(limit, Self::burst);
         let limit = file.per.into_iter().fold(limit, Self::per);
         let limit = file.name.into_iter().fold(limit, Self::named);
@@ -163,13 +166,13 @@ mod tests {
         .unwrap();
         let daily: Tier = toml::from_str(
             "limits = [{ unit = 'tokens', quota = 5, calendar = 'day', utc_offset_minutes = -60 }, \
-             { unit = 'requests', quota = 7, seconds = 60, sliding = true }]",
+             { unit = 'requests', quota = 7, seconds = 60, sliding = true, shadow = true }]",
         )
         .unwrap();
         let day = Calendar::day().utc_offset_minutes(-60);
         let same = Tier::new()
             .limit(TierLimit::tokens(5, day))
-            .limit(TierLimit::requests(7, minute).sliding());
+            .limit(TierLimit::requests(7, minute).sliding().shadow());
         assert_eq!(daily, same);
         let shared = TierLimit::output_tokens(9, minute).burst(3);
         let same = Tier::new()

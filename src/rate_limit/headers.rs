@@ -184,7 +184,9 @@ fn values(
         });
     }
     let mut values = values.into_vec();
-    values.push((RATELIMIT_POLICY, tier.policy.clone()));
+    if !tier.policy.is_empty() {
+        values.push((RATELIMIT_POLICY, tier.policy.clone()));
+    }
     values
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use super::{
     Calendar, CalendarPeriod,
     scope::{Scope, Scopes},
+    settlement::Due,
 };
 use crate::{
     BuildError,
@@ -42,6 +43,7 @@ pub struct TierLimit {
     scopes: Scopes,
     name: Option<String>,
     outage: Option<Outage>,
+    shadow: bool,
 }
 
 /// What a limit counts.
@@ -118,6 +120,33 @@ impl TierLimit {
         Self { outage: Some(outage), ..self }
     }
 
+    /// Counts and never refuses, to try the limit on live traffic. What it would have refused is counted in
+    /// `palisade_shadow_refused_total{limit}` and told in an event of the level debug, and the caller's headers say
+    /// nothing of it.
+    ///
+    /// It counts as if it were enforced, and alone: a request that it would have refused is not charged to it, and so it is in
+    /// debt only by what requests used beyond their reservation. It sees the requests that the enforced limits
+    /// admit, is asked for right after them, in the background if the store is across a network, and while the store is
+    /// out of reach it is not kept. At most eight in a tier, beside the enforced ones. Its default name begins with `shadow-`;
+    /// what it has counted is kept when it is enforced under the same name.
+    ///
+    /// ```
+    /// use palisade::rate_limit::{Tier, TierLimit};
+    /// use std::time::Duration;
+    ///
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    /// let free = Tier::new()
+    ///     .tokens_per_minute(100_000)
+    ///     .limit(TierLimit::tokens(50_000, MINUTE).shadow());
+    /// ```
+    pub fn shadow(self) -> Self {
+        Self { shadow: true, ..self }
+    }
+
+    pub(super) fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
     pub(super) fn new(unit: Unit, quota: u64, window: Window) -> Self {
         Self {
             unit,
@@ -128,6 +157,7 @@ impl TierLimit {
             scopes: Scopes::SUBJECT,
             name: None,
             outage: None,
+            shadow: false,
         }
     }
 
@@ -176,10 +206,11 @@ impl TierLimit {
     }
 
     fn default_name(&self) -> String {
-        let whose = match self.scopes {
-            Scopes::SUBJECT => String::new(),
-            scopes => scopes.name() + "-",
-        };
+        let mut whose = if self.shadow { String::from("shadow-") } else { String::new() };
+        if self.scopes != Scopes::SUBJECT {
+            whose += &self.scopes.name();
+            whose.push('-');
+        }
         let what = self.unit.name();
         let seconds = match self.window {
             Window::Calendar(calendar) => return format!("{whose}{what}-{}", calendar.name()),
@@ -215,6 +246,14 @@ impl ReadyLimit {
         let Window::Calendar(calendar) = self.window else { return self.limit };
         let CalendarPeriod { number, ends_in } = calendar.period(unix);
         self.limit.in_period(number, ends_in)
+    }
+
+    /// Units of it that a request pays in the end. Slots are given back whatever it says.
+    pub(super) fn due(&self, due: Due) -> u64 {
+        match self.unit {
+            Unit::Requests => due.requests,
+            unit => unit.of(due.tokens).unwrap_or(0),
+        }
     }
 }
 

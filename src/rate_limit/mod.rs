@@ -33,6 +33,9 @@
 //! A limit that is the caller's own is answered with 429. One that all callers of the tier share is the server's
 //! capacity, and is answered with 503; what is left of it is not told.
 //!
+//! A limit can be tried on live traffic before it is enforced: a [shadow](TierLimit::shadow) counts what it would let
+//! through, never refuses, and tells of what it would have refused.
+//!
 //! Tiers can be replaced while the server runs ([`TieredRateLimitLayer::replace_tiers`], or by a [file that is
 //! watched](TieredRateLimitLayerBuilder::tiers_file)), and single callers can have one of
 //! their own ([`TierOverrides`]). What was used is kept.
@@ -95,6 +98,8 @@ mod reservation;
 mod scope;
 mod service;
 mod settlement;
+mod shadow;
+mod shares;
 mod tier;
 mod tiers;
 

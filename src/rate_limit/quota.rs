@@ -2,12 +2,12 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{TieredRateLimitLayer, Window, headers, limit::Unit, service::Wanted};
+use super::{TieredRateLimitLayer, Window, headers, limit::Unit, service::Wanted, tier::ReadyTier};
 use crate::{
     identity::Identity,
     reject::Rejection,
     reservation::TokenUsage,
-    store::{Admission, ReservationId},
+    store::{Admission, Inline, Key, ReservationId},
 };
 
 /// One limit of a caller's tier, and where he stands with it.
@@ -26,6 +26,8 @@ pub struct Quota {
     pub remaining: u64,
     /// Until all of it is there again.
     pub reset: Duration,
+    /// Whether it is only [counted](super::TierLimit::shadow).
+    pub shadow: bool,
 }
 
 impl TieredRateLimitLayer {
@@ -56,10 +58,23 @@ impl TieredRateLimitLayer {
         identity: &Identity,
         address: Option<IpAddr>,
     ) -> Result<Vec<Quota>, Rejection> {
-        let Wanted { tier, keys, .. } =
+        let Wanted { tier, keys, shadow, .. } =
             Wanted::by(&self.config, identity, address, TokenUsage::default())?;
+        let mut quotas = self.quotas_of(&tier, &keys).await?;
+        if let Some((tier, keys)) = tier.shadow.as_ref().zip(shadow) {
+            let shadows = self.quotas_of(tier, keys.keys()).await?;
+            quotas.extend(shadows.into_iter().map(|quota| Quota { shadow: true, ..quota }));
+        }
+        Ok(quotas)
+    }
+
+    async fn quotas_of(
+        &self,
+        tier: &ReadyTier,
+        keys: &Inline<Key>,
+    ) -> Result<Vec<Quota>, Rejection> {
         let nothing = tier.amounts(|_, _| Some(0));
-        let charges = tier.charges(&keys, &nothing, self.config.clock.unix());
+        let charges = tier.charges(keys, &nothing, self.config.clock.unix());
         let admission = Admission::new(ReservationId::next(), charges.as_slice());
         let standings = self.config.store.peek(&admission).await;
         let standings = standings.map_err(|error| headers::unavailable(&error))?;
@@ -71,6 +86,7 @@ impl TieredRateLimitLayer {
             window: (limit.unit != Unit::Slots).then_some(limit.window),
             remaining: standing.remaining,
             reset: standing.reset,
+            shadow: false,
         });
         Ok(quotas.collect())
     }
@@ -85,9 +101,11 @@ impl TieredRateLimitLayer {
         identity: &Identity,
         address: Option<IpAddr>,
     ) -> Result<(), Rejection> {
-        let Wanted { tier, keys, .. } =
+        let Wanted { tier, keys, shadow, .. } =
             Wanted::by(&self.config, identity, address, TokenUsage::default())?;
-        for record in tier.own(&keys) {
+        let shadows = tier.shadow.as_ref().zip(shadow.as_ref());
+        let shadows = shadows.into_iter().flat_map(|(tier, keys)| tier.own(keys.keys()));
+        for record in tier.own(&keys).chain(shadows) {
             let reset = self.config.store.reset(record).await;
             reset.map_err(|error| headers::unavailable(&error))?;
         }

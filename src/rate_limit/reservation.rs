@@ -3,7 +3,6 @@
 use std::{
     fmt,
     sync::{Arc, PoisonError},
-    time::Duration,
 };
 
 use super::{
@@ -11,7 +10,9 @@ use super::{
     layer::Config,
     limit::Unit,
     service::Wanted,
-    settlement::{Due, Known, Outcome, due},
+    settlement::{Known, Outcome, due},
+    shadow::Shadow,
+    shares::{give_back, shares},
     tier::{Amounts, ReadyTier},
 };
 use crate::{
@@ -20,8 +21,8 @@ use crate::{
     reservation::{Meter, Observed, Refined, TokenUsage},
     route::Endpoint,
     store::{
-        Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, Settlement, Standing,
-        Standings, StoreError,
+        Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, Standing, Standings,
+        StoreError,
     },
     sync::{Mutex, MutexGuard},
 };
@@ -33,6 +34,7 @@ pub(super) struct Reservation {
     keys: Inline<Key>,
     endpoint: Endpoint,
     state: Mutex<State>,
+    shadow: Option<Arc<Shadow>>,
 }
 
 struct State {
@@ -48,15 +50,16 @@ struct State {
 
 /// One grant of the store.
 #[derive(Clone, Copy)]
-struct Part {
-    id: ReservationId,
-    amounts: Amounts,
-    seen: Seen,
+pub(super) struct Part {
+    pub(super) id: ReservationId,
+    pub(super) amounts: Amounts,
+    pub(super) seen: Seen,
 }
 
 impl Reservation {
     pub(super) fn new(config: Arc<Config>, endpoint: Endpoint, granted: Granted) -> Self {
-        let Granted { id, wanted: Wanted { tier, keys, estimate }, grant } = granted;
+        let Granted { id, wanted: Wanted { tier, keys, estimate, shadow }, grant } = granted;
+        let shadow = shadow.and_then(|keys| keys.begin(&config, &tier, estimate));
         let amounts = tier.admission(estimate);
         let state = State {
             known: Known { estimate, ..Known::default() },
@@ -65,7 +68,7 @@ impl Reservation {
             refined: false,
             settled: false,
         };
-        Self { config, tier, keys, endpoint, state: Mutex::new(state) }
+        Self { config, tier, keys, endpoint, state: Mutex::new(state), shadow }
     }
 
     /// Writes where the caller stands into an answer's headers.
@@ -88,7 +91,7 @@ impl Reservation {
 
     /// Settles, unless that was done.
     pub(super) fn settle(&self, outcome: Outcome) {
-        let (base, more, Due { requests, tokens }) = {
+        let (base, more, due) = {
             let mut state = self.state();
             if std::mem::replace(&mut state.settled, true) {
                 return;
@@ -99,39 +102,20 @@ impl Reservation {
                 due(outcome, &state.known, self.config.options),
             )
         };
-        let mut left = self.tier.amounts(|limit, _| match limit.unit {
-            Unit::Requests => Some(requests),
-            Unit::Slots => Some(0),
-            unit => unit.of(tokens),
-        });
-        // What is used beyond all parts is the first one's debt.
-        let held = |index| more.iter().fold(0, |sum: u64, part| sum.saturating_add(part.of(index)));
-        let mut take = |part: &Part, is_first: bool| {
-            self.tier.amounts(|_, index| {
-                let left = left.as_mut_slice().get_mut(index)?.as_mut()?;
-                let own = part.of(index);
-                let debt = left.saturating_sub(own.saturating_add(held(index)));
-                let used = (*left).min(own) + if is_first { debt } else { 0 };
-                *left -= used;
-                Some(used)
-            })
-        };
         // In the order in which they were granted: the store takes an earlier one to have been moved by whatever was
         // given back before it, and would keep that much.
-        self.give_back(&base, &take(&base, true));
-        for part in &more {
-            self.give_back(part, &take(part, false));
+        let units = self.tier.amounts(|limit, _| Some(limit.due(due)));
+        for (part, used) in shares(std::iter::once(&base).chain(&more), units) {
+            self.give_back(part, &used);
+        }
+        if let Some(shadow) = &self.shadow {
+            shadow.end(due);
         }
     }
 
     /// Settles one part to what was used of it.
     fn give_back(&self, part: &Part, used: &Amounts) {
-        let charges = self.tier.charges(&self.keys, &part.amounts, Duration::ZERO);
-        let of_limit = |index| used.as_slice().get(index).copied().flatten().unwrap_or(0);
-        let of_charges = Inline::collect(0, part.indices().map(of_limit));
-        let (charges, used) = (charges.as_slice(), of_charges.as_slice());
-        let receipts = part.seen.receipts.as_slice();
-        self.config.store.settle(&Settlement::new(part.id, charges, receipts, used));
+        give_back(&*self.config.store, &self.tier, &self.keys, part, used);
     }
 
     /// Takes a refinement's grant in; gives it back if the request has ended meanwhile.
@@ -143,7 +127,17 @@ impl Reservation {
             return;
         }
         state.more.push(part);
-        state.refine(estimate);
+        self.refined(state, estimate);
+    }
+
+    /// The estimate is a better one from now on.
+    fn refined(&self, mut state: MutexGuard<'_, State>, estimate: TokenUsage) {
+        state.known.estimate = estimate;
+        state.refined = true;
+        drop(state);
+        if let Some(shadow) = &self.shadow {
+            shadow.reserve(estimate);
+        }
     }
 
     /// The answer to a refinement that does not fit.
@@ -182,11 +176,6 @@ impl Reservation {
 }
 
 impl State {
-    fn refine(&mut self, estimate: TokenUsage) {
-        self.known.estimate = estimate;
-        self.refined = true;
-    }
-
     /// Units of the limit at `index` that the store holds for the request.
     fn held(&self, index: usize) -> u64 {
         self.parts().map(|part| part.of(index)).fold(0, u64::saturating_add)
@@ -199,12 +188,17 @@ impl State {
 
 impl Part {
     /// Units of the limit at `index`.
-    fn of(&self, index: usize) -> u64 {
+    pub(super) fn of(&self, index: usize) -> u64 {
         self.amounts.as_slice().get(index).copied().flatten().unwrap_or(0)
     }
 
+    /// Whether it charges the limit at `index`, if only nothing.
+    pub(super) fn charges(&self, index: usize) -> bool {
+        self.amounts.as_slice().get(index).is_some_and(Option::is_some)
+    }
+
     /// The limits that it charges, in order.
-    fn indices(&self) -> impl Iterator<Item = usize> {
+    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
         let amounts = self.amounts.as_slice().iter().enumerate();
         amounts.filter(|(_, amount)| amount.is_some()).map(|(index, _)| index)
     }
@@ -261,14 +255,14 @@ impl Reservation {
     fn reserve(self: Arc<Self>, estimate: TokenUsage, least_output: Option<u64>) -> Refined {
         let id = ReservationId::next();
         let amounts = {
-            let mut state = self.state();
+            let state = self.state();
             let amounts = self.tier.amounts(|limit, index| {
                 let more = limit.unit.of(estimate)?.saturating_sub(state.held(index));
                 (more > 0).then_some(more)
             });
             if state.settled || amounts.as_slice().iter().all(Option::is_none) {
                 // Less than is held: given back when the request ends.
-                state.refine(estimate);
+                self.refined(state, estimate);
                 return ReadyOr::ready(Ok(()));
             }
             amounts
@@ -302,7 +296,7 @@ impl Reservation {
     /// A refinement that the store can't be asked for.
     fn without_store(&self, estimate: TokenUsage, error: &StoreError) -> Result<(), Rejection> {
         self.tier.without_store(error)?;
-        self.state().refine(estimate);
+        self.refined(self.state(), estimate);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use super::{
     layer::Config,
     reservation::{Granted, Reservation},
     scope::Asker,
+    shadow::ShadowKeys,
     tier::ReadyTier,
 };
 use crate::{
@@ -27,7 +28,10 @@ use crate::{
     reject::Rejection,
     reservation::{TokenUsage, UsageMeter},
     route::{Endpoint, Route},
-    store::{Admission, Charge, Decision, Inline, Key, Refusal, ReservationId, StoreError},
+    store::{
+        Admission, Charge, Decision, Inline, Key, Refusal, ReservationId, Seen, StoreError,
+        StoreFuture,
+    },
 };
 
 /// A service whose requests are held to the limits of their callers' tiers. See the
@@ -80,7 +84,12 @@ impl<S> TieredRateLimit<S> {
         };
         let id = ReservationId::next();
         let charges = wanted.charges(self.config.clock.unix());
-        let answer = self.config.store.acquire(&Admission::new(id, charges.as_slice()));
+        let answer = if charges.as_slice().is_empty() {
+            // All of the tier's limits are counted later, or only counted.
+            StoreFuture::ready(Ok(Decision::Admitted(Seen::default())))
+        } else {
+            self.config.store.acquire(&Admission::new(id, charges.as_slice()))
+        };
         let waiting = Waiting { service: self.inner.clone(), request, id, wanted };
         match answer.try_now() {
             Ok(decision) => waiting.decided(decision, &self.config, endpoint),
@@ -95,6 +104,8 @@ pub(super) struct Wanted {
     /// The records that count the tier's limits.
     pub(super) keys: Inline<Key>,
     pub(super) estimate: TokenUsage,
+    /// The same of the limits that are only counted.
+    pub(super) shadow: Option<Box<ShadowKeys>>,
 }
 
 impl Wanted {
@@ -122,11 +133,13 @@ impl Wanted {
         usage: TokenUsage,
     ) -> Result<Self, Rejection> {
         let tier = config.tier(identity)?;
-        let keys = tier.keys(&Asker { config, identity, tier: &tier.name, address })?;
+        let asker = Asker { config, identity, tier: &tier.name, address };
+        let keys = tier.keys(&asker)?;
+        let shadow = ShadowKeys::of(&tier, &asker);
         // A length says little of images or of JSON's own characters: by itself it never refuses.
         // Nor does the guess at the answer, in a tier that admits less at once.
         let estimate = tier.clamp(usage);
-        Ok(Self { tier, keys, estimate })
+        Ok(Self { tier, keys, estimate, shadow })
     }
 
     fn charges(&self, unix: Duration) -> Inline<Charge> {

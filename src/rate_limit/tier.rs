@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The limits of one tier, all of which hold at once: a request is admitted if every one of them has
-/// room, and a refused one uses up none. At most eight.
+/// room, and a refused one uses up none. At most eight, and as many [shadows](TierLimit::shadow).
 ///
 /// ```
 /// use palisade::rate_limit::Tier;
@@ -34,8 +34,8 @@ use crate::{
 /// `requests_per_minute = 600` and so on, `tokens = { quota = 5_000_000, seconds = 86_400 }` for another window, and
 /// `limits`, a list of tables for all that [`TierLimit`] can say: `{ unit = "output_tokens", quota = 20_000, seconds =
 /// 60, burst = 5_000, per = ["organisation"], name = "answers", on_outage = "local_share" }`. `on_outage` stands beside
-/// them for all; in the place of `seconds` there may be `calendar = "day"` or `"month"`, with `utc_offset_minutes`; and
-/// `sliding = true`.
+/// them for all; in the place of `seconds` there may be `calendar = "day"` or `"month"`, with `utc_offset_minutes`;
+/// `sliding = true`; and `shadow = true`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "super::file::TierFile"))]
 pub struct Tier {
@@ -134,26 +134,23 @@ impl Tier {
         if self.limits.is_empty() {
             return Err(invalid(name, "it has no limits"));
         }
-        if self.limits.len() > MAX_CHARGES {
-            return Err(invalid(name, format!("it has more than {MAX_CHARGES} limits")));
-        }
-        let mut limits = Vec::<ReadyLimit>::with_capacity(self.limits.len());
-        let mut records = Vec::<Records>::new();
-        for limit in &self.limits {
-            let mut limit = limit.ready(self.outage).map_err(|reason| invalid(name, reason))?;
-            if limits.iter().any(|other| other.limit.id() == limit.limit.id()) {
+        let ready = |limit: &TierLimit| limit.ready(self.outage);
+        let limits: Result<Vec<_>, _> = self.limits.iter().map(ready).collect();
+        let limits = limits.map_err(|reason| invalid(name, reason))?;
+        for (at, limit) in limits.iter().enumerate() {
+            if limits.iter().take(at).any(|other| other.limit.id() == limit.limit.id()) {
                 return Err(invalid(name, format!("{}: there are two of it", limit.name)));
             }
-            let known = records.iter().position(|records| records.scopes == limit.scopes);
-            limit.record = known.unwrap_or(records.len());
-            if known.is_none() {
-                records.push(Records::of(limit.scopes));
-            }
-            limits.push(limit);
         }
-        // Charges of one record stand side by side.
-        limits.sort_by_key(|limit| limit.record);
-        Ok(ReadyTier { name: name.into(), policy: policy_header(&limits)?, limits, records })
+        let shadows = self.limits.iter().map(TierLimit::is_shadow);
+        let (shadows, enforced): (Vec<_>, Vec<_>) =
+            shadows.zip(limits).partition(|(is_shadow, _)| *is_shadow);
+        let mut tier = ReadyTier::of(name, enforced.into_iter().map(|(_, limit)| limit))?;
+        if !shadows.is_empty() {
+            let shadows = ReadyTier::of(name, shadows.into_iter().map(|(_, limit)| limit))?;
+            tier.shadow = Some(Arc::new(shadows));
+        }
+        Ok(tier)
     }
 }
 
@@ -166,12 +163,34 @@ pub(super) struct ReadyTier {
     records: Vec<Records>,
     /// `RateLimit-Policy`, which is the same for every answer.
     pub(super) policy: HeaderValue,
+    /// The limits that are only counted.
+    pub(super) shadow: Option<Arc<Self>>,
 }
 
 /// So much of each limit of a tier, in their order. `None`: it is left out.
 pub(super) type Amounts = Inline<Option<u64>>;
 
 impl ReadyTier {
+    fn of(name: &str, all: impl Iterator<Item = ReadyLimit>) -> Result<Self, BuildError> {
+        let mut limits = Vec::<ReadyLimit>::new();
+        let mut records = Vec::<Records>::new();
+        for mut limit in all {
+            let known = records.iter().position(|records| records.scopes == limit.scopes);
+            limit.record = known.unwrap_or(records.len());
+            if known.is_none() {
+                records.push(Records::of(limit.scopes));
+            }
+            limits.push(limit);
+        }
+        if limits.len() > MAX_CHARGES {
+            return Err(invalid(name, format!("it has more than {MAX_CHARGES} limits")));
+        }
+        // Charges of one record stand side by side.
+        limits.sort_by_key(|limit| limit.record);
+        let policy = policy_header(&limits)?;
+        Ok(Self { name: name.into(), policy, limits, records, shadow: None })
+    }
+
     /// What becomes of a request that the store can't be asked about: it goes unmetered if no limit has to be kept.
     pub(super) fn without_store(&self, error: &StoreError) -> Result<(), Rejection> {
         let refusal = headers::unavailable(error);

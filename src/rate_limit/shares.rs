@@ -1,0 +1,47 @@
+//! What each of a request's grants pays of what is due.
+
+use super::{
+    reservation::Part,
+    tier::{Amounts, ReadyTier},
+};
+use crate::store::{Inline, Key, LimiterStore, Settlement};
+
+/// Splits `due` over grants, in their order. What is used beyond all of them is the debt of the first that charged the
+/// limit.
+pub(super) fn shares<'a>(
+    parts: impl Iterator<Item = &'a Part> + Clone,
+    due: Amounts,
+) -> impl Iterator<Item = (&'a Part, Amounts)> {
+    let mut left = due;
+    parts.clone().enumerate().map(move |(at, part)| {
+        let amounts = part.amounts.as_slice().iter().enumerate().map(|(index, own)| {
+            let own = (*own)?;
+            let left = left.as_mut_slice().get_mut(index)?.as_mut()?;
+            let charged_before = parts.clone().take(at).any(|part| part.charges(index));
+            let held = parts.clone().map(|part| part.of(index)).fold(0, u64::saturating_add);
+            let debt = if charged_before { 0 } else { left.saturating_sub(held) };
+            let used = (*left).min(own) + debt;
+            *left -= used;
+            Some(used)
+        });
+        (part, Inline::collect(None, amounts))
+    })
+}
+
+/// Settles one grant to what was used of it.
+pub(super) fn give_back(
+    store: &dyn LimiterStore,
+    tier: &ReadyTier,
+    keys: &Inline<Key>,
+    part: &Part,
+    used: &Amounts,
+) {
+    let charges = tier.charges(keys, &part.amounts, std::time::Duration::ZERO);
+    if charges.as_slice().is_empty() {
+        return;
+    }
+    let of_limit = |index| used.as_slice().get(index).copied().flatten().unwrap_or(0);
+    let of_charges = Inline::collect(0, part.indices().map(of_limit));
+    let (charges, used) = (charges.as_slice(), of_charges.as_slice());
+    store.settle(&Settlement::new(part.id, charges, part.seen.receipts.as_slice(), used));
+}
