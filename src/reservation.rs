@@ -19,13 +19,29 @@ pub struct TokenUsage {
     pub input: u64,
     /// Tokens of the answer, reasoning included.
     pub output: u64,
+    /// Of the prompt's tokens, those that were read from a cache. No more than `input`.
+    pub cached_input: u64,
+    /// Of the answer's tokens, those of reasoning. No more than `output`.
+    pub reasoning: u64,
 }
 
 impl TokenUsage {
     /// So many tokens of the prompt and of the answer.
     #[must_use]
-    pub fn new(input: u64, output: u64) -> Self {
-        Self { input, output }
+    pub const fn new(input: u64, output: u64) -> Self {
+        Self { input, output, cached_input: 0, reasoning: 0 }
+    }
+
+    /// With so many tokens of the prompt read from a cache; more than it has count as all.
+    #[must_use]
+    pub fn with_cached_input(self, tokens: u64) -> Self {
+        Self { cached_input: tokens.min(self.input), ..self }
+    }
+
+    /// With so many tokens of the answer that are reasoning; more than it has count as all.
+    #[must_use]
+    pub fn with_reasoning(self, tokens: u64) -> Self {
+        Self { reasoning: tokens.min(self.output), ..self }
     }
 
     /// Both together.

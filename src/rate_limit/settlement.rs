@@ -65,7 +65,8 @@ pub(super) fn due(outcome: Outcome, known: &Known, options: Options) -> Due {
 fn tokens(outcome: Outcome, known: &Known, options: Options) -> TokenUsage {
     let reserved = known.estimate;
     let at_least_reserved = |usage: TokenUsage| {
-        TokenUsage::new(usage.input.max(reserved.input), usage.output.max(reserved.output))
+        let input = usage.input.max(reserved.input);
+        TokenUsage { input, output: usage.output.max(reserved.output), ..usage }
     };
     // The caller sees a refusal, but the model has answered.
     let outcome = if known.withheld { Outcome::Answered } else { outcome };
@@ -105,7 +106,7 @@ impl Known {
     fn by_handler(&self) -> Option<TokenUsage> {
         let charged = self.charged.unwrap_or(0);
         match self.reported {
-            Some(all) => Some(TokenUsage::new(all.input, all.output.saturating_add(charged))),
+            Some(all) => Some(TokenUsage { output: all.output.saturating_add(charged), ..all }),
             None => Some(TokenUsage::new(self.estimate.input, self.charged?)),
         }
     }
@@ -135,6 +136,8 @@ impl Known {
             None => output.max(stated.output),
         };
         TokenUsage::new(input, output)
+            .with_cached_input(stated.cached_input)
+            .with_reasoning(stated.reasoning)
     }
 }
 
@@ -142,12 +145,7 @@ impl Known {
 mod tests {
     use super::*;
 
-    const ESTIMATE: TokenUsage = estimate();
-
-    const fn estimate() -> TokenUsage {
-        // `TokenUsage::new` is not const.
-        TokenUsage { input: 30, output: 70 }
-    }
+    const ESTIMATE: TokenUsage = TokenUsage::new(30, 70);
 
     fn known() -> Known {
         Known { estimate: ESTIMATE, ..Known::default() }
@@ -222,6 +220,21 @@ mod tests {
         assert_eq!(due(Outcome::Aborted, &seen, keep).tokens.total(), 100);
         let beyond = Known { output_so_far: 500, ..known() };
         assert_eq!(due(Outcome::Aborted, &beyond, keep).tokens.total(), 530);
+    }
+
+    #[test]
+    fn what_was_cached_or_reasoned_stays_so_however_the_request_ends() {
+        let usage = TokenUsage::new(20, 10).with_cached_input(15).with_reasoning(8);
+        let stated = Known { stated: Some(usage), ..known() };
+        let tokens = |outcome, known| due(outcome, &known, Options::default()).tokens;
+        assert_eq!(tokens(Outcome::Answered, stated), usage);
+        assert_eq!(tokens(Outcome::Aborted, stated), usage);
+        let cut = Known { let_through: Some(5), ..stated };
+        assert_eq!(tokens(Outcome::Answered, cut), TokenUsage { output: 5, reasoning: 5, ..usage });
+        let mut reported = known();
+        reported.report(usage);
+        reported.charge(3);
+        assert_eq!(tokens(Outcome::Failed, reported), TokenUsage { output: 13, ..usage });
     }
 
     #[test]

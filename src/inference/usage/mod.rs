@@ -25,6 +25,10 @@ use crate::reservation::TokenUsage;
 /// | Ollama | `prompt_eval_count`, `eval_count` |
 /// | gRPC | trailers `x-prompt-tokens`, `x-generated-tokens` |
 ///
+/// What of a prompt was cached, and what of an answer was reasoning, stands in `prompt_tokens_details` or
+/// `input_tokens_details` (`cached_tokens`) and `completion_tokens_details` or `output_tokens_details` (`reasoning_tokens`) of
+/// OpenAI's `usage`, in Anthropic's `cache_read_input_tokens`, and in Gemini's and SGLang's names for them.
+///
 /// Only members in their documented places count: text that the model was made to say can't pose as usage.
 /// Of an answer with a `Content-Encoding` nothing is read.
 pub struct UsageReader {
@@ -135,7 +139,9 @@ impl UsageReader {
             Some(stated) if self.finished || !self.in_pieces => stated,
             _ => self.output_estimate(),
         };
-        Some(TokenUsage::new(input, output))
+        let usage = TokenUsage::new(input, output);
+        let usage = usage.with_cached_input(self.stated.cached().unwrap_or(0));
+        Some(usage.with_reasoning(self.stated.reasoning().unwrap_or(0)))
     }
 
     /// Tokens in the answer so far: by the text in an event stream, by the bytes of anything else, and no fewer than it

@@ -7,6 +7,10 @@ use crate::inference::json::{Bounds, Document, Kind, Value};
 pub(super) struct Stated {
     input: Option<u64>,
     output: Option<u64>,
+    /// Of the prompt's tokens.
+    cached: Option<u64>,
+    /// Of the answer's tokens.
+    reasoning: Option<u64>,
     /// Of each answer of a stream that has several and tells no sum, by its index.
     each: Vec<(u64, Self)>,
 }
@@ -18,6 +22,14 @@ impl Stated {
 
     pub(super) fn output(&self) -> Option<u64> {
         self.each.iter().fold(None, |sum, (_, one)| plus(sum, one.output)).max(self.output)
+    }
+
+    pub(super) fn cached(&self) -> Option<u64> {
+        self.each.iter().fold(None, |sum, (_, one)| plus(sum, one.cached)).max(self.cached)
+    }
+
+    pub(super) fn reasoning(&self) -> Option<u64> {
+        self.each.iter().fold(None, |sum, (_, one)| plus(sum, one.reasoning)).max(self.reasoning)
     }
 
     pub(super) fn input_at_least(&mut self, tokens: Option<u64>) {
@@ -41,15 +53,19 @@ impl Stated {
             return self.object(root);
         }
         // An answer for each prompt.
-        let (mut input, mut output) = (None, None);
+        let mut all = Self::default();
         for item in root.items() {
             let mut one = Self::default();
             one.object(item);
-            input = plus(input, one.input());
-            output = plus(output, one.output());
+            all.input = plus(all.input, one.input());
+            all.output = plus(all.output, one.output());
+            all.cached = plus(all.cached, one.cached());
+            all.reasoning = plus(all.reasoning, one.reasoning());
         }
-        self.input_at_least(input);
-        self.output_at_least(output);
+        self.input_at_least(all.input);
+        self.output_at_least(all.output);
+        self.cached = self.cached.max(all.cached);
+        self.reasoning = self.reasoning.max(all.reasoning);
     }
 
     fn object(&mut self, root: Value<'_>) {
@@ -91,7 +107,8 @@ impl Stated {
     /// OpenAI's and Anthropic's `usage`, and SGLang's `meta_info`.
     fn usage(&mut self, usage: Value<'_>) {
         let (mut prompt, mut input, mut output, mut total) = (None, None, None, None);
-        let mut cached = None;
+        // Anthropic's, which were read from its cache or written to it.
+        let mut beside = None;
         for (name, value) in usage.members() {
             let count = count(value);
             match &*name.text().unwrap_or_default() {
@@ -100,15 +117,29 @@ impl Stated {
                 "completion_tokens" | "output_tokens" | "candidatesTokenCount" => {
                     output = output.max(count);
                 }
-                "cache_read_input_tokens" | "cache_creation_input_tokens" => {
-                    cached = plus(cached, count);
+                "cache_read_input_tokens" => {
+                    beside = plus(beside, count);
+                    self.cached = self.cached.max(count);
+                }
+                "cache_creation_input_tokens" => beside = plus(beside, count),
+                "cached_tokens" | "cachedContentTokenCount" => self.cached = self.cached.max(count),
+                "prompt_tokens_details" | "input_tokens_details" => {
+                    let cached = value.get("cached_tokens").and_then(self::count);
+                    self.cached = self.cached.max(cached);
+                }
+                "completion_tokens_details" | "output_tokens_details" => {
+                    let reasoning = value.get("reasoning_tokens").and_then(self::count);
+                    self.reasoning = self.reasoning.max(reasoning);
+                }
+                "reasoning_tokens" | "thoughtsTokenCount" => {
+                    self.reasoning = self.reasoning.max(count);
                 }
                 "total_tokens" | "totalTokenCount" => total = count,
                 _ => {}
             }
         }
         // Anthropic's input_tokens leave out what was cached; everybody's prompt_tokens have it.
-        let input = prompt.max(plus(input, cached));
+        let input = prompt.max(plus(input, beside));
         self.input_at_least(input);
         self.output_at_least(output);
         // Embeddings have no answer's tokens, and some servers leave those of reasoning out of them.

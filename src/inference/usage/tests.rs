@@ -30,7 +30,71 @@ fn read(headers: &HeaderMap, body: &[u8], size: usize) -> UsageReader {
 fn assert_states(headers: &HeaderMap, body: &str, expected: Option<(u64, u64)>) {
     for size in [1, 3, 64, body.len().max(1)] {
         let usage = read(headers, body.as_bytes(), size).usage();
-        assert_eq!(usage, expected.map(|(input, output)| TokenUsage::new(input, output)), "{body}");
+        assert_eq!(usage.map(|usage| (usage.input, usage.output)), expected, "{body}");
+    }
+}
+
+/// As the vendors' references have them: a prompt, what of it was cached, an answer, what of it was reasoning.
+#[test]
+fn what_was_cached_and_what_was_reasoning() {
+    for (headers, body, expected) in [
+        (
+            json(),
+            r#"{"usage": {"prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306, "prompt_tokens_details": {"cached_tokens": 1920, "audio_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 192, "accepted_prediction_tokens": 0}}}"#,
+            (2006, 1920, 300, 192),
+        ),
+        (
+            json(),
+            r#"{"object": "response", "usage": {"input_tokens": 36, "input_tokens_details": {"cached_tokens": 30}, "output_tokens": 87, "output_tokens_details": {"reasoning_tokens": 80}, "total_tokens": 123}}"#,
+            (36, 30, 87, 80),
+        ),
+        (
+            json(),
+            r#"{"type": "message", "usage": {"input_tokens": 50, "cache_creation_input_tokens": 248, "cache_read_input_tokens": 100000, "output_tokens": 503}}"#,
+            (100_298, 100_000, 503, 0),
+        ),
+        (
+            stream(),
+            "event: message_start\ndata: {\"type\": \"message_start\", \"message\": {\"usage\": {\"input_tokens\": 3, \"cache_read_input_tokens\": 40, \"output_tokens\": 1}}}\n\n\
+             event: message_delta\ndata: {\"type\": \"message_delta\", \"usage\": {\"output_tokens\": 15}}\n\n",
+            (43, 40, 15, 0),
+        ),
+        (
+            stream(),
+            "data: {\"choices\": [], \"usage\": null}\n\n\
+             data: {\"choices\": [], \"usage\": {\"prompt_tokens\": 9, \"completion_tokens\": 7, \"prompt_tokens_details\": {\"cached_tokens\": 8}, \"completion_tokens_details\": {\"reasoning_tokens\": 5}}}\n\n\
+             data: [DONE]\n\n",
+            (9, 8, 7, 5),
+        ),
+        (
+            json(),
+            r#"{"usageMetadata": {"promptTokenCount": 10, "cachedContentTokenCount": 4, "candidatesTokenCount": 5, "thoughtsTokenCount": 6, "totalTokenCount": 21}}"#,
+            (10, 4, 11, 6),
+        ),
+        (
+            json(),
+            r#"{"text": "x", "meta_info": {"prompt_tokens": 9, "cached_tokens": 8, "completion_tokens": 2}}"#,
+            (9, 8, 2, 0),
+        ),
+        // No part is more than the whole.
+        (
+            json(),
+            r#"{"usage": {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 50}, "completion_tokens_details": {"reasoning_tokens": 50}}}"#,
+            (5, 5, 5, 5),
+        ),
+        (
+            json(),
+            r#"{"usage": {"prompt_tokens": 5, "completion_tokens": 5, "prompt_tokens_details": null, "completion_tokens_details": {"reasoning_tokens": -1}}}"#,
+            (5, 0, 5, 0),
+        ),
+    ] {
+        let (input, cached, output, reasoning) = expected;
+        let expected =
+            TokenUsage::new(input, output).with_cached_input(cached).with_reasoning(reasoning);
+        for size in [1, 7, body.len()] {
+            let usage = read(&headers, body.as_bytes(), size).usage();
+            assert_eq!(usage, Some(expected), "{body}");
+        }
     }
 }
 
