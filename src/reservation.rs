@@ -110,7 +110,15 @@ impl UsageMeter {
     ///
     /// Dropping the future before it is ready gives back what it took.
     pub fn refine(&self, estimate: TokenUsage) -> Refined {
-        Arc::clone(&self.0).refine(estimate)
+        self.refine_for(None, estimate)
+    }
+
+    /// The same, and says which model the request is for, by which some limits count
+    /// ([`TierLimit::only_models`](crate::rate_limit::TierLimit::only_models),
+    /// [`each_model`](crate::rate_limit::TierLimit::each_model), [`cost`](crate::rate_limit::TierLimit::cost)). `None`: it names
+    /// none. The first refinement decides: `PromptGuardLayer`'s, where there is one.
+    pub fn refine_for(&self, model: Option<&str>, estimate: TokenUsage) -> Refined {
+        Arc::clone(&self.0).refine(model, estimate)
     }
 
     /// Notes the usage that an answer states, or an estimate of it so far. Not heard once the handler has spoken.
@@ -150,6 +158,6 @@ pub trait Meter: Debug + Send + Sync + 'static {
     fn remaining(&self) -> Option<u64>;
     /// See [`UsageMeter::granted_output_tokens`].
     fn granted_output_tokens(&self) -> Option<u64>;
-    /// See [`UsageMeter::refine`].
-    fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined;
+    /// See [`UsageMeter::refine_for`].
+    fn refine(self: Arc<Self>, model: Option<&str>, estimate: TokenUsage) -> Refined;
 }

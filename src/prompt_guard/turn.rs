@@ -114,7 +114,8 @@ impl Turn {
     pub(crate) fn counted<S>(&mut self, held: Held<S>, counted: Counted) -> Next<S> {
         let Some((prompt, input)) = counted else { return Next::Refuse(unavailable()) };
         let usage = TokenUsage::new(input, self.output_tokens(&prompt));
-        match UsageMeter::of(&held.parts.extensions).map(|meter| meter.refine(usage)) {
+        let meter = UsageMeter::of(&held.parts.extensions);
+        match meter.map(|meter| meter.refine_for(prompt.model(), usage)) {
             Some(refined) => Next::Refine(refined, held, prompt),
             None => self.scan(held, prompt),
         }

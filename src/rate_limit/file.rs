@@ -1,10 +1,10 @@
 //! Tiers from files (feature `serde`).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::{Calendar, Scope, Tier, TierLimit, Window, limit::Unit};
+use super::{Calendar, CostTable, Scope, Tier, TierLimit, TokenWeights, Window, limit::Unit};
 use crate::store::Outage;
 
 /// A tier as a file has it. An unknown name is an error, not a limit that is silently not kept.
@@ -51,6 +51,11 @@ pub(super) struct LimitFile {
     on_outage: Option<Outage>,
     #[serde(default)]
     shadow: bool,
+    only_models: Option<Vec<String>>,
+    each_model: Option<Vec<String>>,
+    weights: Option<TokenWeights>,
+    #[serde(default)]
+    model_weights: BTreeMap<String, TokenWeights>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -80,6 +85,15 @@ impl TryFrom<LimitFile> for TierLimit {
             window @ Window::Rolling(_) => window,
         };
         let limit = Self::new(file.unit, file.quota, window);
+        let limit = match (file.only_models, file.each_model) {
+            (Some(_), Some(_)) => return Err("a limit has only_models or each_model, not both"),
+            (Some(models), None) => limit.only_models(models),
+            (None, Some(models)) => limit.each_model(models),
+            (None, None) => limit,
+        };
+        let costs = CostTable::new(file.weights.unwrap_or_default());
+        let add = |costs: CostTable, (model, weights): (String, _)| costs.model(model, weights);
+        let limit = limit.with_costs(file.model_weights.into_iter().fold(costs, add));
         let limit = if file.sliding { limit.sliding() } else { limit };
         let limit = if file.shadow { limit.shadow() } else { limit };
         let limit = file.burst.into_iter().fold(limit, Self::burst);
@@ -123,8 +137,6 @@ impl Windowed {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
@@ -174,6 +186,20 @@ mod tests {
             .limit(TierLimit::tokens(5, day))
             .limit(TierLimit::requests(7, minute).sliding().shadow());
         assert_eq!(daily, same);
+        let by_model: Tier = toml::from_str(
+            "[[limits]]\nunit = 'cost'\nquota = 5\nseconds = 60\nweights = { input = 1000, output = 4000, cached_input = 100 }\n\
+             [limits.model_weights]\n'llama-*' = { input = 100, output = 200, reasoning = 300 }\n\
+             [[limits]]\nunit = 'requests'\nquota = 7\nseconds = 60\nonly_models = ['o3*', 'gpt-4o']\n\
+             [[limits]]\nunit = 'tokens'\nquota = 9\nseconds = 60\neach_model = ['gpt-4o']",
+        )
+        .unwrap();
+        let costs = CostTable::new(TokenWeights::new(1000, 4000).cached_input(100))
+            .model("llama-*", TokenWeights::new(100, 200).reasoning(300));
+        let same = Tier::new()
+            .limit(TierLimit::cost(5, minute, costs))
+            .limit(TierLimit::requests(7, minute).only_models(["o3*", "gpt-4o"]))
+            .limit(TierLimit::tokens(9, minute).each_model(["gpt-4o"]));
+        assert_eq!(by_model, same);
         let shared = TierLimit::output_tokens(9, minute).burst(3);
         let same = Tier::new()
             .limit(shared.per([Scope::Organisation, Scope::Network]))
@@ -186,6 +212,9 @@ mod tests {
             "limits = [{ unit = 'requests', quota = 1, second = 1 }]",
             "limits = [{ unit = 'requests', quota = 1, seconds = 1, calendar = 'day' }]",
             "limits = [{ unit = 'requests', quota = 1, seconds = 1, utc_offset_minutes = 60 }]",
+            "limits = [{ unit = 'requests', quota = 1, seconds = 1, only_models = [], each_model = [] }]",
+            "limits = [{ unit = 'cost', quota = 1, seconds = 1, weights = { input = 1 } }]",
+            "limits = [{ unit = 'cost', quota = 1, seconds = 1, weights = { input = -1, output = 1 } }]",
         ] {
             assert!(toml::from_str::<Tier>(bad).is_err(), "{bad}");
         }

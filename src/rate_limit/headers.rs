@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     calendar::civil_date,
-    limit::{ReadyLimit, Unit},
+    limit::Unit,
+    ready::{ReadyLimit, UNCOUNTED},
     tier::ReadyTier,
 };
 use crate::{
@@ -157,7 +158,9 @@ fn values(
     unix: Duration,
 ) -> Vec<(HeaderName, HeaderValue)> {
     let mut values = Values { buffer: BytesMut::with_capacity(256), ends: Vec::with_capacity(8) };
-    let callers = |(limit, _): &(&ReadyLimit, _)| limit.scopes.is_the_callers();
+    let callers = |(limit, standing): &(&ReadyLimit, &Standing)| {
+        limit.scopes.is_the_callers() && **standing != UNCOUNTED
+    };
     let limits = || tier.limits.iter().zip(standings).filter(callers);
     let families = if endpoint == Endpoint::AnthropicMessages { &ANTHROPIC[..] } else { &X };
     for (units, [quota, remaining, reset]) in families {

@@ -3,13 +3,14 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    Calendar, CalendarPeriod,
+    Calendar,
+    cost::CostTable,
+    models::{ByModel, Models},
+    ready::ReadyLimit,
     scope::{Scope, Scopes},
-    settlement::Due,
 };
 use crate::{
     BuildError,
-    reservation::TokenUsage,
     store::{Limit, LimitId, Outage},
 };
 
@@ -44,6 +45,8 @@ pub struct TierLimit {
     name: Option<String>,
     outage: Option<Outage>,
     shadow: bool,
+    models: ByModel,
+    costs: CostTable,
 }
 
 /// What a limit counts.
@@ -55,6 +58,8 @@ pub(super) enum Unit {
     Tokens,
     InputTokens,
     OutputTokens,
+    /// Tokens by their weights.
+    Cost,
     /// Requests at a time.
     #[cfg_attr(feature = "serde", serde(rename = "concurrent_requests"))]
     Slots,
@@ -85,6 +90,13 @@ impl TierLimit {
         Self::new(Unit::OutputTokens, quota, window.into())
     }
 
+    /// At most `quota` units of cost in any `window`, where tokens cost what `costs` says, by model and by kind: a
+    /// [`Duration`] of whole seconds, or the periods of a [`Calendar`]. What is charged for a request is rounded up to a
+    /// unit. Until the request's model is told, it is charged as one that `costs` does not name.
+    pub fn cost(quota: u64, window: impl Into<Window>, costs: CostTable) -> Self {
+        Self { costs, ..Self::new(Unit::Cost, quota, window.into()) }
+    }
+
     /// At most `max` requests at a time, each counted until the last byte of its answer.
     pub fn concurrent_requests(max: u64) -> Self {
         Self::new(Unit::Slots, max, Window::Rolling(Duration::ZERO))
@@ -94,6 +106,35 @@ impl TierLimit {
     /// for one. Default: [`Scope::Subject`].
     pub fn per(self, scopes: impl IntoIterator<Item = Scope>) -> Self {
         Self { scopes: Scopes::of(scopes), ..self }
+    }
+
+    /// Counts only requests for these models, all of them together: whole names, or prefixes that end in `*`, as the
+    /// request writes them. Requests for others, which callers may invent, and for none are for another limit to count.
+    ///
+    /// The model is known when the body was parsed: by `PromptGuardLayer`, or by a handler that says it
+    /// ([`UsageMeter::refine_for`](crate::UsageMeter::refine_for)). The limit is charged then, together with the rest of
+    /// that refinement, all or none. Where nobody says it the limit does not hold, and
+    /// `palisade_model_not_told_total` counts the request: one without a body, or one that the guard does not read.
+    ///
+    /// ```
+    /// use palisade::rate_limit::{Tier, TierLimit};
+    /// use std::time::Duration;
+    ///
+    /// const MINUTE: Duration = Duration::from_secs(60);
+    /// let paid = Tier::new()
+    ///     .requests_per_minute(600)
+    ///     .limit(TierLimit::requests(10, MINUTE).only_models(["gpt-4o", "o3*"]).named("dear"))
+    ///     .limit(TierLimit::tokens(50_000, MINUTE).each_model(["gpt-4o", "llama-*"]));
+    /// ```
+    pub fn only_models(self, models: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { models: ByModel::Only(Models::of(models)), ..self }
+    }
+
+    /// Counts requests for each of these models by itself, beside who shares the limit: whole names, or prefixes that
+    /// end in `*`, which count what begins so together. All models that are not named count as one, and so do requests
+    /// that name none: who invents names of models gets no more. Charged as with [`only_models`](Self::only_models).
+    pub fn each_model(self, models: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { models: ByModel::Each(Models::of(models)), ..self }
     }
 
     /// How many units may come at once; what was used drains steadily over the window. Default: the quota.
@@ -143,6 +184,11 @@ impl TierLimit {
         Self { shadow: true, ..self }
     }
 
+    #[cfg(feature = "serde")]
+    pub(super) fn with_costs(self, costs: CostTable) -> Self {
+        Self { costs, ..self }
+    }
+
     pub(super) fn is_shadow(&self) -> bool {
         self.shadow
     }
@@ -158,11 +204,14 @@ impl TierLimit {
             name: None,
             outage: None,
             shadow: false,
+            models: ByModel::No,
+            costs: CostTable::default(),
         }
     }
 
     pub(super) fn needs_callers(&self) -> bool {
-        self.unit.of(TokenUsage::default()).is_some() || self.scopes.need_a_user()
+        let counts_what_is_within = self.unit.counts_tokens() || !self.models.is_no();
+        counts_what_is_within || self.scopes.need_a_user()
     }
 
     /// Checks the limit and readies it for requests. The error says what is wrong.
@@ -177,6 +226,12 @@ impl TierLimit {
         }
         if self.scopes.is_empty() {
             return wrong("nobody shares it");
+        }
+        if let Some(fault) = self.models.fault().or_else(|| self.costs.fault()) {
+            return wrong(fault);
+        }
+        if self.unit != Unit::Cost && self.costs != CostTable::default() {
+            return wrong("only a cost has weights");
         }
         let (id, quota) = (LimitId::of(&name), self.quota);
         let limit = match (self.unit, self.window) {
@@ -202,7 +257,8 @@ impl TierLimit {
         };
         let limit = limit.on_outage(self.outage.unwrap_or(outage));
         let Self { unit, window, scopes, .. } = *self;
-        Ok(ReadyLimit { limit, unit, quota, window, scopes, record: 0, name })
+        let (models, costs) = (self.models.clone(), self.costs.clone());
+        Ok(ReadyLimit { limit, unit, quota, window, scopes, record: 0, name, models, costs })
     }
 
     fn default_name(&self) -> String {
@@ -210,6 +266,9 @@ impl TierLimit {
         if self.scopes != Scopes::SUBJECT {
             whose += &self.scopes.name();
             whose.push('-');
+        }
+        if let ByModel::Each(_) = self.models {
+            whose += "model-";
         }
         let what = self.unit.name();
         let seconds = match self.window {
@@ -223,36 +282,6 @@ impl TierLimit {
             (_, 3600) => format!("{whose}{what}-hour"),
             (_, 86_400) => format!("{whose}{what}-day"),
             (_, seconds) => format!("{whose}{what}-{seconds}s"),
-        }
-    }
-}
-
-/// A limit as requests need it.
-#[derive(Debug)]
-pub(super) struct ReadyLimit {
-    pub(super) limit: Limit,
-    pub(super) unit: Unit,
-    pub(super) quota: u64,
-    pub(super) window: Window,
-    pub(super) scopes: Scopes,
-    /// Which of the tier's records counts it.
-    pub(super) record: usize,
-    pub(super) name: String,
-}
-
-impl ReadyLimit {
-    /// The limit as a charge at `unix` names it.
-    pub(super) fn at(&self, unix: Duration) -> Limit {
-        let Window::Calendar(calendar) = self.window else { return self.limit };
-        let CalendarPeriod { number, ends_in } = calendar.period(unix);
-        self.limit.in_period(number, ends_in)
-    }
-
-    /// Units of it that a request pays in the end. Slots are given back whatever it says.
-    pub(super) fn due(&self, due: Due) -> u64 {
-        match self.unit {
-            Unit::Requests => due.requests,
-            unit => unit.of(due.tokens).unwrap_or(0),
         }
     }
 }
@@ -305,6 +334,7 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::InputTokens => "input-tokens",
             Self::OutputTokens => "output-tokens",
+            Self::Cost => "cost",
             Self::Slots => "concurrent-requests",
         }
     }
@@ -316,17 +346,12 @@ impl Unit {
             Self::Tokens => "tokens",
             Self::InputTokens => "tokens of prompts",
             Self::OutputTokens => "tokens of answers",
+            Self::Cost => "units of cost",
         }
     }
 
-    /// Units that `usage` is. `None` for what does not count tokens.
-    pub(super) fn of(self, usage: TokenUsage) -> Option<u64> {
-        match self {
-            Self::Requests | Self::Slots => None,
-            Self::Tokens => Some(usage.total()),
-            Self::InputTokens => Some(usage.input),
-            Self::OutputTokens => Some(usage.output),
-        }
+    pub(super) fn counts_tokens(self) -> bool {
+        !matches!(self, Self::Requests | Self::Slots)
     }
 }
 

@@ -87,13 +87,16 @@
 
 mod body;
 mod calendar;
+mod cost;
 #[cfg(feature = "serde")]
 mod file;
 mod future;
 mod headers;
 mod layer;
 mod limit;
+mod models;
 mod quota;
+mod ready;
 mod reservation;
 mod scope;
 mod service;
@@ -106,6 +109,7 @@ mod tiers;
 pub use self::{
     body::MeteredBody,
     calendar::{Calendar, CalendarPeriod},
+    cost::{CostTable, TokenWeights},
     future::TieredRateLimitFuture,
     layer::{TieredRateLimitLayer, TieredRateLimitLayerBuilder},
     limit::{TierLimit, Window},

@@ -7,7 +7,7 @@ use crate::{
     identity::Identity,
     reject::Rejection,
     reservation::TokenUsage,
-    store::{Admission, Inline, Key, ReservationId},
+    store::{Admission, Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, ReservationId},
 };
 
 /// One limit of a caller's tier, and where he stands with it.
@@ -16,7 +16,7 @@ use crate::{
 pub struct Quota {
     /// The limit's name, as in `RateLimit-Policy`.
     pub name: String,
-    /// What it counts: `requests`, `tokens`, `input-tokens`, `output-tokens` or `concurrent-requests`.
+    /// What it counts: `requests`, `tokens`, `input-tokens`, `output-tokens`, `cost` or `concurrent-requests`.
     pub unit: &'static str,
     /// Units in each window; of requests at a time, how many.
     pub quota: u64,
@@ -26,6 +26,8 @@ pub struct Quota {
     pub remaining: u64,
     /// Until all of it is there again.
     pub reset: Duration,
+    /// The models that it counts so, of a limit for [each](super::TierLimit::each_model); `*` are those that are not named.
+    pub model: Option<String>,
     /// Whether it is only [counted](super::TierLimit::shadow).
     pub shadow: bool,
 }
@@ -73,22 +75,28 @@ impl TieredRateLimitLayer {
         tier: &ReadyTier,
         keys: &Inline<Key>,
     ) -> Result<Vec<Quota>, Rejection> {
-        let nothing = tier.amounts(|_, _| Some(0));
-        let charges = tier.charges(keys, &nothing, self.config.clock.unix());
-        let admission = Admission::new(ReservationId::next(), charges.as_slice());
-        let standings = self.config.store.peek(&admission).await;
-        let standings = standings.map_err(|error| headers::unavailable(&error))?;
-        let limits = tier.limits.iter().zip(standings.as_slice());
-        let quotas = limits.map(|(limit, standing)| Quota {
-            name: limit.name.clone(),
-            unit: limit.unit.name(),
-            quota: limit.quota,
-            window: (limit.unit != Unit::Slots).then_some(limit.window),
-            remaining: standing.remaining,
-            reset: standing.reset,
-            shadow: false,
-        });
-        Ok(quotas.collect())
+        let mut quotas = Vec::with_capacity(tier.limits.len());
+        let (pepper, unix) = (&self.config.pepper, self.config.clock.unix());
+        // As many at once as an admission may name.
+        for charges in tier.all_charges(pepper, keys, unix).chunks(MAX_CHARGES) {
+            let named: Inline<Charge> =
+                Inline::collect(NO_CHARGE, charges.iter().map(|(.., charge)| *charge));
+            let admission = Admission::new(ReservationId::next(), named.as_slice());
+            let standings = self.config.store.peek(&admission).await;
+            let standings = standings.map_err(|error| headers::unavailable(&error))?;
+            let limits = charges.iter().zip(standings.as_slice());
+            quotas.extend(limits.map(|((limit, model, _), standing)| Quota {
+                name: limit.name.clone(),
+                unit: limit.unit.name(),
+                quota: limit.quota,
+                window: (limit.unit != Unit::Slots).then_some(limit.window),
+                remaining: standing.remaining,
+                reset: standing.reset,
+                shadow: false,
+                model: model.map(str::to_owned),
+            }));
+        }
+        Ok(quotas)
     }
 
     /// Forgets what a caller has used of the limits that are his, alone or together with his organisation, workload or
@@ -104,8 +112,9 @@ impl TieredRateLimitLayer {
         let Wanted { tier, keys, shadow, .. } =
             Wanted::by(&self.config, identity, address, TokenUsage::default())?;
         let shadows = tier.shadow.as_ref().zip(shadow.as_ref());
-        let shadows = shadows.into_iter().flat_map(|(tier, keys)| tier.own(keys.keys()));
-        for record in tier.own(&keys).chain(shadows) {
+        let pepper = &self.config.pepper;
+        let shadows = shadows.into_iter().flat_map(|(tier, keys)| tier.own(pepper, keys.keys()));
+        for record in tier.own(pepper, &keys).chain(shadows) {
             let reset = self.config.store.reset(record).await;
             reset.map_err(|error| headers::unavailable(&error))?;
         }

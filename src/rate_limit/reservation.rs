@@ -9,6 +9,8 @@ use super::{
     headers,
     layer::Config,
     limit::Unit,
+    models::Told,
+    ready::{ReadyLimit, UNCOUNTED},
     service::Wanted,
     settlement::{Known, Outcome, due},
     shadow::Shadow,
@@ -17,6 +19,7 @@ use super::{
 };
 use crate::{
     future::ReadyOr,
+    observe,
     reject::Rejection,
     reservation::{Meter, Observed, Refined, TokenUsage},
     route::Endpoint,
@@ -41,6 +44,8 @@ struct State {
     known: Known,
     /// The admission.
     base: Part,
+    /// What the limits make of the model, once it is told.
+    model: Option<Arc<Told>>,
     /// Refinements upward, which are rare.
     more: Vec<Part>,
     /// The estimate is no longer that of the admission.
@@ -64,6 +69,7 @@ impl Reservation {
         let state = State {
             known: Known { estimate, ..Known::default() },
             base: Part { id, amounts, seen: grant },
+            model: None,
             more: Vec::new(),
             refined: false,
             settled: false,
@@ -75,7 +81,7 @@ impl Reservation {
     pub(super) fn write_headers(&self, headers: &mut http::HeaderMap) {
         let (standings, degraded) = {
             let state = self.state();
-            (self.standings(&state), state.parts().any(|part| part.seen.degraded))
+            (self.standings(&state, None), state.parts().any(|part| part.seen.degraded))
         };
         let unix = self.config.clock.unix();
         if degraded {
@@ -91,7 +97,7 @@ impl Reservation {
 
     /// Settles, unless that was done.
     pub(super) fn settle(&self, outcome: Outcome) {
-        let (base, more, due) = {
+        let (base, more, model, due) = {
             let mut state = self.state();
             if std::mem::replace(&mut state.settled, true) {
                 return;
@@ -99,14 +105,18 @@ impl Reservation {
             (
                 state.base,
                 std::mem::take(&mut state.more),
+                state.model.clone(),
                 due(outcome, &state.known, self.config.options),
             )
         };
         // In the order in which they were granted: the store takes an earlier one to have been moved by whatever was
         // given back before it, and would keep that much.
-        let units = self.tier.amounts(|limit, _| Some(limit.due(due)));
+        if model.is_none() && self.tier.limits.iter().any(ReadyLimit::is_by_model) {
+            observe::count("palisade_model_not_told_total", &[("layer", "rate_limit")]);
+        }
+        let units = self.tier.due(due, model.as_deref());
         for (part, used) in shares(std::iter::once(&base).chain(&more), units) {
-            self.give_back(part, &used);
+            self.give_back(part, model.as_deref(), &used);
         }
         if let Some(shadow) = &self.shadow {
             shadow.end(due);
@@ -114,16 +124,17 @@ impl Reservation {
     }
 
     /// Settles one part to what was used of it.
-    fn give_back(&self, part: &Part, used: &Amounts) {
-        give_back(&*self.config.store, &self.tier, &self.keys, part, used);
+    fn give_back(&self, part: &Part, model: Option<&Told>, used: &Amounts) {
+        give_back(&*self.config.store, &self.tier, &self.keys, model, part, used);
     }
 
     /// Takes a refinement's grant in; gives it back if the request has ended meanwhile.
     fn extend(&self, part: Part, estimate: TokenUsage) {
         let mut state = self.state();
         if state.settled {
+            let model = state.model.clone();
             drop(state);
-            self.give_back(&part, &Amounts::default());
+            self.give_back(&part, model.as_deref(), &Amounts::default());
             return;
         }
         state.more.push(part);
@@ -142,32 +153,30 @@ impl Reservation {
 
     /// The answer to a refinement that does not fit.
     fn refused(&self, part: &Part, refusal: &Refusal) -> Rejection {
-        let mut standings = self.standings(&self.state());
-        self.tell(part, &mut standings);
+        let standings = {
+            let state = self.state();
+            self.standings(&state, Some(part))
+        };
         let index = part.indices().nth(refusal.index);
         let (after, unix) = (refusal.retry_after, self.config.clock.unix());
         headers::rejection(&self.tier, index, after, standings.as_slice(), self.endpoint, unix)
     }
 
-    /// Where the limits stood when each was last decided on.
-    fn standings(&self, state: &State) -> Standings {
-        let unknown = self.tier.limits.iter().map(|_| Standing::default());
-        let mut standings = Inline::collect(Standing::default(), unknown);
-        for part in state.parts() {
-            self.tell(part, &mut standings);
-        }
-        standings
-    }
-
-    /// Where the limits stood that a part charged; the others stand as they stood.
-    fn tell(&self, part: &Part, standings: &mut Standings) {
-        let charges = self.tier.charges(&self.keys, &part.amounts, self.config.clock.unix());
-        let told = self.config.store.standings(charges.as_slice(), &part.seen);
-        for (index, told) in part.indices().zip(told.as_slice()) {
-            if let Some(standing) = standings.as_mut_slice().get_mut(index) {
-                *standing = *told;
+    /// Where the limits stood when each was last decided on, the `last` of these decisions aside from those in `state`.
+    fn standings(&self, state: &State, last: Option<&Part>) -> Standings {
+        let uncounted = self.tier.limits.iter().map(|_| UNCOUNTED);
+        let mut standings = Inline::collect(UNCOUNTED, uncounted);
+        let (model, unix) = (state.model.as_deref(), self.config.clock.unix());
+        for part in state.parts().chain(last) {
+            let charges = self.tier.charges(&self.keys, model, &part.amounts, unix);
+            let told = self.config.store.standings(charges.as_slice(), &part.seen);
+            for (index, told) in part.indices().zip(told.as_slice()) {
+                if let Some(standing) = standings.as_mut_slice().get_mut(index) {
+                    *standing = *told;
+                }
             }
         }
+        standings
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -176,12 +185,18 @@ impl Reservation {
 }
 
 impl State {
-    /// Units of the limit at `index` that the store holds for the request.
-    fn held(&self, index: usize) -> u64 {
-        self.parts().map(|part| part.of(index)).fold(0, u64::saturating_add)
+    /// Units of the limit at `index` that the store holds for the request. `None`: it is not charged yet.
+    fn held(&self, index: usize) -> Option<u64> {
+        let charging = self.parts().filter(|part| part.charges(index));
+        charging.map(|part| part.of(index)).reduce(u64::saturating_add)
     }
 
-    fn parts(&self) -> impl Iterator<Item = &Part> {
+    /// Units of it that there are for this request, those that it holds included.
+    fn room(&self, index: usize, standing: &Standing) -> u64 {
+        standing.remaining.saturating_add(self.held(index).unwrap_or(0))
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> + Clone {
         std::iter::once(&self.base).chain(&self.more)
     }
 }
@@ -227,13 +242,17 @@ impl Meter for Reservation {
     fn remaining(&self) -> Option<u64> {
         let state = self.state();
         let so_far = state.known.so_far();
-        let standings = self.standings(&state);
+        let standings = self.standings(&state, None);
         let limits = self.tier.limits.iter().zip(standings.as_slice()).enumerate();
         // A prompt is over: what is left for prompts does not end an answer.
         let limits = limits.filter(|(_, (limit, _))| limit.unit != Unit::InputTokens);
         let left = limits.filter_map(|(index, (limit, standing)): (usize, (_, &Standing))| {
-            let used = limit.unit.of(so_far)?;
-            Some(standing.remaining.saturating_add(state.held(index)).saturating_sub(used))
+            if *standing == UNCOUNTED {
+                return None;
+            }
+            let weights = limit.weights(state.model.as_deref(), index);
+            let left = state.room(index, standing).saturating_sub(limit.units(so_far, weights)?);
+            limit.output_that_fits(left, TokenUsage::default(), weights)
         });
         left.min()
     }
@@ -243,7 +262,16 @@ impl Meter for Reservation {
         state.refined.then_some(state.known.estimate.output)
     }
 
-    fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined {
+    fn refine(self: Arc<Self>, model: Option<&str>, estimate: TokenUsage) -> Refined {
+        {
+            let mut state = self.state();
+            if state.model.is_none() {
+                state.model = Told::of(&self.tier, &self.config.pepper, &self.keys, model);
+            }
+        }
+        if let Some(shadow) = &self.shadow {
+            shadow.tell(model);
+        }
         let least = self.config.options.least_output;
         self.reserve(estimate, least)
     }
@@ -254,20 +282,19 @@ impl Reservation {
     /// leaves at least so much for the answer.
     fn reserve(self: Arc<Self>, estimate: TokenUsage, least_output: Option<u64>) -> Refined {
         let id = ReservationId::next();
-        let amounts = {
+        let (amounts, model) = {
             let state = self.state();
-            let amounts = self.tier.amounts(|limit, index| {
-                let more = limit.unit.of(estimate)?.saturating_sub(state.held(index));
-                (more > 0).then_some(more)
-            });
+            let model = state.model.clone();
+            let amounts = self.tier.missing(estimate, model.as_deref(), |index| state.held(index));
             if state.settled || amounts.as_slice().iter().all(Option::is_none) {
                 // Less than is held: given back when the request ends.
                 self.refined(state, estimate);
                 return ReadyOr::ready(Ok(()));
             }
-            amounts
+            (amounts, model)
         };
-        let charges = self.tier.charges(&self.keys, &amounts, self.config.clock.unix());
+        let unix = self.config.clock.unix();
+        let charges = self.tier.charges(&self.keys, model.as_deref(), &amounts, unix);
         let decided = move |this: Arc<Self>, decision| {
             let part = |seen| Part { id, amounts, seen };
             let refusal = match decision {
@@ -281,8 +308,11 @@ impl Reservation {
             let part = part(refusal.seen);
             let output = this.output_that_fits(&part, estimate);
             match (output, least_output) {
-                (Some(output), Some(least)) if least.max(1) <= output => {
-                    this.reserve(TokenUsage::new(estimate.input, output), None)
+                // Where it was no want of tokens, there is room for all of them.
+                (Some(output), Some(least))
+                    if (least.max(1)..estimate.output).contains(&output) =>
+                {
+                    this.reserve(TokenUsage { output, ..estimate }, None)
                 }
                 _ => ReadyOr::ready(Err(this.refused(&part, &refusal))),
             }
@@ -303,17 +333,14 @@ impl Reservation {
     /// Tokens of the answer that there would have been room for beside the prompt.
     fn output_that_fits(&self, part: &Part, estimate: TokenUsage) -> Option<u64> {
         let state = self.state();
-        let mut standings = self.standings(&state);
-        self.tell(part, &mut standings);
+        let standings = self.standings(&state, Some(part));
         let limits = self.tier.limits.iter().zip(standings.as_slice()).enumerate();
         let room = limits.map(|(index, (limit, standing))| {
-            let room = standing.remaining.saturating_add(state.held(index));
-            match limit.unit {
-                Unit::Tokens => room.checked_sub(estimate.input),
-                Unit::OutputTokens => Some(room),
-                Unit::InputTokens => room.checked_sub(estimate.input).and(Some(u64::MAX)),
-                Unit::Requests | Unit::Slots => Some(u64::MAX),
+            if *standing == UNCOUNTED {
+                return Some(u64::MAX);
             }
+            let weights = limit.weights(state.model.as_deref(), index);
+            limit.output_that_fits(state.room(index, standing), estimate, weights)
         });
         room.min().flatten()
     }

@@ -143,7 +143,7 @@ impl Wanted {
     }
 
     fn charges(&self, unix: Duration) -> Inline<Charge> {
-        self.tier.charges(&self.keys, &self.tier.admission(self.estimate), unix)
+        self.tier.charges(&self.keys, None, &self.tier.admission(self.estimate), unix)
     }
 
     /// What the store's answer means: a reservation, a refusal, or a request that goes unmetered.

@@ -14,6 +14,7 @@ use std::{
 
 use super::{
     layer::Config,
+    models::Told,
     reservation::Part,
     scope::Asker,
     settlement::Due,
@@ -76,6 +77,7 @@ impl ShadowKeys {
 #[derive(Default)]
 struct State {
     parts: Vec<Part>,
+    model: Option<Arc<Told>>,
     /// The limits that would have refused the request, as bits.
     over: u8,
     /// The store is being asked.
@@ -87,6 +89,14 @@ struct State {
 }
 
 impl Shadow {
+    /// Hears which model the request is for. The first word counts.
+    pub(super) fn tell(&self, model: Option<&str>) {
+        let mut state = self.state();
+        if state.model.is_none() {
+            state.model = Told::of(&self.tier, &self.config.pepper, &self.keys, model);
+        }
+    }
+
     /// Holds what `estimate` is more than is held.
     pub(super) fn reserve(self: &Arc<Self>, estimate: TokenUsage) {
         {
@@ -121,9 +131,12 @@ impl Shadow {
     async fn ask(&self, estimate: TokenUsage) {
         while let Some(amounts) = self.wanted(estimate) {
             let id = ReservationId::next();
-            let charges = self.tier.charges(&self.keys, &amounts, self.config.clock.unix());
-            let admission = Admission::new(id, charges.as_slice());
-            match self.config.store.acquire(&admission).await {
+            let answer = {
+                let (model, unix) = (self.state().model.clone(), self.config.clock.unix());
+                let charges = self.tier.charges(&self.keys, model.as_deref(), &amounts, unix);
+                self.config.store.acquire(&Admission::new(id, charges.as_slice()))
+            };
+            match answer.await {
                 Ok(Decision::Admitted(seen)) => {
                     self.state().parts.push(Part { id, amounts, seen });
                     return;
@@ -144,15 +157,14 @@ impl Shadow {
     /// What is not held yet of `estimate`, by the limits that have room. `None`: nothing.
     fn wanted(&self, estimate: TokenUsage) -> Option<Amounts> {
         let state = self.state();
-        let amounts = self.tier.amounts(|limit, index| {
-            if state.is_over(index) {
-                return None;
-            }
-            let held = state.parts.iter().map(|part| part.of(index)).fold(0, u64::saturating_add);
-            let more = limit.unit.of(estimate).unwrap_or(1).saturating_sub(held);
-            let is_new = !state.parts.iter().any(|part| part.charges(index));
-            (is_new || more > 0).then_some(more)
-        });
+        let held = |index| {
+            let charging = state.parts.iter().filter(|part| part.charges(index));
+            charging.map(|part| part.of(index)).reduce(u64::saturating_add)
+        };
+        let mut amounts = self.tier.missing(estimate, state.model.as_deref(), held);
+        for (index, amount) in amounts.as_mut_slice().iter_mut().enumerate() {
+            *amount = amount.filter(|_| !state.is_over(index));
+        }
         amounts.as_slice().iter().any(Option::is_some).then_some(amounts)
     }
 
@@ -160,18 +172,21 @@ impl Shadow {
     fn pay(&self, mut state: MutexGuard<'_, State>) {
         let Some(due) = state.due.filter(|_| !state.asking) else { return };
         let parts = std::mem::take(&mut state.parts);
-        let due = self.tier.amounts(|limit, index| {
-            // Had the limit been enforced, the request would not have come to use any.
-            let due = if state.is_over(index) {
-                Due { tokens: TokenUsage::default(), ..due }
-            } else {
-                due
-            };
-            Some(limit.due(due))
-        });
+        let model = state.model.clone();
+        let mut pays = self.tier.due(due, model.as_deref());
+        // Had the limit been enforced, the request would not have come to use any.
+        let refused = Due { tokens: TokenUsage::default(), ..due };
+        let refused = self.tier.due(refused, model.as_deref());
+        let refused = refused.as_slice().iter().enumerate();
+        for (pays, (index, refused)) in pays.as_mut_slice().iter_mut().zip(refused) {
+            if state.is_over(index) {
+                *pays = *refused;
+            }
+        }
         drop(state);
-        for (part, used) in shares(parts.iter(), due) {
-            give_back(&*self.config.store, &self.tier, &self.keys, part, &used);
+        for (part, used) in shares(parts.iter(), pays) {
+            let store = &*self.config.store;
+            give_back(store, &self.tier, &self.keys, model.as_deref(), part, &used);
         }
     }
 

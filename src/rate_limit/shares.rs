@@ -1,6 +1,7 @@
 //! What each of a request's grants pays of what is due.
 
 use super::{
+    models::Told,
     reservation::Part,
     tier::{Amounts, ReadyTier},
 };
@@ -33,10 +34,11 @@ pub(super) fn give_back(
     store: &dyn LimiterStore,
     tier: &ReadyTier,
     keys: &Inline<Key>,
+    model: Option<&Told>,
     part: &Part,
     used: &Amounts,
 ) {
-    let charges = tier.charges(keys, &part.amounts, std::time::Duration::ZERO);
+    let charges = tier.charges(keys, model, &part.amounts, std::time::Duration::ZERO);
     if charges.as_slice().is_empty() {
         return;
     }

@@ -6,14 +6,17 @@ use http::HeaderValue;
 
 use super::{
     headers,
-    limit::{ReadyLimit, TierLimit, Unit, invalid, is_name},
+    limit::{TierLimit, Unit, invalid, is_name},
+    models::{ByModel, Told},
+    ready::ReadyLimit,
     scope::{Asker, Records},
+    settlement::Due,
 };
 use crate::{
     BuildError, observe,
     reject::Rejection,
     reservation::TokenUsage,
-    store::{Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Outage, StoreError},
+    store::{Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Outage, Pepper, StoreError},
 };
 
 /// The limits of one tier, all of which hold at once: a request is admitted if every one of them has
@@ -35,7 +38,9 @@ use crate::{
 /// `limits`, a list of tables for all that [`TierLimit`] can say: `{ unit = "output_tokens", quota = 20_000, seconds =
 /// 60, burst = 5_000, per = ["organisation"], name = "answers", on_outage = "local_share" }`. `on_outage` stands beside
 /// them for all; in the place of `seconds` there may be `calendar = "day"` or `"month"`, with `utc_offset_minutes`;
-/// `sliding = true`; and `shadow = true`.
+/// `sliding = true`; `shadow = true`; `only_models` or `each_model`, lists of names; and, with `unit = "cost"`, `weights = { input =
+/// 1000, output = 4000, cached_input = 100, reasoning = 4000 }`, of which the last two may be left out, and
+/// `model_weights = { "llama-*" = { … } }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "super::file::TierFile"))]
 pub struct Tier {
@@ -185,8 +190,9 @@ impl ReadyTier {
         if limits.len() > MAX_CHARGES {
             return Err(invalid(name, format!("it has more than {MAX_CHARGES} limits")));
         }
-        // Charges of one record stand side by side.
-        limits.sort_by_key(|limit| limit.record);
+        // Charges of one record stand side by side. What an admission leaves out, because its record is known when the
+        // model is, stands last.
+        limits.sort_by_key(|limit| (limit.is_by_model(), limit.record));
         let policy = policy_header(&limits)?;
         Ok(Self { name: name.into(), policy, limits, records, shadow: None })
     }
@@ -210,16 +216,84 @@ impl ReadyTier {
         Ok(keys)
     }
 
-    /// Those of `keys` whose records the caller has to himself, or shares with less than a tier.
-    pub(super) fn own(&self, keys: &Inline<Key>) -> impl Iterator<Item = Key> {
+    /// The records of a caller's own, which he has to himself or shares with less than a tier.
+    pub(super) fn own(&self, pepper: &Pepper, keys: &Inline<Key>) -> impl Iterator<Item = Key> {
         let records = self.records.iter().zip(keys.as_slice());
         let own = records.filter(|(records, _)| records.scopes.is_the_callers());
-        own.map(|(_, key)| *key)
+        let by_model = self.limits.iter().filter(|limit| limit.scopes.is_the_callers());
+        let by_model = by_model.flat_map(|limit| self.records_by_model(limit, pepper, keys));
+        own.map(|(_, key)| *key).chain(by_model.map(|(_, key)| key))
     }
 
-    /// What an admission takes: one request, one slot, and the tokens of `usage`.
+    /// The records of a limit by model, with what they count.
+    fn records_by_model<'a>(
+        &self,
+        limit: &'a ReadyLimit,
+        pepper: &Pepper,
+        keys: &Inline<Key>,
+    ) -> Vec<(&'a str, Key)> {
+        let base = keys.as_slice().get(limit.record).filter(|_| limit.is_by_model());
+        let all = base.into_iter().flat_map(|base| {
+            limit.models.all().map(|model| (model, limit.key(pepper, base, model)))
+        });
+        all.collect()
+    }
+
+    /// Every limit, and of those by model every one, with the model and a charge of nothing. Those of one record side by
+    /// side.
+    pub(super) fn all_charges(
+        &self,
+        pepper: &Pepper,
+        keys: &Inline<Key>,
+        unix: Duration,
+    ) -> Vec<(&ReadyLimit, Option<&str>, Charge)> {
+        let all = self.limits.iter().flat_map(|limit| {
+            let plain = keys.as_slice().get(limit.record).filter(|_| !limit.is_by_model());
+            let plain = plain.map(|key| (None, *key));
+            let by_model = self.records_by_model(limit, pepper, keys);
+            let by_model = by_model
+                .into_iter()
+                .map(|(name, key)| (matches!(limit.models, ByModel::Each(_)).then_some(name), key));
+            let limit_at = limit.at(unix);
+            let charge = move |key| Charge::new(key, limit_at, 0);
+            plain.into_iter().chain(by_model).map(move |(model, key)| (limit, model, charge(key)))
+        });
+        all.collect()
+    }
+
+    /// What an admission takes: one request, one slot, and the tokens of `usage`. Not of limits by model.
     pub(super) fn admission(&self, usage: TokenUsage) -> Amounts {
-        self.amounts(|limit, _| Some(limit.unit.of(usage).unwrap_or(1)))
+        let limits = self.limits.iter().take_while(|limit| !limit.is_by_model());
+        let amounts = limits.map(|limit| {
+            let units = limit.units(usage, limit.costs.of(None)).unwrap_or(1);
+            // A guess at the cost never refuses by itself.
+            let most = if limit.unit == Unit::Cost { limit.limit.capacity() } else { u64::MAX };
+            Some(units.min(most))
+        });
+        Inline::collect(None, amounts)
+    }
+
+    /// What `usage` takes beyond what is `held` of the limit at an index. `None` there: it is not charged yet.
+    pub(super) fn missing(
+        &self,
+        usage: TokenUsage,
+        model: Option<&Told>,
+        held: impl Fn(usize) -> Option<u64>,
+    ) -> Amounts {
+        self.amounts(|limit, index| {
+            if limit.is_by_model() && !model?.counts(index) {
+                return None;
+            }
+            let units = limit.units(usage, limit.weights(model, index)).unwrap_or(1);
+            let held = held(index);
+            let more = units.saturating_sub(held.unwrap_or(0));
+            (held.is_none() || more > 0).then_some(more)
+        })
+    }
+
+    /// What a request that pays `due` pays of each limit.
+    pub(super) fn due(&self, due: Due, model: Option<&Told>) -> Amounts {
+        self.amounts(|limit, index| Some(limit.due(due, limit.weights(model, index))))
     }
 
     /// What `amount` says of each limit and its place.
@@ -235,13 +309,18 @@ impl ReadyTier {
     pub(super) fn charges(
         &self,
         keys: &Inline<Key>,
+        model: Option<&Told>,
         amounts: &Amounts,
         unix: Duration,
     ) -> Inline<Charge> {
-        let limits = self.limits.iter().zip(amounts.as_slice());
-        let charges = limits.filter_map(|(limit, amount)| {
-            let key = keys.as_slice().get(limit.record)?;
-            Some(Charge::new(*key, limit.at(unix), (*amount)?))
+        let limits = self.limits.iter().zip(amounts.as_slice()).enumerate();
+        let charges = limits.filter_map(|(index, (limit, amount))| {
+            let key = if limit.is_by_model() {
+                model?.key(index)?
+            } else {
+                *keys.as_slice().get(limit.record)?
+            };
+            Some(Charge::new(key, limit.at(unix), (*amount)?))
         });
         Inline::collect(NO_CHARGE, charges)
     }
@@ -249,7 +328,8 @@ impl ReadyTier {
     /// As much of `usage` as can ever be admitted at once.
     pub(super) fn clamp(&self, usage: TokenUsage) -> TokenUsage {
         let capacity = |of: &[Unit]| {
-            let limits = self.limits.iter().filter(|limit| of.contains(&limit.unit));
+            let limits = self.limits.iter().take_while(|limit| !limit.is_by_model());
+            let limits = limits.filter(|limit| of.contains(&limit.unit));
             limits.map(|limit| limit.limit.capacity()).min().unwrap_or(u64::MAX)
         };
         let total = capacity(&[Unit::Tokens]);
@@ -299,14 +379,15 @@ mod tests {
         keys.push(key);
         let costs = |amounts: &Amounts| -> Vec<_> {
             ready
-                .charges(&keys, amounts, Duration::ZERO)
+                .charges(&keys, None, amounts, Duration::ZERO)
                 .as_slice()
                 .iter()
                 .map(|charge| charge.cost)
                 .collect()
         };
         assert_eq!(costs(&ready.admission(TokenUsage::new(3, 4))), [1, 7, 1]);
-        assert_eq!(costs(&ready.amounts(|limit, _| limit.unit.of(TokenUsage::new(1, 1)))), [2]);
+        let held = |_| Some(1);
+        assert_eq!(costs(&ready.missing(TokenUsage::new(1, 1), None, held)), [1]);
     }
 
     #[test]

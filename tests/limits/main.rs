@@ -2,5 +2,7 @@
 #![cfg(all(feature = "rate-limit", feature = "metrics", feature = "serde", feature = "test-util"))]
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
+mod cost;
+mod models;
 mod shadow;
 mod support;
