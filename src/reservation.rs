@@ -53,16 +53,63 @@ impl TokenUsage {
 
 /// What a request has reserved, for the handler to report to and read from. Cheap to clone.
 ///
-/// ```
-/// use palisade::reservation::UsageMeter;
+/// An engine in the same process charges each decode step, and ends an answer cleanly, as it does at `max_tokens`, when the
+/// caller's tokens are used up:
 ///
-/// fn decode_step(meter: Option<&UsageMeter>) -> bool {
-///     let Some(meter) = meter else { return true };
-///     meter.charge(1);
-///     // Stop cleanly with finish_reason "length" when the caller's tokens are used up.
-///     meter.remaining() != Some(0)
-/// }
 /// ```
+/// # #[cfg(feature = "rate-limit")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use http::{Request, Response};
+/// use palisade::{
+///     identity::{Identity, UserIdentity},
+///     rate_limit::{Tier, TieredRateLimitLayer},
+///     reservation::{TokenUsage, UsageMeter},
+///     store::Stores,
+/// };
+/// use tower::{ServiceBuilder, ServiceExt};
+///
+/// async fn generate(request: Request<String>) -> Result<Response<String>, std::convert::Infallible> {
+///     let meter = UsageMeter::of(request.extensions());
+///     let (mut answer, mut finish_reason) = (String::new(), "stop");
+///     // In the place of PromptGuardLayer: two tokens of prompt, and as many of the answer as there are.
+///     if let Some(meter) = meter {
+///         let _ = meter.refine(TokenUsage::new(2, 1000)).await;
+///     }
+///     for token in ["Be", "ware", " of", " the", " rocks", "."] {
+///         if meter.is_some_and(|meter| meter.remaining() == Some(0)) {
+///             finish_reason = "length";
+///             break;
+///         }
+///         answer += token;
+///         meter.inspect(|meter| meter.charge(1));
+///     }
+///     Ok(Response::new(format!("{finish_reason}: {answer}")))
+/// }
+///
+/// let limits = TieredRateLimitLayer::builder(&Stores::in_memory())
+///     .tier("free", Tier::new().tokens_per_minute(6))
+///     .fallback_tier("free")
+///     .default_output_tokens(0)
+///     // Rather than refuse a request whose max_tokens are more than is left.
+///     .grant_fewer_output_tokens(1)
+///     .build()?;
+/// let service = ServiceBuilder::new().layer(limits).service_fn(generate);
+///
+/// let mut request = Request::post("/generate").header("content-length", "8").body("Warn me.".into())?;
+/// let user = UserIdentity::asserted("https://login.example", "alice");
+/// request.extensions_mut().insert(Identity::asserted(user));
+/// let answer = service.oneshot(request).await?.into_body();
+/// # use http_body_util::BodyExt as _;
+/// assert_eq!(answer.collect().await?.to_bytes(), "length: Beware of the");
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "rate-limit"))]
+/// # fn main() {}
+/// ```
+///
+/// What remains is as it stood when the request was admitted or last refined: of several answers at a time that a caller
+/// has, each may run into what another uses, and what is used beyond is the caller's debt.
 #[derive(Clone, Debug)]
 pub struct UsageMeter(Arc<dyn Meter>);
 

@@ -1,7 +1,6 @@
-//! Where a caller stands, in the headers that its clients read, and the refusals that say so.
+//! Where a caller stands, in the headers that its clients read.
 //!
-//! The endpoint's own family (`x-ratelimit-*`, `anthropic-ratelimit-*`) and the IETF draft's, all
-//! sliced from one buffer: separate values cost an allocation each.
+//! All are sliced from one buffer: separate values cost an allocation each.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -10,114 +9,124 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     calendar::civil_date,
+    header_names::{ANTHROPIC, Family, GITHUB, OPENAI, RATELIMIT, RATELIMIT_POLICY},
     limit::Unit,
     ready::{ReadyLimit, UNCOUNTED},
     tier::ReadyTier,
 };
-use crate::{
-    observe,
-    reject::{Rejection, RejectionKind, whole_seconds},
-    route::Endpoint,
-    store::{Standing, StoreError},
-};
+use crate::{route::Endpoint, store::Standing};
 
-/// Writes every header there is to write.
-pub(super) fn write(
-    headers: &mut HeaderMap,
-    tier: &ReadyTier,
-    standings: &[Standing],
-    endpoint: Endpoint,
-    unix: Duration,
-) {
-    for (name, value) in values(tier, standings, endpoint, unix) {
-        headers.insert(name, value);
+/// Headers that tell callers where they stand. Each tells the tightest limit, of those that are the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HeaderFamily {
+    /// What the endpoint's clients read: [`Anthropic`](Self::Anthropic) for messages, [`OpenAi`](Self::OpenAi) for
+    /// everything else.
+    Endpoint,
+    /// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, with resets such as `6m0s`.
+    OpenAi,
+    /// `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`, with resets as times of
+    /// RFC 3339.
+    Anthropic,
+    /// `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers.
+    IetfDraft,
+    /// `x-ratelimit-{limit,remaining,reset,resource}`, as GitHub and many gateways send them: of the tightest limit on
+    /// requests, or, where there is none, of the tightest; `reset` in seconds since 1970, `resource` its name.
+    GitHub,
+}
+
+/// A set of families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Families(u8);
+
+impl Default for Families {
+    fn default() -> Self {
+        Self::of([HeaderFamily::Endpoint, HeaderFamily::IetfDraft])
     }
 }
 
-/// The refusal of a request that does not fit, for the limit at `index`.
-pub(super) fn rejection(
-    tier: &ReadyTier,
-    index: Option<usize>,
-    retry_after: Option<Duration>,
-    standings: &[Standing],
-    endpoint: Endpoint,
-    unix: Duration,
-) -> Rejection {
-    let limit = index.and_then(|index| tier.limits.get(index));
-    let refusal = match limit {
-        Some(limit) if !limit.scopes.is_the_callers() => no_capacity(tier, limit, retry_after),
-        Some(limit) if limit.unit == Unit::Slots => slots_taken(tier, limit),
-        Some(limit) => quota_used(tier, limit, retry_after),
-        None => Rejection::new(
-            RejectionKind::RateLimited,
-            "rate_limit_exceeded",
-            "A rate limit is reached.",
-        ),
-    };
-    let refusal = match limit {
-        Some(limit) => refusal.with_violated_limit(&limit.name),
-        None => refusal,
-    };
-    values(tier, standings, endpoint, unix)
-        .into_iter()
-        .fold(refusal, |refusal, (name, value)| refusal.with_header(name, value))
-}
-
-/// What callers share is used up: the server's want, not the caller's.
-fn no_capacity(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration>) -> Rejection {
-    let (name, limit) = (&tier.name, &limit.name);
-    let message = format!("Tier {name} is at its capacity ({limit}). Try again soon.");
-    Rejection::new(RejectionKind::AtCapacity, "capacity_exhausted", message)
-        .with_retry_after(retry_after.unwrap_or(Duration::from_secs(1)))
-}
-
-fn slots_taken(tier: &ReadyTier, limit: &ReadyLimit) -> Rejection {
-    let (name, max) = (&tier.name, limit.quota);
-    let message = format!(
-        "Too many requests at a time: tier {name} may have {max}. Try again when one has ended."
-    );
-    Rejection::new(RejectionKind::RateLimited, "concurrency_limit_exceeded", message)
-        .with_retry_after(Duration::from_secs(1))
-}
-
-fn quota_used(tier: &ReadyTier, limit: &ReadyLimit, retry_after: Option<Duration>) -> Rejection {
-    let (name, quota, window) = (&tier.name, limit.quota, limit.window);
-    let unit = limit.unit.noun();
-    let Some(after) = retry_after else {
-        let message = format!(
-            "The request is larger than tier {name} ever admits: {quota} {unit} in {window}. \
-             Make the prompt or max_tokens smaller."
-        );
-        return Rejection::new(RejectionKind::RateLimited, "request_exceeds_limit", message)
-            .with_header(X_SHOULD_RETRY, HeaderValue::from_static("false"));
-    };
-    let seconds = whole_seconds(after);
-    let message = format!(
-        "Rate limit reached for tier {name}: {quota} {unit} in {window}. Try again in {seconds} s."
-    );
-    let refusal = Rejection::new(RejectionKind::RateLimited, "rate_limit_exceeded", message)
-        .with_retry_after(after);
-    // The OpenAI and Anthropic SDKs sleep as long as they are told, however long that is.
-    if after > LONGEST_SLEEP {
-        return refusal.with_header(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+impl Families {
+    pub(super) fn of(families: impl IntoIterator<Item = HeaderFamily>) -> Self {
+        Self(families.into_iter().fold(0, |all, family| all | 1 << family as u8))
     }
-    refusal
+
+    fn has(self, family: HeaderFamily) -> bool {
+        self.0 & (1 << family as u8) != 0
+    }
 }
 
-/// The refusal when the store can't be asked.
-pub(super) fn unavailable(error: &StoreError) -> Rejection {
-    // Of every request, so not louder: the counter is what to watch.
-    observe::debug("rate_limit", "the limiter store can't be asked");
-    observe::count(
-        "palisade_store_errors_total",
-        &[("transient", if error.is_transient() { "true" } else { "false" })],
-    );
-    Rejection::new(
-        RejectionKind::Unavailable,
-        "limits_unavailable",
-        "Limits can't be checked at the moment. Try again soon.",
-    )
-    .with_retry_after(Duration::from_secs(1))
+/// Who is told, when, and in which families.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Telling {
+    pub(super) endpoint: Endpoint,
+    unix: Duration,
+    families: Families,
+}
+
+impl Telling {
+    pub(super) fn of(families: Families, endpoint: Endpoint, unix: Duration) -> Self {
+        Self { endpoint, unix, families }
+    }
+
+    /// Writes every header there is to write.
+    pub(super) fn write(self, headers: &mut HeaderMap, tier: &ReadyTier, standings: &[Standing]) {
+        for (name, value) in self.values(tier, standings) {
+            headers.insert(name, value);
+        }
+    }
+
+    pub(super) fn values(
+        self,
+        tier: &ReadyTier,
+        standings: &[Standing],
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        if self.families == Families(0) {
+            return Vec::new();
+        }
+        let buffer = BytesMut::with_capacity(256);
+        let mut values = Values { buffer, ends: Vec::with_capacity(8) };
+        let callers = |(limit, standing): &(&ReadyLimit, &Standing)| {
+            limit.scopes.is_the_callers() && **standing != UNCOUNTED
+        };
+        let limits = || tier.limits.iter().zip(standings).filter(callers);
+        let tightest = limits().min_by(tighter);
+        let is_anthropic = self.endpoint == Endpoint::AnthropicMessages;
+        let own = self.families.has(HeaderFamily::Endpoint);
+        if self.families.has(HeaderFamily::OpenAi) || (own && !is_anthropic) {
+            values.family(&OPENAI, limits(), go_duration);
+        }
+        if self.families.has(HeaderFamily::Anthropic) || (own && is_anthropic) {
+            values.family(&ANTHROPIC, limits(), |out, reset| {
+                rfc3339(out, self.unix.saturating_add(reset))
+            });
+        }
+        if self.families.has(HeaderFamily::GitHub) {
+            let requests = limits().filter(|(limit, _)| limit.unit == Unit::Requests);
+            if let Some((limit, standing)) = requests.min_by(tighter).or(tightest) {
+                let [quota, remaining, reset, resource] = GITHUB.clone();
+                values.push(quota, |out| write!(out, "{}", limit.quota));
+                values.push(remaining, |out| write!(out, "{}", standing.remaining));
+                let at = whole(self.unix.saturating_add(standing.reset));
+                values.push(reset, |out| write!(out, "{at}"));
+                values.push(resource, |out| out.write_str(&limit.name));
+            }
+        }
+        let ietf = self.families.has(HeaderFamily::IetfDraft);
+        if let Some((limit, standing)) = tightest.filter(|_| ietf) {
+            values.push(RATELIMIT, |out| {
+                write!(out, "\"{}\";r={}", limit.name, standing.remaining)?;
+                if limit.unit == Unit::Slots {
+                    return Ok(());
+                }
+                write!(out, ";t={}", whole(standing.reset))
+            });
+        }
+        let mut values = values.into_vec();
+        if ietf && !tier.policy.is_empty() {
+            values.push((RATELIMIT_POLICY, tier.policy.clone()));
+        }
+        values
+    }
 }
 
 /// One buffer that all values are slices of.
@@ -137,6 +146,22 @@ impl Values {
         }
     }
 
+    /// The tightest of each kind of limit.
+    fn family<'a>(
+        &mut self,
+        families: &[Family],
+        limits: impl Iterator<Item = (&'a ReadyLimit, &'a Standing)> + Clone,
+        write_reset: impl Fn(&mut BytesMut, Duration) -> std::fmt::Result,
+    ) {
+        for (units, [quota, remaining, reset]) in families {
+            let of_units = limits.clone().filter(|(limit, _)| units.contains(&limit.unit));
+            let Some((limit, standing)) = of_units.min_by(tighter) else { continue };
+            self.push(quota.clone(), |out| write!(out, "{}", limit.quota));
+            self.push(remaining.clone(), |out| write!(out, "{}", standing.remaining));
+            self.push(reset.clone(), |out| write_reset(out, standing.reset));
+        }
+    }
+
     fn into_vec(self) -> Vec<(HeaderName, HeaderValue)> {
         let all: Bytes = self.buffer.freeze();
         let mut begin = 0;
@@ -149,48 +174,6 @@ impl Values {
         }
         values
     }
-}
-
-fn values(
-    tier: &ReadyTier,
-    standings: &[Standing],
-    endpoint: Endpoint,
-    unix: Duration,
-) -> Vec<(HeaderName, HeaderValue)> {
-    let mut values = Values { buffer: BytesMut::with_capacity(256), ends: Vec::with_capacity(8) };
-    let callers = |(limit, standing): &(&ReadyLimit, &Standing)| {
-        limit.scopes.is_the_callers() && **standing != UNCOUNTED
-    };
-    let limits = || tier.limits.iter().zip(standings).filter(callers);
-    let families = if endpoint == Endpoint::AnthropicMessages { &ANTHROPIC[..] } else { &X };
-    for (units, [quota, remaining, reset]) in families {
-        let of_units = limits().filter(|(limit, _)| units.contains(&limit.unit));
-        let Some((limit, standing)) = of_units.min_by(tighter) else { continue };
-        values.push(quota.clone(), |out| write!(out, "{}", limit.quota));
-        values.push(remaining.clone(), |out| write!(out, "{}", standing.remaining));
-        values.push(reset.clone(), |out| match endpoint {
-            Endpoint::AnthropicMessages => rfc3339(out, unix.saturating_add(standing.reset)),
-            _ => go_duration(out, standing.reset),
-        });
-    }
-    if let Some((limit, standing)) = limits().min_by(tighter) {
-        values.push(RATELIMIT, |out| {
-            write!(out, "\"{}\";r={}", limit.name, standing.remaining)?;
-            if limit.unit == Unit::Slots {
-                return Ok(());
-            }
-            write!(
-                out,
-                ";t={}",
-                standing.reset.as_secs() + u64::from(standing.reset.subsec_nanos() > 0)
-            )
-        });
-    }
-    let mut values = values.into_vec();
-    if !tier.policy.is_empty() {
-        values.push((RATELIMIT_POLICY, tier.policy.clone()));
-    }
-    values
 }
 
 /// The limit of which the smaller part is left.
@@ -208,7 +191,7 @@ fn go_duration(out: &mut BytesMut, duration: Duration) -> std::fmt::Result {
     if millis < 1000 {
         return write!(out, "{millis}ms");
     }
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let seconds = whole(duration);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, s) => write!(out, "{s}s"),
         (0, m, s) => write!(out, "{m}m{s}s"),
@@ -218,81 +201,20 @@ fn go_duration(out: &mut BytesMut, duration: Duration) -> std::fmt::Result {
 
 /// A time since the Unix epoch as RFC 3339 has it, in UTC and whole seconds, rounded up.
 fn rfc3339(out: &mut BytesMut, unix: Duration) -> std::fmt::Result {
-    let seconds = unix.as_secs() + u64::from(unix.subsec_nanos() > 0);
+    let seconds = whole(unix);
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// Seconds, rounded up.
+fn whole(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
+}
+
 /// Told while the store is out of reach and each process keeps its share of the limits.
 pub(super) const MODE: HeaderName = HeaderName::from_static("x-ratelimit-mode");
 pub(super) const DEGRADED: HeaderValue = HeaderValue::from_static("degraded");
-
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// What a family of headers tells of: the tightest limit of these units; by quota, remaining and reset.
-type Family = (&'static [Unit], [HeaderName; 3]);
-
-const TOKENS: &[Unit] = &[Unit::Tokens, Unit::InputTokens, Unit::OutputTokens];
-
-/// As OpenAI names them.
-static X: [Family; 2] = [
-    (
-        &[Unit::Requests],
-        [
-            HeaderName::from_static("x-ratelimit-limit-requests"),
-            HeaderName::from_static("x-ratelimit-remaining-requests"),
-            HeaderName::from_static("x-ratelimit-reset-requests"),
-        ],
-    ),
-    (
-        TOKENS,
-        [
-            HeaderName::from_static("x-ratelimit-limit-tokens"),
-            HeaderName::from_static("x-ratelimit-remaining-tokens"),
-            HeaderName::from_static("x-ratelimit-reset-tokens"),
-        ],
-    ),
-];
-
-/// As Anthropic does.
-static ANTHROPIC: [Family; 4] = [
-    (
-        &[Unit::Requests],
-        [
-            HeaderName::from_static("anthropic-ratelimit-requests-limit"),
-            HeaderName::from_static("anthropic-ratelimit-requests-remaining"),
-            HeaderName::from_static("anthropic-ratelimit-requests-reset"),
-        ],
-    ),
-    (
-        TOKENS,
-        [
-            HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
-            HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
-            HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
-        ],
-    ),
-    (
-        &[Unit::InputTokens],
-        [
-            HeaderName::from_static("anthropic-ratelimit-input-tokens-limit"),
-            HeaderName::from_static("anthropic-ratelimit-input-tokens-remaining"),
-            HeaderName::from_static("anthropic-ratelimit-input-tokens-reset"),
-        ],
-    ),
-    (
-        &[Unit::OutputTokens],
-        [
-            HeaderName::from_static("anthropic-ratelimit-output-tokens-limit"),
-            HeaderName::from_static("anthropic-ratelimit-output-tokens-remaining"),
-            HeaderName::from_static("anthropic-ratelimit-output-tokens-reset"),
-        ],
-    ),
-];
 
 #[cfg(test)]
 mod tests {
@@ -337,27 +259,80 @@ mod tests {
             Standing::new(80, Duration::from_millis(6001)),
         ];
         let mut headers = HeaderMap::new();
-        write(&mut headers, &tier, &standings, Endpoint::OpenAiChat, Duration::ZERO);
+        let write = |headers: &mut HeaderMap, endpoint, unix| {
+            Telling::of(Families::default(), endpoint, unix).write(headers, &tier, &standings);
+        };
+        write(&mut headers, Endpoint::OpenAiChat, Duration::ZERO);
         assert_eq!(headers["x-ratelimit-limit-requests"], "1000");
         assert_eq!(headers["x-ratelimit-remaining-requests"], "2");
         assert_eq!(headers["x-ratelimit-reset-requests"], "23h53m20s");
         assert_eq!(headers["x-ratelimit-remaining-tokens"], "80");
         assert_eq!(headers["ratelimit"], "\"requests-day\";r=2;t=86000");
         let unix = Duration::from_secs(1_709_164_799);
-        write(&mut headers, &tier, &standings, Endpoint::AnthropicMessages, unix);
+        write(&mut headers, Endpoint::AnthropicMessages, unix);
         assert_eq!(headers["anthropic-ratelimit-tokens-reset"], "2024-02-29T00:00:06Z");
     }
 
     #[test]
-    fn a_long_wait_is_not_slept_through() {
-        let tier = Tier::new().requests_per_day(10).ready("free").unwrap();
-        let refused = |after| {
-            let standings = [Standing::new(0, Duration::from_secs(9))];
-            rejection(&tier, Some(0), after, &standings, Endpoint::OpenAiChat, Duration::ZERO)
+    fn each_family_is_told_that_was_chosen_and_no_other() {
+        let tier = Tier::new().requests_per_minute(60).tokens_per_minute(90).ready("free").unwrap();
+        let standings = [
+            Standing::new(30, Duration::from_secs(30)),
+            Standing::new(1, Duration::from_millis(59_001)),
+        ];
+        let told = |families: &[HeaderFamily], endpoint| {
+            let mut headers = HeaderMap::new();
+            let families = Families::of(families.iter().copied());
+            let unix = Duration::from_secs(1_709_164_799);
+            Telling::of(families, endpoint, unix).write(&mut headers, &tier, &standings);
+            let told =
+                headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+            let mut told: Vec<_> = told.collect();
+            told.sort();
+            told
         };
-        let headers = |rejection: Rejection| format!("{rejection:?}");
-        assert!(headers(refused(Some(Duration::from_secs(61)))).contains("x-should-retry"));
-        assert!(!headers(refused(Some(Duration::from_secs(60)))).contains("x-should-retry"));
-        assert!(refused(None).retry_after().is_none());
+        assert!(told(&[], Endpoint::OpenAiChat).is_empty());
+        let github = told(&[HeaderFamily::GitHub], Endpoint::AnthropicMessages);
+        let expected = [
+            "x-ratelimit-limit: 60",
+            "x-ratelimit-remaining: 30",
+            "x-ratelimit-reset: 1709164829",
+            "x-ratelimit-resource: requests-minute",
+        ];
+        assert_eq!(github, expected);
+        let ietf = told(&[HeaderFamily::IetfDraft], Endpoint::OpenAiChat);
+        assert_eq!(ietf.len(), 2);
+        assert_eq!(ietf[1], "ratelimit: \"tokens-minute\";r=1;t=60");
+        for (family, endpoint, same) in [
+            (HeaderFamily::OpenAi, Endpoint::AnthropicMessages, Endpoint::OpenAiChat),
+            (HeaderFamily::Anthropic, Endpoint::OpenAiChat, Endpoint::AnthropicMessages),
+        ] {
+            assert_eq!(told(&[family], endpoint), told(&[HeaderFamily::Endpoint], same));
+            // Said twice, it is told once.
+            assert_eq!(told(&[family, HeaderFamily::Endpoint], same), told(&[family], same));
+        }
+        let all = [
+            HeaderFamily::OpenAi,
+            HeaderFamily::Anthropic,
+            HeaderFamily::IetfDraft,
+            HeaderFamily::GitHub,
+        ];
+        assert_eq!(told(&all, Endpoint::Other).len(), 6 + 6 + 2 + 4);
+    }
+
+    #[test]
+    fn without_a_limit_on_requests_the_tightest_stands_in_githubs_family() {
+        let tier = Tier::new().tokens_per_minute(90).tokens_per_day(1000).ready("free").unwrap();
+        let standings =
+            [Standing::new(80, Duration::ZERO), Standing::new(9, Duration::from_secs(5))];
+        let mut headers = HeaderMap::new();
+        let families = Families::of([HeaderFamily::GitHub]);
+        Telling::of(families, Endpoint::Other, Duration::ZERO).write(
+            &mut headers,
+            &tier,
+            &standings,
+        );
+        assert_eq!(headers["x-ratelimit-resource"], "tokens-day");
+        assert_eq!(headers["x-ratelimit-reset"], "5");
     }
 }

@@ -5,7 +5,8 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use tower_layer::Layer;
 
 use super::{
-    TieredRateLimit,
+    HeaderFamily, TieredRateLimit,
+    headers::{Families, Telling},
     settlement::Options,
     tier::{ReadyTier, Tier},
     tiers::{PreparedTier, TierOverrides, Tiers, TiersFile},
@@ -16,6 +17,7 @@ use crate::{
     identity::Identity,
     network::ClientAddress,
     reject::{Rejection, RejectionKind},
+    route::Endpoint,
     store::{LimiterStore, Pepper, Stores},
 };
 
@@ -41,6 +43,7 @@ impl TieredRateLimitLayer {
             default_output_tokens: 256,
             options: Options::default(),
             headers: true,
+            families: Families::default(),
             client: ClientAddress::default(),
             organisation: "org_id".into(),
             overrides: None,
@@ -107,6 +110,7 @@ pub(super) struct Config {
     pub(super) default_output_tokens: u64,
     pub(super) options: Options,
     pub(super) headers: bool,
+    families: Families,
     pub(super) client: ClientAddress,
     pub(super) organisation: String,
     tiers: Tiers,
@@ -118,6 +122,11 @@ impl Config {
     /// Whether the layer stands outside of what tells callers.
     pub(super) fn is_before_authentication(&self) -> bool {
         matches!(self.source, Source::Nobody)
+    }
+
+    /// How a request for `endpoint` is told where its caller stands, now.
+    pub(super) fn telling(&self, endpoint: Endpoint) -> Telling {
+        Telling::of(self.families, endpoint, self.clock.unix())
     }
 
     /// The tier of a caller. A caller without one, or of an unknown one, has the fallback's.
@@ -174,6 +183,7 @@ pub struct TieredRateLimitLayerBuilder {
     default_output_tokens: u64,
     options: Options,
     headers: bool,
+    families: Families,
     client: ClientAddress,
     organisation: String,
     overrides: Option<Arc<dyn TierOverrides>>,
@@ -312,6 +322,13 @@ impl TieredRateLimitLayerBuilder {
         self
     }
 
+    /// Which headers tell callers where they stand, in admitted answers and refusals. Default: [`HeaderFamily::Endpoint`]
+    /// and [`HeaderFamily::IetfDraft`]. An empty list: none; a refusal still has its `Retry-After`.
+    pub fn header_families(mut self, families: impl IntoIterator<Item = HeaderFamily>) -> Self {
+        self.families = Families::of(families);
+        self
+    }
+
     /// The claim of the token that names the caller's organisation: a name or a JSON pointer. Default: `org_id`.
     pub fn organisation_from_claim(mut self, claim: impl Into<String>) -> Self {
         self.organisation = claim.into();
@@ -361,6 +378,7 @@ impl TieredRateLimitLayerBuilder {
                 default_output_tokens: self.default_output_tokens,
                 options: self.options,
                 headers: self.headers,
+                families: self.families,
                 client: self.client,
                 organisation: self.organisation,
                 tiers,

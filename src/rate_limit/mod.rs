@@ -91,12 +91,14 @@ mod cost;
 #[cfg(feature = "serde")]
 mod file;
 mod future;
+mod header_names;
 mod headers;
 mod layer;
 mod limit;
 mod models;
 mod quota;
 mod ready;
+mod refusal;
 mod reservation;
 mod scope;
 mod service;
@@ -111,6 +113,7 @@ pub use self::{
     calendar::{Calendar, CalendarPeriod},
     cost::{CostTable, TokenWeights},
     future::TieredRateLimitFuture,
+    headers::HeaderFamily,
     layer::{TieredRateLimitLayer, TieredRateLimitLayerBuilder},
     limit::{TierLimit, Window},
     quota::Quota,

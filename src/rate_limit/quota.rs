@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{TieredRateLimitLayer, Window, headers, limit::Unit, service::Wanted, tier::ReadyTier};
+use super::{TieredRateLimitLayer, Window, limit::Unit, refusal, service::Wanted, tier::ReadyTier};
 use crate::{
     identity::Identity,
     reject::Rejection,
@@ -83,7 +83,7 @@ impl TieredRateLimitLayer {
                 Inline::collect(NO_CHARGE, charges.iter().map(|(.., charge)| *charge));
             let admission = Admission::new(ReservationId::next(), named.as_slice());
             let standings = self.config.store.peek(&admission).await;
-            let standings = standings.map_err(|error| headers::unavailable(&error))?;
+            let standings = standings.map_err(|error| refusal::unavailable(&error))?;
             let limits = charges.iter().zip(standings.as_slice());
             quotas.extend(limits.map(|((limit, model, _), standing)| Quota {
                 name: limit.name.clone(),
@@ -116,7 +116,7 @@ impl TieredRateLimitLayer {
         let shadows = shadows.into_iter().flat_map(|(tier, keys)| tier.own(pepper, keys.keys()));
         for record in tier.own(pepper, &keys).chain(shadows) {
             let reset = self.config.store.reset(record).await;
-            reset.map_err(|error| headers::unavailable(&error))?;
+            reset.map_err(|error| refusal::unavailable(&error))?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::{
     limit::Unit,
     models::Told,
     ready::{ReadyLimit, UNCOUNTED},
+    refusal::rejection,
     service::Wanted,
     settlement::{Known, Outcome, due},
     shadow::Shadow,
@@ -83,11 +84,11 @@ impl Reservation {
             let state = self.state();
             (self.standings(&state, None), state.parts().any(|part| part.seen.degraded))
         };
-        let unix = self.config.clock.unix();
         if degraded {
             headers.insert(headers::MODE, headers::DEGRADED);
         }
-        headers::write(headers, &self.tier, standings.as_slice(), self.endpoint, unix);
+        let told = self.config.telling(self.endpoint);
+        told.write(headers, &self.tier, standings.as_slice());
     }
 
     /// Hears that the output so far is told by the answer's text.
@@ -158,8 +159,8 @@ impl Reservation {
             self.standings(&state, Some(part))
         };
         let index = part.indices().nth(refusal.index);
-        let (after, unix) = (refusal.retry_after, self.config.clock.unix());
-        headers::rejection(&self.tier, index, after, standings.as_slice(), self.endpoint, unix)
+        let (after, told) = (refusal.retry_after, self.config.telling(self.endpoint));
+        rejection(&self.tier, index, after, standings.as_slice(), told)
     }
 
     /// Where the limits stood when each was last decided on, the `last` of these decisions aside from those in `state`.

@@ -14,8 +14,8 @@ use tower_service::Service;
 use super::{
     body::MeteredBody,
     future::{State, TieredRateLimitFuture, Waiting},
-    headers,
     layer::Config,
+    refusal::rejection,
     reservation::{Granted, Reservation},
     scope::Asker,
     shadow::ShadowKeys,
@@ -163,14 +163,8 @@ impl Wanted {
             Ok(Decision::Refused(Refusal { index, retry_after, seen, .. })) => {
                 let unix = config.clock.unix();
                 let standings = config.store.standings(self.charges(unix).as_slice(), &seen);
-                Err(headers::rejection(
-                    &self.tier,
-                    Some(index),
-                    retry_after,
-                    standings.as_slice(),
-                    endpoint,
-                    unix,
-                ))
+                let (standings, told) = (standings.as_slice(), config.telling(endpoint));
+                Err(rejection(&self.tier, Some(index), retry_after, standings, told))
             }
             Err(error) => self.tier.without_store(&error).map(|()| None),
         }

@@ -5,10 +5,10 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 use http::HeaderValue;
 
 use super::{
-    headers,
     limit::{TierLimit, Unit, invalid, is_name},
     models::{ByModel, Told},
     ready::ReadyLimit,
+    refusal,
     scope::{Asker, Records},
     settlement::Due,
 };
@@ -199,7 +199,7 @@ impl ReadyTier {
 
     /// What becomes of a request that the store can't be asked about: it goes unmetered if no limit has to be kept.
     pub(super) fn without_store(&self, error: &StoreError) -> Result<(), Rejection> {
-        let refusal = headers::unavailable(error);
+        let refusal = refusal::unavailable(error);
         if self.limits.iter().any(|limit| limit.limit.outage() != Outage::InsecureAdmit) {
             return Err(refusal);
         }

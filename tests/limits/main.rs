@@ -3,6 +3,8 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod cost;
+mod engine;
+mod families;
 mod models;
 mod shadow;
 mod support;
