@@ -168,8 +168,8 @@ impl TierLimit {
     /// It counts as if it were enforced, and alone: a request that it would have refused is not charged to it, and so it is in
     /// debt only by what requests used beyond their reservation. It sees the requests that the enforced limits
     /// admit, is asked for right after them, in the background if the store is across a network, and while the store is
-    /// out of reach it is not kept. At most eight in a tier, beside the enforced ones. Its default name begins with `shadow-`;
-    /// what it has counted is kept when it is enforced under the same name.
+    /// out of reach it is not kept. At most eight in a tier, beside the enforced ones. Its default name begins with `shadow-`.
+    /// It counts in records of its own, and begins anew when it is enforced.
     ///
     /// ```
     /// use palisade::rate_limit::{Tier, TierLimit};

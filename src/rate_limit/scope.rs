@@ -105,6 +105,11 @@ impl Records {
         Self { scopes, name: scopes.name() }
     }
 
+    /// Others than those of the enforced limits, which must not want for places in theirs.
+    pub(super) fn of_shadows(scopes: Scopes) -> Self {
+        Self { scopes, name: format!("shadow-{}", scopes.name()) }
+    }
+
     /// The record of `asker` that counts what these share.
     pub(super) fn key(&self, asker: &Asker<'_>) -> Result<Key, Rejection> {
         let mut key = asker.config.pepper.key(&self.name);

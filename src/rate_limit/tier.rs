@@ -9,7 +9,7 @@ use super::{
     models::{ByModel, Told},
     ready::ReadyLimit,
     refusal,
-    scope::{Asker, Records},
+    scope::{Asker, Records, Scopes},
     settlement::Due,
 };
 use crate::{
@@ -150,9 +150,11 @@ impl Tier {
         let shadows = self.limits.iter().map(TierLimit::is_shadow);
         let (shadows, enforced): (Vec<_>, Vec<_>) =
             shadows.zip(limits).partition(|(is_shadow, _)| *is_shadow);
-        let mut tier = ReadyTier::of(name, enforced.into_iter().map(|(_, limit)| limit))?;
+        let enforced = enforced.into_iter().map(|(_, limit)| limit);
+        let mut tier = ReadyTier::of(name, enforced, Records::of)?;
         if !shadows.is_empty() {
-            let shadows = ReadyTier::of(name, shadows.into_iter().map(|(_, limit)| limit))?;
+            let shadows = shadows.into_iter().map(|(_, limit)| limit);
+            let shadows = ReadyTier::of(name, shadows, Records::of_shadows)?;
             tier.shadow = Some(Arc::new(shadows));
         }
         Ok(tier)
@@ -176,14 +178,18 @@ pub(super) struct ReadyTier {
 pub(super) type Amounts = Inline<Option<u64>>;
 
 impl ReadyTier {
-    fn of(name: &str, all: impl Iterator<Item = ReadyLimit>) -> Result<Self, BuildError> {
+    fn of(
+        name: &str,
+        all: impl Iterator<Item = ReadyLimit>,
+        records_of: fn(Scopes) -> Records,
+    ) -> Result<Self, BuildError> {
         let mut limits = Vec::<ReadyLimit>::new();
         let mut records = Vec::<Records>::new();
         for mut limit in all {
             let known = records.iter().position(|records| records.scopes == limit.scopes);
             limit.record = known.unwrap_or(records.len());
             if known.is_none() {
-                records.push(Records::of(limit.scopes));
+                records.push(records_of(limit.scopes));
             }
             limits.push(limit);
         }

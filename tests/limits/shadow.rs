@@ -161,14 +161,21 @@ async fn an_outage_stops_shadow_limits_and_nothing_else() {
     assert_eq!(status(&layer).await, 200);
 }
 
+/// A record has eight places in memory: shadows take none of those that enforced limits need.
 #[tokio::test]
-async fn what_was_counted_is_kept_when_the_limit_is_enforced_under_its_name() {
-    let limit = TierLimit::requests(3, MINUTE).named("trial");
-    let layer = layer(Tier::new().limit(limit.clone().shadow()));
-    assert_eq!(status(&layer).await, 200);
-    assert_eq!(status(&layer).await, 200);
-    layer.replace_tiers([("free".into(), Tier::new().limit(limit))]).unwrap();
-    assert_eq!(status(&layer).await, 200);
+async fn eight_enforced_limits_and_eight_shadows_are_all_kept() {
+    let limit = |n: u64, what: &str| TierLimit::requests(n, MINUTE).named(format!("{what}-{n}"));
+    let enforced = (11..19).fold(Tier::new(), |tier, n| tier.limit(limit(n, "enforced")));
+    let tier = (11..19).fold(enforced, |tier, n| tier.limit(limit(n, "counted").shadow()));
+    let layer = layer(tier);
+    for n in 1..=11 {
+        assert_eq!(status(&layer).await, 200);
+        let told = left(&layer).await;
+        assert_eq!(told.len(), 16);
+        for (at, (_, left)) in told.iter().enumerate() {
+            assert_eq!(*left, 11 + at as u64 % 8 - n, "{told:?}");
+        }
+    }
     assert_eq!(status(&layer).await, 429);
 }
 
