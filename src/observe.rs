@@ -32,7 +32,7 @@ pub(crate) fn admitted(layer: &'static str) {
 /// A limit that is only counted would have refused a request: `palisade_shadow_refused_total{limit}`. Names come from the
 /// configuration.
 #[cfg(feature = "rate-limit")]
-#[cfg_attr(not(any(feature = "metrics", feature = "tracing")), allow(unused_variables))]
+#[cfg_attr(not(all(feature = "metrics", feature = "tracing")), allow(unused_variables))]
 pub(crate) fn shadow_refused(tier: &str, limit: &str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("palisade_shadow_refused_total", "limit" => limit.to_owned()).increment(1);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::{Calendar, CostTable, Scope, Tier, TierLimit, TokenWeights, Window, limit::Unit};
+use super::{Calendar, CostTable, Scope, Tier, TierLimit, TokenWeights, Window, unit::Unit};
 use crate::store::Outage;
 
 /// A tier as a file has it. An unknown name is an error, not a limit that is silently not kept.
@@ -144,6 +144,10 @@ mod tests {
         let (_, text) = include_str!("../../README.md").split_once("```toml\n[free]").unwrap();
         let (text, _) = text.split_once("```").unwrap();
         let tiers: BTreeMap<String, Tier> = toml::from_str(&format!("[free]{text}")).unwrap();
+        let (_, text) = include_str!("../../README.md").split_once("```toml\n[paid]").unwrap();
+        let (text, _) = text.split_once("```").unwrap();
+        let paid: BTreeMap<String, Tier> = toml::from_str(&format!("[paid]{text}")).unwrap();
+        assert!(paid["paid"].ready("paid").is_ok());
         let ready = tiers["free"].ready("free").unwrap();
         let names: Vec<_> = ready.limits.iter().map(|limit| limit.name.as_str()).collect();
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use super::limit::Unit;
+use super::unit::Unit;
 
 pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

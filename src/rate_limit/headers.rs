@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::{
     calendar::civil_date,
     header_names::{ANTHROPIC, Family, GITHUB, OPENAI, RATELIMIT, RATELIMIT_POLICY},
-    limit::Unit,
     ready::{ReadyLimit, UNCOUNTED},
-    tier::ReadyTier,
+    ready_tier::ReadyTier,
+    unit::Unit,
 };
 use crate::{route::Endpoint, store::Standing};
 

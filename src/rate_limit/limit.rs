@@ -3,11 +3,12 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    Calendar,
+    Window,
     cost::CostTable,
     models::{ByModel, Models},
     ready::ReadyLimit,
     scope::{Scope, Scopes},
+    unit::Unit,
 };
 use crate::{
     BuildError,
@@ -49,49 +50,33 @@ pub struct TierLimit {
     costs: CostTable,
 }
 
-/// What a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
-pub(super) enum Unit {
-    Requests,
-    /// Of prompt and answer together.
-    Tokens,
-    InputTokens,
-    OutputTokens,
-    /// Tokens by their weights.
-    Cost,
-    /// Requests at a time.
-    #[cfg_attr(feature = "serde", serde(rename = "concurrent_requests"))]
-    Slots,
-}
-
 impl TierLimit {
     /// At most `quota` requests in any `window`: a [`Duration`] of whole seconds, or the
-    /// periods of a [`Calendar`].
+    /// periods of a [`Calendar`](super::Calendar).
     pub fn requests(quota: u64, window: impl Into<Window>) -> Self {
         Self::new(Unit::Requests, quota, window.into())
     }
 
     /// At most `quota` tokens, of prompts and answers together, in any `window`: a [`Duration`] of whole seconds, or the
-    /// periods of a [`Calendar`].
+    /// periods of a [`Calendar`](super::Calendar).
     pub fn tokens(quota: u64, window: impl Into<Window>) -> Self {
         Self::new(Unit::Tokens, quota, window.into())
     }
 
     /// At most `quota` tokens of prompts in any `window`: a [`Duration`] of whole seconds, or the
-    /// periods of a [`Calendar`].
+    /// periods of a [`Calendar`](super::Calendar).
     pub fn input_tokens(quota: u64, window: impl Into<Window>) -> Self {
         Self::new(Unit::InputTokens, quota, window.into())
     }
 
     /// At most `quota` tokens of answers in any `window`: a [`Duration`] of whole seconds, or the
-    /// periods of a [`Calendar`].
+    /// periods of a [`Calendar`](super::Calendar).
     pub fn output_tokens(quota: u64, window: impl Into<Window>) -> Self {
         Self::new(Unit::OutputTokens, quota, window.into())
     }
 
     /// At most `quota` units of cost in any `window`, where tokens cost what `costs` says, by model and by kind: a
-    /// [`Duration`] of whole seconds, or the periods of a [`Calendar`]. What is charged for a request is rounded up to a
+    /// [`Duration`] of whole seconds, or the periods of a [`Calendar`](super::Calendar). What is charged for a request is rounded up to a
     /// unit. Until the request's model is told, it is charged as one that `costs` does not name.
     pub fn cost(quota: u64, window: impl Into<Window>, costs: CostTable) -> Self {
         Self { costs, ..Self::new(Unit::Cost, quota, window.into()) }
@@ -283,75 +268,6 @@ impl TierLimit {
             (_, 86_400) => format!("{whose}{what}-day"),
             (_, seconds) => format!("{whose}{what}-{seconds}s"),
         }
-    }
-}
-
-/// In what time a quota may be used: any stretch of time of one length, or each period of a calendar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Window {
-    /// Any stretch of time of this length.
-    Rolling(Duration),
-    /// Each period of a calendar.
-    Calendar(Calendar),
-}
-
-impl From<Duration> for Window {
-    fn from(window: Duration) -> Self {
-        Self::Rolling(window)
-    }
-}
-
-impl From<Calendar> for Window {
-    fn from(calendar: Calendar) -> Self {
-        Self::Calendar(calendar)
-    }
-}
-
-/// As a sentence has it.
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rolling(window) => write!(f, "{} s", window.as_secs()),
-            Self::Calendar(calendar) => f.write_str(calendar.name()),
-        }
-    }
-}
-
-impl Window {
-    pub(super) fn seconds(self) -> Option<u64> {
-        match self {
-            Self::Rolling(window) => Some(window.as_secs()),
-            Self::Calendar(calendar) => calendar.seconds(),
-        }
-    }
-}
-
-impl Unit {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-            Self::InputTokens => "input-tokens",
-            Self::OutputTokens => "output-tokens",
-            Self::Cost => "cost",
-            Self::Slots => "concurrent-requests",
-        }
-    }
-
-    /// As a sentence has it.
-    pub(super) fn noun(self) -> &'static str {
-        match self {
-            Self::Requests | Self::Slots => "requests",
-            Self::Tokens => "tokens",
-            Self::InputTokens => "tokens of prompts",
-            Self::OutputTokens => "tokens of answers",
-            Self::Cost => "units of cost",
-        }
-    }
-
-    pub(super) fn counts_tokens(self) -> bool {
-        !matches!(self, Self::Requests | Self::Slots)
     }
 }
 

@@ -86,6 +86,7 @@
 //! [`refund_failed_requests`]: TieredRateLimitLayerBuilder::refund_failed_requests
 
 mod body;
+mod builder;
 mod calendar;
 mod cost;
 #[cfg(feature = "serde")]
@@ -98,6 +99,7 @@ mod limit;
 mod models;
 mod quota;
 mod ready;
+mod ready_tier;
 mod refusal;
 mod reservation;
 mod scope;
@@ -107,18 +109,22 @@ mod shadow;
 mod shares;
 mod tier;
 mod tiers;
+mod unit;
+mod window;
 
 pub use self::{
     body::MeteredBody,
+    builder::TieredRateLimitLayerBuilder,
     calendar::{Calendar, CalendarPeriod},
     cost::{CostTable, TokenWeights},
     future::TieredRateLimitFuture,
     headers::HeaderFamily,
-    layer::{TieredRateLimitLayer, TieredRateLimitLayerBuilder},
-    limit::{TierLimit, Window},
+    layer::TieredRateLimitLayer,
+    limit::TierLimit,
     quota::Quota,
     scope::Scope,
     service::TieredRateLimit,
     tier::Tier,
     tiers::{PreparedTier, TierOverrides},
+    window::Window,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{cost::TokenWeights, tier::ReadyTier};
+use super::{cost::TokenWeights, ready_tier::ReadyTier};
 use crate::store::{Inline, Key, Pepper};
 
 /// Names of models: exact ones, and prefixes that end in `*`.

@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{TieredRateLimitLayer, Window, limit::Unit, refusal, service::Wanted, tier::ReadyTier};
+use super::{
+    TieredRateLimitLayer, Window, ready_tier::ReadyTier, refusal, service::Wanted, unit::Unit,
+};
 use crate::{
     identity::Identity,
     reject::Rejection,

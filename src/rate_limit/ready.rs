@@ -6,10 +6,10 @@ use super::{
     Window,
     calendar::CalendarPeriod,
     cost::{CostTable, TokenWeights},
-    limit::Unit,
     models::{ByModel, Told},
     scope::Scopes,
     settlement::Due,
+    unit::Unit,
 };
 use crate::{
     reservation::TokenUsage,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{headers::Telling, limit::Unit, ready::ReadyLimit, tier::ReadyTier};
+use super::{headers::Telling, ready::ReadyLimit, ready_tier::ReadyTier, unit::Unit};
 use crate::{
     observe,
     reject::{ErrorFormat, Rejection, RejectionKind, whole_seconds},

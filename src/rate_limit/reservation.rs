@@ -8,15 +8,15 @@ use std::{
 use super::{
     headers,
     layer::Config,
-    limit::Unit,
     models::Told,
     ready::{ReadyLimit, UNCOUNTED},
+    ready_tier::{Amounts, ReadyTier},
     refusal::rejection,
     service::Wanted,
     settlement::{Known, Outcome, due},
     shadow::Shadow,
-    shares::{give_back, shares},
-    tier::{Amounts, ReadyTier},
+    shares::{Part, give_back, shares},
+    unit::Unit,
 };
 use crate::{
     future::ReadyOr,
@@ -52,14 +52,6 @@ struct State {
     /// The estimate is no longer that of the admission.
     refined: bool,
     settled: bool,
-}
-
-/// One grant of the store.
-#[derive(Clone, Copy)]
-pub(super) struct Part {
-    pub(super) id: ReservationId,
-    pub(super) amounts: Amounts,
-    pub(super) seen: Seen,
 }
 
 impl Reservation {
@@ -199,24 +191,6 @@ impl State {
 
     fn parts(&self) -> impl Iterator<Item = &Part> + Clone {
         std::iter::once(&self.base).chain(&self.more)
-    }
-}
-
-impl Part {
-    /// Units of the limit at `index`.
-    pub(super) fn of(&self, index: usize) -> u64 {
-        self.amounts.as_slice().get(index).copied().flatten().unwrap_or(0)
-    }
-
-    /// Whether it charges the limit at `index`, if only nothing.
-    pub(super) fn charges(&self, index: usize) -> bool {
-        self.amounts.as_slice().get(index).is_some_and(Option::is_some)
-    }
-
-    /// The limits that it charges, in order.
-    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
-        let amounts = self.amounts.as_slice().iter().enumerate();
-        amounts.filter(|(_, amount)| amount.is_some()).map(|(index, _)| index)
     }
 }
 

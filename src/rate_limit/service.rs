@@ -15,11 +15,11 @@ use super::{
     body::MeteredBody,
     future::{State, TieredRateLimitFuture, Waiting},
     layer::Config,
+    ready_tier::ReadyTier,
     refusal::rejection,
     reservation::{Granted, Reservation},
     scope::Asker,
     shadow::ShadowKeys,
-    tier::ReadyTier,
 };
 use crate::{
     body::ResponseBody,

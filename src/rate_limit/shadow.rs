@@ -15,11 +15,10 @@ use std::{
 use super::{
     layer::Config,
     models::Told,
-    reservation::Part,
+    ready_tier::{Amounts, ReadyTier},
     scope::Asker,
     settlement::Due,
-    shares::{give_back, shares},
-    tier::{Amounts, ReadyTier},
+    shares::{Part, give_back, shares},
 };
 use crate::{
     observe,

@@ -1,11 +1,36 @@
-//! What each of a request's grants pays of what is due.
+//! A request's grants, and what each pays of what is due.
 
 use super::{
     models::Told,
-    reservation::Part,
-    tier::{Amounts, ReadyTier},
+    ready_tier::{Amounts, ReadyTier},
 };
-use crate::store::{Inline, Key, LimiterStore, Settlement};
+use crate::store::{Inline, Key, LimiterStore, ReservationId, Seen, Settlement};
+
+/// One grant of the store.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) id: ReservationId,
+    pub(super) amounts: Amounts,
+    pub(super) seen: Seen,
+}
+
+impl Part {
+    /// Units of the limit at `index`.
+    pub(super) fn of(&self, index: usize) -> u64 {
+        self.amounts.as_slice().get(index).copied().flatten().unwrap_or(0)
+    }
+
+    /// Whether it charges the limit at `index`, if only nothing.
+    pub(super) fn charges(&self, index: usize) -> bool {
+        self.amounts.as_slice().get(index).is_some_and(Option::is_some)
+    }
+
+    /// The limits that it charges, in order.
+    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
+        let amounts = self.amounts.as_slice().iter().enumerate();
+        amounts.filter(|(_, amount)| amount.is_some()).map(|(index, _)| index)
+    }
+}
 
 /// Splits `due` over grants, in their order. What is used beyond all of them is the debt of the first that charged the
 /// limit.

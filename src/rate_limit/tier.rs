@@ -1,23 +1,13 @@
 //! Tiers: what a caller of each kind may use.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
-
-use http::HeaderValue;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    limit::{TierLimit, Unit, invalid, is_name},
-    models::{ByModel, Told},
-    ready::ReadyLimit,
-    refusal,
-    scope::{Asker, Records, Scopes},
-    settlement::Due,
+    limit::{TierLimit, invalid, is_name},
+    ready_tier::ReadyTier,
+    scope::Records,
 };
-use crate::{
-    BuildError, observe,
-    reject::Rejection,
-    reservation::TokenUsage,
-    store::{Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Outage, Pepper, StoreError},
-};
+use crate::{BuildError, store::Outage};
 
 /// The limits of one tier, all of which hold at once: a request is admitted if every one of them has
 /// room, and a refused one uses up none. At most eight, and as many [shadows](TierLimit::shadow).
@@ -161,215 +151,20 @@ impl Tier {
     }
 }
 
-/// A tier as requests need it.
-#[derive(Debug)]
-pub(super) struct ReadyTier {
-    pub(super) name: Arc<str>,
-    pub(super) limits: Vec<ReadyLimit>,
-    /// What counts them.
-    records: Vec<Records>,
-    /// `RateLimit-Policy`, which is the same for every answer.
-    pub(super) policy: HeaderValue,
-    /// The limits that are only counted.
-    pub(super) shadow: Option<Arc<Self>>,
-}
-
-/// So much of each limit of a tier, in their order. `None`: it is left out.
-pub(super) type Amounts = Inline<Option<u64>>;
-
-impl ReadyTier {
-    fn of(
-        name: &str,
-        all: impl Iterator<Item = ReadyLimit>,
-        records_of: fn(Scopes) -> Records,
-    ) -> Result<Self, BuildError> {
-        let mut limits = Vec::<ReadyLimit>::new();
-        let mut records = Vec::<Records>::new();
-        for mut limit in all {
-            let known = records.iter().position(|records| records.scopes == limit.scopes);
-            limit.record = known.unwrap_or(records.len());
-            if known.is_none() {
-                records.push(records_of(limit.scopes));
-            }
-            limits.push(limit);
-        }
-        if limits.len() > MAX_CHARGES {
-            return Err(invalid(name, format!("it has more than {MAX_CHARGES} limits")));
-        }
-        // Charges of one record stand side by side. What an admission leaves out, because its record is known when the
-        // model is, stands last.
-        limits.sort_by_key(|limit| (limit.is_by_model(), limit.record));
-        let policy = policy_header(&limits)?;
-        Ok(Self { name: name.into(), policy, limits, records, shadow: None })
-    }
-
-    /// What becomes of a request that the store can't be asked about: it goes unmetered if no limit has to be kept.
-    pub(super) fn without_store(&self, error: &StoreError) -> Result<(), Rejection> {
-        let refusal = refusal::unavailable(error);
-        if self.limits.iter().any(|limit| limit.limit.outage() != Outage::InsecureAdmit) {
-            return Err(refusal);
-        }
-        observe::count("palisade_unmetered_total", &[("layer", "rate_limit")]);
-        Ok(())
-    }
-
-    /// The records that count the limits for `asker`.
-    pub(super) fn keys(&self, asker: &Asker<'_>) -> Result<Inline<Key>, Rejection> {
-        let mut keys = Inline::new(NO_CHARGE.record);
-        for records in &self.records {
-            keys.push(records.key(asker)?);
-        }
-        Ok(keys)
-    }
-
-    /// The records of a caller's own, which he has to himself or shares with less than a tier.
-    pub(super) fn own(&self, pepper: &Pepper, keys: &Inline<Key>) -> impl Iterator<Item = Key> {
-        let records = self.records.iter().zip(keys.as_slice());
-        let own = records.filter(|(records, _)| records.scopes.is_the_callers());
-        let by_model = self.limits.iter().filter(|limit| limit.scopes.is_the_callers());
-        let by_model = by_model.flat_map(|limit| self.records_by_model(limit, pepper, keys));
-        own.map(|(_, key)| *key).chain(by_model.map(|(_, key)| key))
-    }
-
-    /// The records of a limit by model, with what they count.
-    fn records_by_model<'a>(
-        &self,
-        limit: &'a ReadyLimit,
-        pepper: &Pepper,
-        keys: &Inline<Key>,
-    ) -> Vec<(&'a str, Key)> {
-        let base = keys.as_slice().get(limit.record).filter(|_| limit.is_by_model());
-        let all = base.into_iter().flat_map(|base| {
-            limit.models.all().map(|model| (model, limit.key(pepper, base, model)))
-        });
-        all.collect()
-    }
-
-    /// Every limit, and of those by model every one, with the model and a charge of nothing. Those of one record side by
-    /// side.
-    pub(super) fn all_charges(
-        &self,
-        pepper: &Pepper,
-        keys: &Inline<Key>,
-        unix: Duration,
-    ) -> Vec<(&ReadyLimit, Option<&str>, Charge)> {
-        let all = self.limits.iter().flat_map(|limit| {
-            let plain = keys.as_slice().get(limit.record).filter(|_| !limit.is_by_model());
-            let plain = plain.map(|key| (None, *key));
-            let by_model = self.records_by_model(limit, pepper, keys);
-            let by_model = by_model
-                .into_iter()
-                .map(|(name, key)| (matches!(limit.models, ByModel::Each(_)).then_some(name), key));
-            let limit_at = limit.at(unix);
-            let charge = move |key| Charge::new(key, limit_at, 0);
-            plain.into_iter().chain(by_model).map(move |(model, key)| (limit, model, charge(key)))
-        });
-        all.collect()
-    }
-
-    /// What an admission takes: one request, one slot, and the tokens of `usage`. Not of limits by model.
-    pub(super) fn admission(&self, usage: TokenUsage) -> Amounts {
-        let limits = self.limits.iter().take_while(|limit| !limit.is_by_model());
-        let amounts = limits.map(|limit| {
-            let units = limit.units(usage, limit.costs.of(None)).unwrap_or(1);
-            // A guess at the cost never refuses by itself.
-            let most = if limit.unit == Unit::Cost { limit.limit.capacity() } else { u64::MAX };
-            Some(units.min(most))
-        });
-        Inline::collect(None, amounts)
-    }
-
-    /// What `usage` takes beyond what is `held` of the limit at an index. `None` there: it is not charged yet.
-    pub(super) fn missing(
-        &self,
-        usage: TokenUsage,
-        model: Option<&Told>,
-        held: impl Fn(usize) -> Option<u64>,
-    ) -> Amounts {
-        self.amounts(|limit, index| {
-            if limit.is_by_model() && !model?.counts(index) {
-                return None;
-            }
-            let units = limit.units(usage, limit.weights(model, index)).unwrap_or(1);
-            let held = held(index);
-            let more = units.saturating_sub(held.unwrap_or(0));
-            (held.is_none() || more > 0).then_some(more)
-        })
-    }
-
-    /// What a request that pays `due` pays of each limit.
-    pub(super) fn due(&self, due: Due, model: Option<&Told>) -> Amounts {
-        self.amounts(|limit, index| Some(limit.due(due, limit.weights(model, index))))
-    }
-
-    /// What `amount` says of each limit and its place.
-    pub(super) fn amounts(
-        &self,
-        mut amount: impl FnMut(&ReadyLimit, usize) -> Option<u64>,
-    ) -> Amounts {
-        let limits = self.limits.iter().enumerate();
-        Inline::collect(None, limits.map(|(index, limit)| amount(limit, index)))
-    }
-
-    /// The charges of `amounts` at `unix`. To settle, they need not name the calendar's period.
-    pub(super) fn charges(
-        &self,
-        keys: &Inline<Key>,
-        model: Option<&Told>,
-        amounts: &Amounts,
-        unix: Duration,
-    ) -> Inline<Charge> {
-        let limits = self.limits.iter().zip(amounts.as_slice()).enumerate();
-        let charges = limits.filter_map(|(index, (limit, amount))| {
-            let key = if limit.is_by_model() {
-                model?.key(index)?
-            } else {
-                *keys.as_slice().get(limit.record)?
-            };
-            Some(Charge::new(key, limit.at(unix), (*amount)?))
-        });
-        Inline::collect(NO_CHARGE, charges)
-    }
-
-    /// As much of `usage` as can ever be admitted at once.
-    pub(super) fn clamp(&self, usage: TokenUsage) -> TokenUsage {
-        let capacity = |of: &[Unit]| {
-            let limits = self.limits.iter().take_while(|limit| !limit.is_by_model());
-            let limits = limits.filter(|limit| of.contains(&limit.unit));
-            limits.map(|limit| limit.limit.capacity()).min().unwrap_or(u64::MAX)
-        };
-        let total = capacity(&[Unit::Tokens]);
-        let output = usage.output.min(total).min(capacity(&[Unit::OutputTokens]));
-        let input = usage.input.min(total - output).min(capacity(&[Unit::InputTokens]));
-        TokenUsage::new(input, output)
-    }
-}
-
-/// draft-ietf-httpapi-ratelimit-headers, section 3: a list of strings with parameters. Tokens are not
-/// among the registered quota units yet; a client that does not know the unit ignores the item.
-fn policy_header(limits: &[ReadyLimit]) -> Result<HeaderValue, BuildError> {
-    let mut value = String::new();
-    for limit in limits.iter().filter(|limit| limit.scopes.is_the_callers()) {
-        let comma = if value.is_empty() { "" } else { ", " };
-        let (name, quota) = (&limit.name, limit.quota);
-        let _ = write!(value, "{comma}\"{name}\";q={quota}");
-        if let Some(window) = limit.window.seconds().filter(|seconds| *seconds > 0) {
-            let _ = write!(value, ";w={window}");
-        }
-        if limit.unit != Unit::Requests {
-            let _ = write!(value, ";qu=\"{}\"", limit.unit.name());
-        }
-    }
-    HeaderValue::try_from(value).map_err(|_| BuildError::invalid("tier", "no header can name it"))
-}
-
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
-    use super::{super::scope::Scope, *};
+    use super::{
+        super::{ready_tier::Amounts, scope::Scope},
+        *,
+    };
+    use crate::{
+        reservation::TokenUsage,
+        store::{Inline, Key},
+    };
 
     #[test]
     fn a_tier_is_named_limited_and_described() {

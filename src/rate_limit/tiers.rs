@@ -7,10 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use super::{
-    limit::invalid,
-    tier::{ReadyTier, Tier},
-};
+use super::{limit::invalid, ready_tier::ReadyTier, tier::Tier};
 use crate::{
     BoxError, BuildError,
     identity::Identity,

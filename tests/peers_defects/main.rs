@@ -23,7 +23,12 @@
 //! | a new IPv6 address is a new caller; mapped and NAT64 addresses: zulip#21544, block/buzz#3784 | `keys`: `an_address_written_another_way_…` |
 //! | an unready service is called, or a permit is held: tower-resilience#286, #293 | `contract`: `readiness`; `readiness`: `two_requests_for_one_permit_are_both_answered` |
 #![cfg(feature = "full")]
-#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::future_not_send,
+    clippy::indexing_slicing,
+    clippy::unwrap_used
+)]
 
 #[path = "../jwt_support/mod.rs"]
 mod jwt_support;

@@ -312,7 +312,7 @@ impl Meter for Kept {
         None
     }
 
-    fn refine(self: Arc<Self>, estimate: TokenUsage) -> Refined {
+    fn refine(self: Arc<Self>, _: Option<&str>, estimate: TokenUsage) -> Refined {
         self.refined.lock().unwrap().push(estimate);
         if let Some(waits) = &self.waits {
             return ReadyOr::pending(never(waits.guard()));
