@@ -115,9 +115,13 @@ async fn run(arguments: Arguments) -> Result<(), BoxError> {
 fn print(quotas: &[Quota]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{:<36}{:>16}{:>16}{:>14}", "limit", "quota", "left", "all in")?;
-    for Quota { name, quota, remaining, reset, .. } in quotas {
+    for Quota { name, quota, remaining, reset, model, shadow, .. } in quotas {
         let reset = format!("{} s", reset.as_secs_f64().ceil());
-        writeln!(out, "{name:<36}{quota:>16}{remaining:>16}{reset:>14}")?;
+        write!(out, "{name:<36}{quota:>16}{remaining:>16}{reset:>14}")?;
+        if let Some(model) = model {
+            write!(out, "  model {model}")?;
+        }
+        writeln!(out, "{}", if *shadow { "  only counted" } else { "" })?;
     }
     Ok(())
 }

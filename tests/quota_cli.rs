@@ -27,7 +27,8 @@ async fn support_sees_what_is_left_and_resets_it() {
         &file,
         "[free]\nrequests = { quota = 5, seconds = 3600 }\n\
          limits = [{ unit = 'requests', quota = 50, seconds = 3600, per = ['organisation'] }, \
-                   { unit = 'requests', quota = 500, seconds = 3600, per = ['tier'] }]\n",
+                   { unit = 'requests', quota = 500, seconds = 3600, per = ['tier'] }, \
+                   { unit = 'requests', quota = 7, seconds = 3600, each_model = ['dear'], shadow = true }]\n",
     )
     .unwrap();
     let store = RedisStore::builder(&server.url()).deadline(Duration::from_secs(5));
@@ -66,12 +67,14 @@ async fn support_sees_what_is_left_and_resets_it() {
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         let left = |line: &str| line.split_whitespace().nth(2).unwrap().parse::<u64>().unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(last.ends_with("  model *  only counted"), "{last}");
         text.lines().skip(1).map(left).collect::<Vec<_>>()
     };
-    assert_eq!(cli("show", "alice"), [0, 45, 495]);
-    assert_eq!(cli("show", "bob"), [5, 45, 495]);
-    assert_eq!(cli("reset", "alice"), [5, 50, 495]);
+    assert_eq!(cli("show", "alice"), [0, 45, 495, 7, 7]);
+    assert_eq!(cli("show", "bob"), [5, 45, 495, 7, 7]);
+    assert_eq!(cli("reset", "alice"), [5, 50, 495, 7, 7]);
     assert_eq!(ask().await, 200);
-    assert_eq!(cli("show", "alice"), [4, 49, 494]);
+    assert_eq!(cli("show", "alice"), [4, 49, 494, 7, 7]);
     std::fs::remove_file(file).unwrap();
 }

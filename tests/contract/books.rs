@@ -14,7 +14,8 @@ use http_body_util::{BodyExt, Full};
 use palisade::{
     BoxError, UsageMeter,
     clock::ManualClock,
-    rate_limit::{Tier, TieredRateLimitLayer},
+    identity::{Identity, UserIdentity},
+    rate_limit::{Tier, TierLimit, TieredRateLimitLayer},
     reservation::TokenUsage,
     store::{Admission, Charge, Limit, LimitId, LimiterStore, Pepper, ReservationId},
 };
@@ -67,6 +68,18 @@ impl World {
             .requests_per_minute(1_000_000)
             .tokens_per_minute(QUOTA)
             .concurrent_requests(SLOTS);
+        // Of one model, and only counted: books of their own, which the others must not feel.
+        let minute = Duration::from_secs(60);
+        let more = || {
+            let by_model = TierLimit::tokens(QUOTA / 2, minute).each_model(["a"]);
+            let slots = TierLimit::concurrent_requests(2);
+            [by_model, slots.clone().each_model(["a", "b"]), slots.only_models(["b"]).named("b")]
+        };
+        let counted = TierLimit::tokens(QUOTA / 3, minute).shadow();
+        let named = |at: usize, limit: TierLimit| limit.shadow().named(format!("counted-{at}"));
+        let counted = more().into_iter().chain([counted]).enumerate();
+        let counted = counted.map(|(at, limit)| named(at, limit));
+        let tier = more().into_iter().chain(counted).fold(tier, Tier::limit);
         let layer = TieredRateLimitLayer::builder(&ledger.stores())
             .tier("free", tier)
             .fallback_tier("free")
@@ -84,7 +97,8 @@ impl World {
             Event::Open { length, ends } => self.opens(length, ends).await,
             Event::Refine { at, tokens } => {
                 if let Some(meter) = meter(at) {
-                    let _ = meter.refine(TokenUsage::new(tokens.into(), 0)).await;
+                    let model = ["a", "b", "c"].get(usize::from(tokens) % 4).copied();
+                    let _ = meter.refine_for(model, TokenUsage::new(tokens.into(), 0)).await;
                 }
             }
             Event::Charge { at, tokens } => {
@@ -166,6 +180,14 @@ proptest! {
             }
         });
         prop_assert_eq!(world.ledger.out(), 0);
+        block_on(async {
+            let alice = Identity::asserted(UserIdentity::asserted("https://login.example", "alice"));
+            let quotas = world.layer.quotas(&alice, None).await.unwrap();
+            let slots: Vec<_> =
+                quotas.into_iter().filter(|quota| quota.unit == "concurrent-requests").collect();
+            assert_eq!(slots.len(), 9);
+            assert!(slots.iter().all(|quota| quota.remaining == quota.quota), "{slots:?}");
+        });
         let [tokens, slots] = world.left();
         prop_assert_eq!(slots, SLOTS);
         // What drained meanwhile, at the most.
