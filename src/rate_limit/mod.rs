@@ -33,6 +33,10 @@
 //! A limit that is the caller's own is answered with 429. One that all callers of the tier share is the server's
 //! capacity, and is answered with 503; what is left of it is not told.
 //!
+//! Tokens need not all count the same: a [cost](TierLimit::cost) weighs them by kind and by model. And a limit may count
+//! [only some models](TierLimit::only_models), or [each by itself](TierLimit::each_model); it is charged when the body was parsed
+//! and the model is known.
+//!
 //! A limit can be tried on live traffic before it is enforced: a [shadow](TierLimit::shadow) counts what it would let
 //! through, never refuses, and tells of what it would have refused.
 //!
