@@ -127,8 +127,12 @@ impl Rejection {
     /// Adds a header to the answer: a challenge, a limit.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.add_header(name, value);
         self
+    }
+
+    pub(crate) fn add_header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.push((name, value));
     }
 
     /// Why.

@@ -18,6 +18,7 @@ use super::{
     layer::Config,
     reservation::SettleOnDrop,
     service::{Wanted, leave_meter},
+    shares::Charges,
 };
 use crate::{
     body::ResponseBody,
@@ -78,19 +79,20 @@ impl<S: Service<Request<B>>, B> State<S, B> {
 pub(super) struct Waiting<S, B> {
     pub(super) service: S,
     pub(super) request: Request<B>,
-    pub(super) id: ReservationId,
     pub(super) wanted: Wanted,
+    pub(super) id: ReservationId,
+    pub(super) charges: Charges,
 }
 
 impl<S: Service<Request<B>>, B> Waiting<S, B> {
     pub(super) fn decided(
         self,
-        decision: Result<Decision, StoreError>,
+        decision: &Result<Decision, StoreError>,
         config: &Arc<Config>,
         endpoint: Endpoint,
     ) -> State<S, B> {
-        let Self { service, mut request, id, wanted } = self;
-        let reservation = match wanted.decided(id, decision, config, endpoint) {
+        let Self { service, mut request, wanted, id, charges } = self;
+        let reservation = match wanted.decided((id, charges), decision, config, endpoint) {
             Ok(Some(reservation)) => reservation,
             Ok(None) => return State::unmetered(service, request),
             Err(rejection) => return State::refused(rejection),
@@ -117,7 +119,7 @@ where
                 StateProj::Waiting { answer, waiting } => {
                     let decision = ready!(Pin::new(answer).poll(cx));
                     let Some(waiting) = waiting.take() else { return Poll::Pending };
-                    waiting.decided(decision, this.config, *this.endpoint)
+                    waiting.decided(&decision, this.config, *this.endpoint)
                 }
                 StateProj::Refused { rejection } => {
                     let Some(rejection) = rejection.take() else { return Poll::Pending };

@@ -4,8 +4,8 @@ use http::HeaderName;
 
 use super::unit::Unit;
 
-pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(super) static RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) static RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// What a family of headers tells of: the tightest limit of these units; by quota, remaining and reset.
 pub(super) type Family = (&'static [Unit], [HeaderName; 3]);

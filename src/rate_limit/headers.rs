@@ -4,7 +4,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     ready_tier::ReadyTier,
     unit::Unit,
 };
-use crate::{route::Endpoint, store::Standing};
+use crate::{clock::Clock, route::Endpoint, store::Standing};
 
 /// Headers that tell callers where they stand. Each tells the tightest limit, of those that are the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +53,15 @@ impl Families {
     fn has(self, family: HeaderFamily) -> bool {
         self.0 & (1 << family as u8) != 0
     }
+
+    /// Whether clients of the endpoint are told in these headers.
+    fn is_told(self, family: HeaderFamily, endpoint: Endpoint) -> bool {
+        let own = match endpoint {
+            Endpoint::AnthropicMessages => HeaderFamily::Anthropic,
+            _ => HeaderFamily::OpenAi,
+        };
+        self.has(family) || (family == own && self.has(HeaderFamily::Endpoint))
+    }
 }
 
 /// Who is told, when, and in which families.
@@ -64,115 +73,129 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    pub(super) fn of(families: Families, endpoint: Endpoint, unix: Duration) -> Self {
+    pub(super) fn of(families: Families, endpoint: Endpoint, clock: &dyn Clock) -> Self {
+        let dated = [HeaderFamily::Anthropic, HeaderFamily::GitHub];
+        let is_dated = dated.into_iter().any(|family| families.is_told(family, endpoint));
+        let unix = if is_dated { clock.unix() } else { Duration::ZERO };
         Self { endpoint, unix, families }
     }
 
     /// Writes every header there is to write.
     pub(super) fn write(self, headers: &mut HeaderMap, tier: &ReadyTier, standings: &[Standing]) {
-        for (name, value) in self.values(tier, standings) {
+        let values = self.values(tier, standings);
+        headers.reserve(values.len + 1);
+        values.tell(|name, value| {
             headers.insert(name, value);
-        }
+        });
     }
 
-    pub(super) fn values(
-        self,
-        tier: &ReadyTier,
-        standings: &[Standing],
-    ) -> Vec<(HeaderName, HeaderValue)> {
+    pub(super) fn values(self, tier: &ReadyTier, standings: &[Standing]) -> Values {
+        let mut values = Values::default();
         if self.families == Families(0) {
-            return Vec::new();
+            return values;
         }
-        let buffer = BytesMut::with_capacity(256);
-        let mut values = Values { buffer, ends: Vec::with_capacity(8) };
         let callers = |(limit, standing): &(&ReadyLimit, &Standing)| {
             limit.scopes.is_the_callers() && **standing != UNCOUNTED
         };
         let limits = || tier.limits.iter().zip(standings).filter(callers);
         let tightest = limits().min_by(tighter);
-        let is_anthropic = self.endpoint == Endpoint::AnthropicMessages;
-        let own = self.families.has(HeaderFamily::Endpoint);
-        if self.families.has(HeaderFamily::OpenAi) || (own && !is_anthropic) {
+        let is_told = |family| self.families.is_told(family, self.endpoint);
+        if is_told(HeaderFamily::OpenAi) {
             values.family(&OPENAI, limits(), go_duration);
         }
-        if self.families.has(HeaderFamily::Anthropic) || (own && is_anthropic) {
+        if is_told(HeaderFamily::Anthropic) {
             values.family(&ANTHROPIC, limits(), |out, reset| {
                 rfc3339(out, self.unix.saturating_add(reset))
             });
         }
-        if self.families.has(HeaderFamily::GitHub) {
+        if is_told(HeaderFamily::GitHub) {
             let requests = limits().filter(|(limit, _)| limit.unit == Unit::Requests);
             if let Some((limit, standing)) = requests.min_by(tighter).or(tightest) {
-                let [quota, remaining, reset, resource] = GITHUB.clone();
-                values.push(quota, |out| write!(out, "{}", limit.quota));
-                values.push(remaining, |out| write!(out, "{}", standing.remaining));
-                let at = whole(self.unix.saturating_add(standing.reset));
-                values.push(reset, |out| write!(out, "{at}"));
-                values.push(resource, |out| out.write_str(&limit.name));
+                let [quota, remaining, reset, resource] = &GITHUB;
+                values.push(quota, |out| number(out, limit.quota));
+                values.push(remaining, |out| number(out, standing.remaining));
+                values.push(reset, |out| {
+                    number(out, whole(self.unix.saturating_add(standing.reset)))
+                });
+                values.push(resource, |out| out.put_slice(limit.name.as_bytes()));
             }
         }
-        let ietf = self.families.has(HeaderFamily::IetfDraft);
-        if let Some((limit, standing)) = tightest.filter(|_| ietf) {
-            values.push(RATELIMIT, |out| {
-                write!(out, "\"{}\";r={}", limit.name, standing.remaining)?;
-                if limit.unit == Unit::Slots {
-                    return Ok(());
+        if !is_told(HeaderFamily::IetfDraft) {
+            return values;
+        }
+        if let Some((limit, standing)) = tightest {
+            values.push(&RATELIMIT, |out| {
+                out.put_u8(b'"');
+                out.put_slice(limit.name.as_bytes());
+                out.put_slice(b"\";r=");
+                number(out, standing.remaining);
+                if limit.unit != Unit::Slots {
+                    out.put_slice(b";t=");
+                    number(out, whole(standing.reset));
                 }
-                write!(out, ";t={}", whole(standing.reset))
             });
         }
-        let mut values = values.into_vec();
-        if ietf && !tier.policy.is_empty() {
-            values.push((RATELIMIT_POLICY, tier.policy.clone()));
-        }
+        values.policy = (!tier.policy.is_empty()).then(|| tier.policy.clone());
         values
     }
 }
 
-/// One buffer that all values are slices of.
-#[derive(Default)]
-struct Values {
+/// What is told: one buffer that all values are slices of, and what they are called.
+pub(super) struct Values {
     buffer: BytesMut,
-    ends: Vec<(HeaderName, usize)>,
+    ends: [(&'static HeaderName, usize); MOST],
+    len: usize,
+    /// That of the tier, which is the same for every answer.
+    policy: Option<HeaderValue>,
+}
+
+/// The most values that there are: 6 of OpenAI's family, 12 of Anthropic's, 4 of GitHub's, and the draft's.
+const MOST: usize = 23;
+
+impl Default for Values {
+    fn default() -> Self {
+        let (buffer, ends) = (BytesMut::with_capacity(256), [(&RATELIMIT, 0); MOST]);
+        Self { buffer, ends, len: 0, policy: None }
+    }
 }
 
 impl Values {
-    fn push(&mut self, name: HeaderName, write: impl FnOnce(&mut BytesMut) -> std::fmt::Result) {
-        let begin = self.buffer.len();
-        if write(&mut self.buffer).is_ok() {
-            self.ends.push((name, self.buffer.len()));
-        } else {
-            self.buffer.truncate(begin);
+    fn push(&mut self, name: &'static HeaderName, write: impl FnOnce(&mut BytesMut)) {
+        if let Some(end) = self.ends.get_mut(self.len) {
+            write(&mut self.buffer);
+            *end = (name, self.buffer.len());
+            self.len += 1;
         }
     }
 
     /// The tightest of each kind of limit.
     fn family<'a>(
         &mut self,
-        families: &[Family],
+        families: &'static [Family],
         limits: impl Iterator<Item = (&'a ReadyLimit, &'a Standing)> + Clone,
-        write_reset: impl Fn(&mut BytesMut, Duration) -> std::fmt::Result,
+        write_reset: impl Fn(&mut BytesMut, Duration),
     ) {
         for (units, [quota, remaining, reset]) in families {
             let of_units = limits.clone().filter(|(limit, _)| units.contains(&limit.unit));
             let Some((limit, standing)) = of_units.min_by(tighter) else { continue };
-            self.push(quota.clone(), |out| write!(out, "{}", limit.quota));
-            self.push(remaining.clone(), |out| write!(out, "{}", standing.remaining));
-            self.push(reset.clone(), |out| write_reset(out, standing.reset));
+            self.push(quota, |out| number(out, limit.quota));
+            self.push(remaining, |out| number(out, standing.remaining));
+            self.push(reset, |out| write_reset(out, standing.reset));
         }
     }
 
-    fn into_vec(self) -> Vec<(HeaderName, HeaderValue)> {
+    pub(super) fn tell(self, mut tell: impl FnMut(HeaderName, HeaderValue)) {
         let all: Bytes = self.buffer.freeze();
         let mut begin = 0;
-        let mut values = Vec::with_capacity(self.ends.len() + 1);
-        for (name, end) in self.ends {
+        for (name, end) in self.ends.into_iter().take(self.len) {
             if let Ok(value) = HeaderValue::from_maybe_shared(all.slice(begin..end)) {
-                values.push((name, value));
+                tell(name.clone(), value);
             }
             begin = end;
         }
-        values
+        if let Some(policy) = self.policy {
+            tell(RATELIMIT_POLICY.clone(), policy);
+        }
     }
 }
 
@@ -184,27 +207,37 @@ fn tighter(a: &(&ReadyLimit, &Standing), b: &(&ReadyLimit, &Standing)) -> std::c
     cross(a, b).cmp(&cross(b, a))
 }
 
+fn number(out: &mut BytesMut, number: u64) {
+    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// As Go prints durations and OpenAI sends them: `20ms`, `1s`, `6m0s`, `1h0m0s`.
-fn go_duration(out: &mut BytesMut, duration: Duration) -> std::fmt::Result {
-    let millis =
-        duration.as_millis() + u128::from(!duration.subsec_nanos().is_multiple_of(1_000_000));
-    if millis < 1000 {
-        return write!(out, "{millis}ms");
+fn go_duration(out: &mut BytesMut, duration: Duration) {
+    let millis = duration.subsec_nanos().div_ceil(1_000_000);
+    if duration.as_secs() == 0 && millis < 1000 {
+        number(out, millis.into());
+        return out.put_slice(b"ms");
     }
     let seconds = whole(duration);
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => write!(out, "{s}s"),
-        (0, m, s) => write!(out, "{m}m{s}s"),
-        (h, m, s) => write!(out, "{h}h{m}m{s}s"),
+    if seconds >= 3600 {
+        number(out, seconds / 3600);
+        out.put_u8(b'h');
     }
+    if seconds >= 60 {
+        number(out, seconds / 60 % 60);
+        out.put_u8(b'm');
+    }
+    number(out, seconds % 60);
+    out.put_u8(b's');
 }
 
 /// A time since the Unix epoch as RFC 3339 has it, in UTC and whole seconds, rounded up.
-fn rfc3339(out: &mut BytesMut, unix: Duration) -> std::fmt::Result {
+fn rfc3339(out: &mut BytesMut, unix: Duration) {
     let seconds = whole(unix);
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    // A buffer that grows takes all that is written.
+    let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
 }
 
 /// Seconds, rounded up.
@@ -219,11 +252,11 @@ pub(super) const DEGRADED: HeaderValue = HeaderValue::from_static("degraded");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate_limit::Tier;
+    use crate::{clock::ManualClock, rate_limit::Tier};
 
-    fn text(write: impl FnOnce(&mut BytesMut) -> std::fmt::Result) -> String {
+    fn text(write: impl FnOnce(&mut BytesMut)) -> String {
         let mut out = BytesMut::new();
-        write(&mut out).unwrap();
+        write(&mut out);
         String::from_utf8(out.to_vec()).unwrap()
     }
 
@@ -260,7 +293,8 @@ mod tests {
         ];
         let mut headers = HeaderMap::new();
         let write = |headers: &mut HeaderMap, endpoint, unix| {
-            Telling::of(Families::default(), endpoint, unix).write(headers, &tier, &standings);
+            let clock = ManualClock::at(unix);
+            Telling::of(Families::default(), endpoint, &clock).write(headers, &tier, &standings);
         };
         write(&mut headers, Endpoint::OpenAiChat, Duration::ZERO);
         assert_eq!(headers["x-ratelimit-limit-requests"], "1000");
@@ -283,8 +317,8 @@ mod tests {
         let told = |families: &[HeaderFamily], endpoint| {
             let mut headers = HeaderMap::new();
             let families = Families::of(families.iter().copied());
-            let unix = Duration::from_secs(1_709_164_799);
-            Telling::of(families, endpoint, unix).write(&mut headers, &tier, &standings);
+            let clock = ManualClock::at(Duration::from_secs(1_709_164_799));
+            Telling::of(families, endpoint, &clock).write(&mut headers, &tier, &standings);
             let told =
                 headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
             let mut told: Vec<_> = told.collect();
@@ -327,7 +361,7 @@ mod tests {
             [Standing::new(80, Duration::ZERO), Standing::new(9, Duration::from_secs(5))];
         let mut headers = HeaderMap::new();
         let families = Families::of([HeaderFamily::GitHub]);
-        Telling::of(families, Endpoint::Other, Duration::ZERO).write(
+        Telling::of(families, Endpoint::Other, &ManualClock::default()).write(
             &mut headers,
             &tier,
             &standings,

@@ -107,7 +107,7 @@ impl Config {
 
     /// How a request for `endpoint` is told where its caller stands, now.
     pub(super) fn telling(&self, endpoint: Endpoint) -> Telling {
-        Telling::of(self.families, endpoint, self.clock.unix())
+        Telling::of(self.families, endpoint, &*self.clock)
     }
 
     /// The tier of a caller. A caller without one, or of an unknown one, has the fallback's.

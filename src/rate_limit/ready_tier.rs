@@ -11,10 +11,14 @@ use super::{
     refusal,
     scope::{Asker, Records, Scopes},
     settlement::Due,
+    shares::Charges,
     unit::Unit,
+    window::Window,
 };
 use crate::{
-    BuildError, observe,
+    BuildError,
+    clock::Clock,
+    observe,
     reject::Rejection,
     reservation::TokenUsage,
     store::{Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, Outage, Pepper, StoreError},
@@ -31,6 +35,8 @@ pub(super) struct ReadyTier {
     pub(super) policy: HeaderValue,
     /// The limits that are only counted.
     pub(super) shadow: Option<Arc<Self>>,
+    /// Whether charges depend on the day.
+    has_calendars: bool,
 }
 
 /// So much of each limit of a tier, in their order. `None`: it is left out.
@@ -59,7 +65,8 @@ impl ReadyTier {
         // model is, stands last.
         limits.sort_by_key(|limit| (limit.is_by_model(), limit.record));
         let policy = policy_header(&limits)?;
-        Ok(Self { name: name.into(), policy, limits, records, shadow: None })
+        let has_calendars = limits.iter().any(|limit| matches!(limit.window, Window::Calendar(_)));
+        Ok(Self { name: name.into(), policy, limits, records, shadow: None, has_calendars })
     }
 
     /// What becomes of a request that the store can't be asked about: it goes unmetered if no limit has to be kept.
@@ -170,24 +177,27 @@ impl ReadyTier {
         Inline::collect(None, limits.map(|(index, limit)| amount(limit, index)))
     }
 
-    /// The charges of `amounts` at `unix`. To settle, they need not name the calendar's period.
+    /// The charges of `amounts`, now.
     pub(super) fn charges(
         &self,
         keys: &Inline<Key>,
         model: Option<&Told>,
         amounts: &Amounts,
-        unix: Duration,
-    ) -> Inline<Charge> {
-        let limits = self.limits.iter().zip(amounts.as_slice()).enumerate();
-        let charges = limits.filter_map(|(index, (limit, amount))| {
+        clock: &dyn Clock,
+    ) -> Charges {
+        let unix = if self.has_calendars { clock.unix() } else { Duration::ZERO };
+        let mut charges = Charges::with_capacity(amounts.as_slice().len());
+        for (index, (limit, amount)) in self.limits.iter().zip(amounts.as_slice()).enumerate() {
             let key = if limit.is_by_model() {
-                model?.key(index)?
+                model.and_then(|model| model.key(index))
             } else {
-                *keys.as_slice().get(limit.record)?
+                keys.as_slice().get(limit.record).copied()
             };
-            Some(Charge::new(key, limit.at(unix), (*amount)?))
-        });
-        Inline::collect(NO_CHARGE, charges)
+            if let Some((key, amount)) = key.zip(*amount) {
+                charges.push(index, Charge::new(key, limit.at(unix), amount));
+            }
+        }
+        charges
     }
 
     /// As much of `usage` as can ever be admitted at once.

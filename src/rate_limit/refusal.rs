@@ -31,14 +31,11 @@ pub(super) fn rejection(
             "A rate limit is reached.",
         ),
     };
-    let refusal = match limit {
+    let mut refusal = match limit {
         Some(limit) => refusal.with_violated_limit(&limit.name),
         None => refusal,
     };
-    let refusal = told
-        .values(tier, standings)
-        .into_iter()
-        .fold(refusal, |refusal, (name, value)| refusal.with_header(name, value));
+    told.values(tier, standings).tell(|name, value| refusal.add_header(name, value));
     match should_retry(refusal.retry_after(), told.endpoint) {
         Some(retry) => refusal.with_header(X_SHOULD_RETRY, HeaderValue::from_static(retry)),
         None => refusal,
@@ -112,14 +109,15 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 #[cfg(test)]
 mod tests {
     use super::{super::headers::Families, *};
-    use crate::rate_limit::Tier;
+    use crate::{clock::ManualClock, rate_limit::Tier};
 
     #[test]
     fn a_long_wait_is_not_slept_through() {
         let tier = Tier::new().requests_per_day(10).ready("free").unwrap();
         let refused = |after| {
             let standings = [Standing::new(0, Duration::from_secs(9))];
-            let told = Telling::of(Families::default(), Endpoint::OpenAiChat, Duration::ZERO);
+            let told =
+                Telling::of(Families::default(), Endpoint::OpenAiChat, &ManualClock::default());
             rejection(&tier, Some(0), after, &standings, told)
         };
         let retry =

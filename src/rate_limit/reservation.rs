@@ -10,12 +10,12 @@ use super::{
     layer::Config,
     models::Told,
     ready::{ReadyLimit, UNCOUNTED},
-    ready_tier::{Amounts, ReadyTier},
+    ready_tier::ReadyTier,
     refusal::rejection,
     service::Wanted,
     settlement::{Known, Outcome, due},
     shadow::Shadow,
-    shares::{Part, give_back, shares},
+    shares::{Part, give_back, nothing, shares},
     unit::Unit,
 };
 use crate::{
@@ -25,8 +25,7 @@ use crate::{
     reservation::{Meter, Observed, Refined, TokenUsage},
     route::Endpoint,
     store::{
-        Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, Standing, Standings,
-        StoreError,
+        Admission, Decision, Inline, Key, Refusal, ReservationId, Standing, Standings, StoreError,
     },
     sync::{Mutex, MutexGuard},
 };
@@ -37,14 +36,14 @@ pub(super) struct Reservation {
     tier: Arc<ReadyTier>,
     keys: Inline<Key>,
     endpoint: Endpoint,
+    /// The admission.
+    base: Part,
     state: Mutex<State>,
     shadow: Option<Arc<Shadow>>,
 }
 
 struct State {
     known: Known,
-    /// The admission.
-    base: Part,
     /// What the limits make of the model, once it is told.
     model: Option<Arc<Told>>,
     /// Refinements upward, which are rare.
@@ -56,25 +55,23 @@ struct State {
 
 impl Reservation {
     pub(super) fn new(config: Arc<Config>, endpoint: Endpoint, granted: Granted) -> Self {
-        let Granted { id, wanted: Wanted { tier, keys, estimate, shadow }, grant } = granted;
+        let Granted { wanted: Wanted { tier, keys, estimate, shadow }, part } = granted;
         let shadow = shadow.and_then(|keys| keys.begin(&config, &tier, estimate));
-        let amounts = tier.admission(estimate);
         let state = State {
             known: Known { estimate, ..Known::default() },
-            base: Part { id, amounts, seen: grant },
             model: None,
             more: Vec::new(),
             refined: false,
             settled: false,
         };
-        Self { config, tier, keys, endpoint, state: Mutex::new(state), shadow }
+        Self { config, tier, keys, endpoint, base: part, state: Mutex::new(state), shadow }
     }
 
     /// Writes where the caller stands into an answer's headers.
     pub(super) fn write_headers(&self, headers: &mut http::HeaderMap) {
         let (standings, degraded) = {
             let state = self.state();
-            (self.standings(&state, None), state.parts().any(|part| part.seen.degraded))
+            (self.standings(&state, None), self.parts(&state).any(|part| part.seen.degraded))
         };
         if degraded {
             headers.insert(headers::MODE, headers::DEGRADED);
@@ -90,13 +87,12 @@ impl Reservation {
 
     /// Settles, unless that was done.
     pub(super) fn settle(&self, outcome: Outcome) {
-        let (base, more, model, due) = {
+        let (more, model, due) = {
             let mut state = self.state();
             if std::mem::replace(&mut state.settled, true) {
                 return;
             }
             (
-                state.base,
                 std::mem::take(&mut state.more),
                 state.model.clone(),
                 due(outcome, &state.known, self.config.options),
@@ -108,27 +104,20 @@ impl Reservation {
             observe::count("palisade_model_not_told_total", &[("layer", "rate_limit")]);
         }
         let units = self.tier.due(due, model.as_deref());
-        for (part, used) in shares(std::iter::once(&base).chain(&more), units) {
-            self.give_back(part, model.as_deref(), &used);
+        for (part, used) in shares(std::iter::once(&self.base).chain(&more), units) {
+            give_back(&*self.config.store, part, &used);
         }
         if let Some(shadow) = &self.shadow {
             shadow.end(due);
         }
     }
 
-    /// Settles one part to what was used of it.
-    fn give_back(&self, part: &Part, model: Option<&Told>, used: &Amounts) {
-        give_back(&*self.config.store, &self.tier, &self.keys, model, part, used);
-    }
-
     /// Takes a refinement's grant in; gives it back if the request has ended meanwhile.
     fn extend(&self, part: Part, estimate: TokenUsage) {
         let mut state = self.state();
         if state.settled {
-            let model = state.model.clone();
             drop(state);
-            self.give_back(&part, model.as_deref(), &Amounts::default());
-            return;
+            return give_back(&*self.config.store, &part, &nothing(&part.charges));
         }
         state.more.push(part);
         self.refined(state, estimate);
@@ -150,7 +139,7 @@ impl Reservation {
             let state = self.state();
             self.standings(&state, Some(part))
         };
-        let index = part.indices().nth(refusal.index);
+        let index = part.charges.indices().nth(refusal.index);
         let (after, told) = (refusal.retry_after, self.config.telling(self.endpoint));
         rejection(&self.tier, index, after, standings.as_slice(), told)
     }
@@ -159,11 +148,9 @@ impl Reservation {
     fn standings(&self, state: &State, last: Option<&Part>) -> Standings {
         let uncounted = self.tier.limits.iter().map(|_| UNCOUNTED);
         let mut standings = Inline::collect(UNCOUNTED, uncounted);
-        let (model, unix) = (state.model.as_deref(), self.config.clock.unix());
-        for part in state.parts().chain(last) {
-            let charges = self.tier.charges(&self.keys, model, &part.amounts, unix);
-            let told = self.config.store.standings(charges.as_slice(), &part.seen);
-            for (index, told) in part.indices().zip(told.as_slice()) {
+        for part in self.parts(state).chain(last) {
+            let told = self.config.store.standings(part.charges.as_slice(), &part.seen);
+            for (index, told) in part.charges.indices().zip(told.as_slice()) {
                 if let Some(standing) = standings.as_mut_slice().get_mut(index) {
                     *standing = *told;
                 }
@@ -172,33 +159,30 @@ impl Reservation {
         standings
     }
 
+    /// Units of the limit at `index` that the store holds for the request. `None`: it is not charged yet.
+    fn held(&self, state: &State, index: usize) -> Option<u64> {
+        let charging = self.parts(state).map(|part| &part.charges).filter(|it| it.charges(index));
+        charging.map(|charges| charges.of(index)).reduce(u64::saturating_add)
+    }
+
+    /// Units of it that there are for this request, those that it holds included.
+    fn room(&self, state: &State, index: usize, standing: &Standing) -> u64 {
+        standing.remaining.saturating_add(self.held(state, index).unwrap_or(0))
+    }
+
+    fn parts<'a>(&'a self, state: &'a State) -> impl Iterator<Item = &'a Part> {
+        std::iter::once(&self.base).chain(&state.more)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Units of the limit at `index` that the store holds for the request. `None`: it is not charged yet.
-    fn held(&self, index: usize) -> Option<u64> {
-        let charging = self.parts().filter(|part| part.charges(index));
-        charging.map(|part| part.of(index)).reduce(u64::saturating_add)
-    }
-
-    /// Units of it that there are for this request, those that it holds included.
-    fn room(&self, index: usize, standing: &Standing) -> u64 {
-        standing.remaining.saturating_add(self.held(index).unwrap_or(0))
-    }
-
-    fn parts(&self) -> impl Iterator<Item = &Part> + Clone {
-        std::iter::once(&self.base).chain(&self.more)
-    }
-}
-
 /// What an admission asked for and got.
 pub(super) struct Granted {
-    pub(super) id: ReservationId,
     pub(super) wanted: Wanted,
-    pub(super) grant: Seen,
+    pub(super) part: Part,
 }
 
 impl Meter for Reservation {
@@ -226,7 +210,8 @@ impl Meter for Reservation {
                 return None;
             }
             let weights = limit.weights(state.model.as_deref(), index);
-            let left = state.room(index, standing).saturating_sub(limit.units(so_far, weights)?);
+            let left = self.room(&state, index, standing);
+            let left = left.saturating_sub(limit.units(so_far, weights)?);
             limit.output_that_fits(left, TokenUsage::default(), weights)
         });
         left.min()
@@ -260,7 +245,8 @@ impl Reservation {
         let (amounts, model) = {
             let state = self.state();
             let model = state.model.clone();
-            let amounts = self.tier.missing(estimate, model.as_deref(), |index| state.held(index));
+            let amounts =
+                self.tier.missing(estimate, model.as_deref(), |index| self.held(&state, index));
             if state.settled || amounts.as_slice().iter().all(Option::is_none) {
                 // Less than is held: given back when the request ends.
                 self.refined(state, estimate);
@@ -268,10 +254,11 @@ impl Reservation {
             }
             (amounts, model)
         };
-        let unix = self.config.clock.unix();
-        let charges = self.tier.charges(&self.keys, model.as_deref(), &amounts, unix);
+        let clock = &*self.config.clock;
+        let charges = self.tier.charges(&self.keys, model.as_deref(), &amounts, clock);
+        let answer = self.config.store.acquire(&Admission::new(id, charges.as_slice()));
         let decided = move |this: Arc<Self>, decision| {
-            let part = |seen| Part { id, amounts, seen };
+            let part = |seen| Part { id, charges, seen };
             let refusal = match decision {
                 Ok(Decision::Admitted(grant)) => {
                     this.extend(part(grant), estimate);
@@ -292,7 +279,7 @@ impl Reservation {
                 _ => ReadyOr::ready(Err(this.refused(&part, &refusal))),
             }
         };
-        match self.config.store.acquire(&Admission::new(id, charges.as_slice())).try_now() {
+        match answer.try_now() {
             Ok(decision) => decided(self, decision),
             Err(answer) => ReadyOr::pending(async move { decided(self, answer.await).await }),
         }
@@ -315,7 +302,7 @@ impl Reservation {
                 return Some(u64::MAX);
             }
             let weights = limit.weights(state.model.as_deref(), index);
-            limit.output_that_fits(state.room(index, standing), estimate, weights)
+            limit.output_that_fits(self.room(&state, index, standing), estimate, weights)
         });
         room.min().flatten()
     }

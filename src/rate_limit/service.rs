@@ -4,7 +4,6 @@ use std::{
     net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{HeaderMap, Request, Response, header};
@@ -20,6 +19,7 @@ use super::{
     reservation::{Granted, Reservation},
     scope::Asker,
     shadow::ShadowKeys,
+    shares::{Charges, Part},
 };
 use crate::{
     body::ResponseBody,
@@ -29,8 +29,7 @@ use crate::{
     reservation::{TokenUsage, UsageMeter},
     route::{Endpoint, Route},
     store::{
-        Admission, Charge, Decision, Inline, Key, Refusal, ReservationId, Seen, StoreError,
-        StoreFuture,
+        Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, StoreError, StoreFuture,
     },
 };
 
@@ -83,17 +82,18 @@ impl<S> TieredRateLimit<S> {
             Err(rejection) => return State::refused(rejection),
         };
         let id = ReservationId::next();
-        let charges = wanted.charges(self.config.clock.unix());
-        let answer = if charges.as_slice().is_empty() {
+        let charges = wanted.charges(&self.config);
+        let mut answer = if charges.as_slice().is_empty() {
             // All of the tier's limits are counted later, or only counted.
             StoreFuture::ready(Ok(Decision::Admitted(Seen::default())))
         } else {
             self.config.store.acquire(&Admission::new(id, charges.as_slice()))
         };
-        let waiting = Waiting { service: self.inner.clone(), request, id, wanted };
-        match answer.try_now() {
-            Ok(decision) => waiting.decided(decision, &self.config, endpoint),
-            Err(answer) => State::waiting(answer, waiting),
+        let service = self.inner.clone();
+        let waiting = Waiting { service, request, wanted, id, charges };
+        match answer.now() {
+            Some(decision) => waiting.decided(decision, &self.config, endpoint),
+            None => State::waiting(answer, waiting),
         }
     }
 }
@@ -142,31 +142,32 @@ impl Wanted {
         Ok(Self { tier, keys, estimate, shadow })
     }
 
-    fn charges(&self, unix: Duration) -> Inline<Charge> {
-        self.tier.charges(&self.keys, None, &self.tier.admission(self.estimate), unix)
+    fn charges(&self, config: &Config) -> Charges {
+        let amounts = self.tier.admission(self.estimate);
+        self.tier.charges(&self.keys, None, &amounts, &*config.clock)
     }
 
     /// What the store's answer means: a reservation, a refusal, or a request that goes unmetered.
     pub(super) fn decided(
         self,
-        id: ReservationId,
-        decision: Result<Decision, StoreError>,
+        (id, charges): (ReservationId, Charges),
+        decision: &Result<Decision, StoreError>,
         config: &Arc<Config>,
         endpoint: Endpoint,
     ) -> Result<Option<Arc<Reservation>>, Rejection> {
         match decision {
-            Ok(Decision::Admitted(grant)) => {
-                let granted = Granted { id, wanted: self, grant };
+            Ok(Decision::Admitted(seen)) => {
+                let part = Part { id, charges, seen: *seen };
+                let granted = Granted { wanted: self, part };
                 observe::admitted("rate_limit");
                 Ok(Some(Arc::new(Reservation::new(Arc::clone(config), endpoint, granted))))
             }
             Ok(Decision::Refused(Refusal { index, retry_after, seen, .. })) => {
-                let unix = config.clock.unix();
-                let standings = config.store.standings(self.charges(unix).as_slice(), &seen);
+                let standings = config.store.standings(charges.as_slice(), seen);
                 let (standings, told) = (standings.as_slice(), config.telling(endpoint));
-                Err(rejection(&self.tier, Some(index), retry_after, standings, told))
+                Err(rejection(&self.tier, Some(*index), *retry_after, standings, told))
             }
-            Err(error) => self.tier.without_store(&error).map(|()| None),
+            Err(error) => self.tier.without_store(error).map(|()| None),
         }
     }
 }

@@ -130,19 +130,19 @@ impl Shadow {
     async fn ask(&self, estimate: TokenUsage) {
         while let Some(amounts) = self.wanted(estimate) {
             let id = ReservationId::next();
+            let charges;
             let answer = {
-                let (model, unix) = (self.state().model.clone(), self.config.clock.unix());
-                let charges = self.tier.charges(&self.keys, model.as_deref(), &amounts, unix);
+                let (model, clock) = (self.state().model.clone(), &*self.config.clock);
+                charges = self.tier.charges(&self.keys, model.as_deref(), &amounts, clock);
                 self.config.store.acquire(&Admission::new(id, charges.as_slice()))
             };
             match answer.await {
                 Ok(Decision::Admitted(seen)) => {
-                    self.state().parts.push(Part { id, amounts, seen });
+                    self.state().parts.push(Part { id, charges, seen });
                     return;
                 }
                 Ok(Decision::Refused(refusal)) => {
-                    let part = Part { id, amounts, seen: refusal.seen };
-                    let Some(index) = part.indices().nth(refusal.index) else { return };
+                    let Some(index) = charges.indices().nth(refusal.index) else { return };
                     self.state().over |= 1 << index;
                     if let Some(limit) = self.tier.limits.get(index) {
                         observe::shadow_refused(&self.tier.name, &limit.name);
@@ -157,8 +157,9 @@ impl Shadow {
     fn wanted(&self, estimate: TokenUsage) -> Option<Amounts> {
         let state = self.state();
         let held = |index| {
-            let charging = state.parts.iter().filter(|part| part.charges(index));
-            charging.map(|part| part.of(index)).reduce(u64::saturating_add)
+            let charging = state.parts.iter().map(|part| &part.charges);
+            let charging = charging.filter(|charges| charges.charges(index));
+            charging.map(|charges| charges.of(index)).reduce(u64::saturating_add)
         };
         let mut amounts = self.tier.missing(estimate, state.model.as_deref(), held);
         for (index, amount) in amounts.as_mut_slice().iter_mut().enumerate() {
@@ -184,8 +185,7 @@ impl Shadow {
         }
         drop(state);
         for (part, used) in shares(parts.iter(), pays) {
-            let store = &*self.config.store;
-            give_back(store, &self.tier, &self.keys, model.as_deref(), part, &used);
+            give_back(&*self.config.store, part, &used);
         }
     }
 

@@ -1,35 +1,57 @@
 //! A request's grants, and what each pays of what is due.
 
-use super::{
-    models::Told,
-    ready_tier::{Amounts, ReadyTier},
-};
-use crate::store::{Inline, Key, LimiterStore, ReservationId, Seen, Settlement};
+use super::ready_tier::Amounts;
+use crate::store::{Charge, Inline, LimiterStore, MAX_CHARGES, ReservationId, Seen, Settlement};
 
-/// One grant of the store.
-#[derive(Clone, Copy)]
-pub(super) struct Part {
-    pub(super) id: ReservationId,
-    pub(super) amounts: Amounts,
-    pub(super) seen: Seen,
+/// What is asked of some of a tier's limits at once.
+#[derive(Debug, Default)]
+pub(super) struct Charges {
+    /// Which limits, as bits by their places in the tier.
+    limits: u8,
+    /// One for each, in their order.
+    list: Vec<Charge>,
 }
 
-impl Part {
+impl Charges {
+    pub(super) fn with_capacity(limits: usize) -> Self {
+        Self { limits: 0, list: Vec::with_capacity(limits) }
+    }
+
+    /// Adds the charge of the limit at `index`, which is beyond those before.
+    pub(super) fn push(&mut self, index: usize, charge: Charge) {
+        self.limits |= 1 << index;
+        self.list.push(charge);
+    }
+
+    pub(super) fn as_slice(&self) -> &[Charge] {
+        &self.list
+    }
+
+    /// The limits that are charged, in order.
+    pub(super) fn indices(&self) -> impl Iterator<Item = usize> + use<> {
+        let limits = self.limits;
+        (0..MAX_CHARGES).filter(move |index| limits & (1 << index) != 0)
+    }
+
+    /// Whether the limit at `index` is charged, if only nothing.
+    pub(super) fn charges(&self, index: usize) -> bool {
+        self.limits & (1 << index) != 0
+    }
+
     /// Units of the limit at `index`.
     pub(super) fn of(&self, index: usize) -> u64 {
-        self.amounts.as_slice().get(index).copied().flatten().unwrap_or(0)
+        let before = self.limits & ((1 << index) - 1);
+        let charge = self.list.get(before.count_ones() as usize).filter(|_| self.charges(index));
+        charge.map_or(0, |charge| charge.cost)
     }
+}
 
-    /// Whether it charges the limit at `index`, if only nothing.
-    pub(super) fn charges(&self, index: usize) -> bool {
-        self.amounts.as_slice().get(index).is_some_and(Option::is_some)
-    }
-
-    /// The limits that it charges, in order.
-    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
-        let amounts = self.amounts.as_slice().iter().enumerate();
-        amounts.filter(|(_, amount)| amount.is_some()).map(|(index, _)| index)
-    }
+/// One grant of the store.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) id: ReservationId,
+    pub(super) charges: Charges,
+    pub(super) seen: Seen,
 }
 
 /// Splits `due` over grants, in their order. What is used beyond all of them is the debt of the first that charged the
@@ -37,38 +59,33 @@ impl Part {
 pub(super) fn shares<'a>(
     parts: impl Iterator<Item = &'a Part> + Clone,
     due: Amounts,
-) -> impl Iterator<Item = (&'a Part, Amounts)> {
+) -> impl Iterator<Item = (&'a Part, Inline<u64>)> {
     let mut left = due;
     parts.clone().enumerate().map(move |(at, part)| {
-        let amounts = part.amounts.as_slice().iter().enumerate().map(|(index, own)| {
-            let own = (*own)?;
-            let left = left.as_mut_slice().get_mut(index)?.as_mut()?;
-            let charged_before = parts.clone().take(at).any(|part| part.charges(index));
-            let held = parts.clone().map(|part| part.of(index)).fold(0, u64::saturating_add);
+        let charges = part.charges.indices().zip(part.charges.as_slice());
+        let used = charges.map(|(index, charge)| {
+            let Some(Some(left)) = left.as_mut_slice().get_mut(index) else { return 0 };
+            let charged_before = parts.clone().take(at).any(|part| part.charges.charges(index));
+            let held =
+                parts.clone().map(|part| part.charges.of(index)).fold(0, u64::saturating_add);
             let debt = if charged_before { 0 } else { left.saturating_sub(held) };
-            let used = (*left).min(own) + debt;
+            let used = (*left).min(charge.cost) + debt;
             *left -= used;
-            Some(used)
+            used
         });
-        (part, Inline::collect(None, amounts))
+        (part, Inline::collect(0, used))
     })
 }
 
-/// Settles one grant to what was used of it.
-pub(super) fn give_back(
-    store: &dyn LimiterStore,
-    tier: &ReadyTier,
-    keys: &Inline<Key>,
-    model: Option<&Told>,
-    part: &Part,
-    used: &Amounts,
-) {
-    let charges = tier.charges(keys, model, &part.amounts, std::time::Duration::ZERO);
-    if charges.as_slice().is_empty() {
-        return;
+/// Settles one grant to what was used of it, charge by charge.
+pub(super) fn give_back(store: &dyn LimiterStore, part: &Part, used: &Inline<u64>) {
+    let (charges, receipts) = (part.charges.as_slice(), part.seen.receipts.as_slice());
+    if !charges.is_empty() {
+        store.settle(&Settlement::new(part.id, charges, receipts, used.as_slice()));
     }
-    let of_limit = |index| used.as_slice().get(index).copied().flatten().unwrap_or(0);
-    let of_charges = Inline::collect(0, part.indices().map(of_limit));
-    let (charges, used) = (charges.as_slice(), of_charges.as_slice());
-    store.settle(&Settlement::new(part.id, charges, part.seen.receipts.as_slice(), used));
+}
+
+/// Nothing of any of these.
+pub(super) fn nothing(charges: &Charges) -> Inline<u64> {
+    Inline::collect(0, charges.as_slice().iter().map(|_| 0))
 }

@@ -180,7 +180,7 @@ mod tests {
         keys.push(key);
         let costs = |amounts: &Amounts| -> Vec<_> {
             ready
-                .charges(&keys, None, amounts, Duration::ZERO)
+                .charges(&keys, None, amounts, &crate::clock::SystemClock)
                 .as_slice()
                 .iter()
                 .map(|charge| charge.cost)

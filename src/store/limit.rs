@@ -45,7 +45,7 @@ pub struct Limit {
     pub(super) kind: Kind,
 }
 
-/// What becomes of a limit while its store is out of reach, in a [`BreakerStore`].
+/// What becomes of a limit while its store is out of reach, in a [`BreakerStore`](super::BreakerStore).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
