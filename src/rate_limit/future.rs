@@ -16,16 +16,15 @@ use tower_service::Service;
 use super::{
     body::{MeteredBody, outcome_of_head},
     layer::Config,
-    reservation::SettleOnDrop,
-    service::{Wanted, leave_meter},
-    shares::Charges,
+    reservation::{Reservation, SettleOnDrop},
+    service::leave_meter,
 };
 use crate::{
     body::ResponseBody,
     future::Oneshot,
     reject::Rejection,
     route::Endpoint,
-    store::{Decision, ReservationId, StoreError, StoreFuture},
+    store::{Decision, StoreError, StoreFuture},
 };
 
 pin_project! {
@@ -79,20 +78,17 @@ impl<S: Service<Request<B>>, B> State<S, B> {
 pub(super) struct Waiting<S, B> {
     pub(super) service: S,
     pub(super) request: Request<B>,
-    pub(super) wanted: Wanted,
-    pub(super) id: ReservationId,
-    pub(super) charges: Charges,
+    pub(super) reservation: Arc<Reservation>,
 }
 
 impl<S: Service<Request<B>>, B> Waiting<S, B> {
     pub(super) fn decided(
         self,
         decision: &Result<Decision, StoreError>,
-        config: &Arc<Config>,
-        endpoint: Endpoint,
+        config: &Config,
     ) -> State<S, B> {
-        let Self { service, mut request, wanted, id, charges } = self;
-        let reservation = match wanted.decided((id, charges), decision, config, endpoint) {
+        let Self { service, mut request, reservation } = self;
+        let reservation = match reservation.decided(decision) {
             Ok(Some(reservation)) => reservation,
             Ok(None) => return State::unmetered(service, request),
             Err(rejection) => return State::refused(rejection),
@@ -119,7 +115,7 @@ where
                 StateProj::Waiting { answer, waiting } => {
                     let decision = ready!(Pin::new(answer).poll(cx));
                     let Some(waiting) = waiting.take() else { return Poll::Pending };
-                    waiting.decided(&decision, this.config, *this.endpoint)
+                    waiting.decided(&decision, this.config)
                 }
                 StateProj::Refused { rejection } => {
                     let Some(rejection) = rejection.take() else { return Poll::Pending };

@@ -185,8 +185,20 @@ impl ReadyTier {
         amounts: &Amounts,
         clock: &dyn Clock,
     ) -> Charges {
+        let mut charges = Charges::none();
+        self.charge(&mut charges, (keys, model), amounts, clock);
+        charges
+    }
+
+    /// Adds them to none, in their place.
+    pub(super) fn charge(
+        &self,
+        charges: &mut Charges,
+        (keys, model): (&Inline<Key>, Option<&Told>),
+        amounts: &Amounts,
+        clock: &dyn Clock,
+    ) {
         let unix = if self.has_calendars { clock.unix() } else { Duration::ZERO };
-        let mut charges = Charges::with_capacity(amounts.as_slice().len());
         for (index, (limit, amount)) in self.limits.iter().zip(amounts.as_slice()).enumerate() {
             let key = if limit.is_by_model() {
                 model.and_then(|model| model.key(index))
@@ -197,7 +209,6 @@ impl ReadyTier {
                 charges.push(index, Charge::new(key, limit.at(unix), amount));
             }
         }
-        charges
     }
 
     /// As much of `usage` as can ever be admitted at once.

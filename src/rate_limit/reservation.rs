@@ -14,8 +14,8 @@ use super::{
     refusal::rejection,
     service::Wanted,
     settlement::{Known, Outcome, due},
-    shadow::Shadow,
-    shares::{Part, give_back, nothing, shares},
+    shadow::{Shadow, ShadowKeys},
+    shares::{Charges, Part, give_back, nothing, shares},
     unit::Unit,
 };
 use crate::{
@@ -25,7 +25,8 @@ use crate::{
     reservation::{Meter, Observed, Refined, TokenUsage},
     route::Endpoint,
     store::{
-        Admission, Decision, Inline, Key, Refusal, ReservationId, Standing, Standings, StoreError,
+        Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, Standing, Standings,
+        StoreError, StoreFuture,
     },
     sync::{Mutex, MutexGuard},
 };
@@ -39,6 +40,8 @@ pub(super) struct Reservation {
     /// The admission.
     base: Part,
     state: Mutex<State>,
+    /// Those of the shadow limits, until the request is admitted.
+    shadow_keys: Option<Box<ShadowKeys>>,
     shadow: Option<Arc<Shadow>>,
 }
 
@@ -50,21 +53,75 @@ struct State {
     more: Vec<Part>,
     /// The estimate is no longer that of the admission.
     refined: bool,
+    /// Nothing is held: not yet, or no more.
     settled: bool,
 }
 
 impl Reservation {
-    pub(super) fn new(config: Arc<Config>, endpoint: Endpoint, granted: Granted) -> Self {
-        let Granted { wanted: Wanted { tier, keys, estimate, shadow }, part } = granted;
-        let shadow = shadow.and_then(|keys| keys.begin(&config, &tier, estimate));
+    /// What a request asks for. It holds nothing yet.
+    pub(super) fn ask(config: &Arc<Config>, endpoint: Endpoint, wanted: Wanted) -> Arc<Self> {
+        let Wanted { tier, keys, estimate, shadow } = wanted;
         let state = State {
             known: Known { estimate, ..Known::default() },
             model: None,
             more: Vec::new(),
             refined: false,
-            settled: false,
+            settled: true,
         };
-        Self { config, tier, keys, endpoint, base: part, state: Mutex::new(state), shadow }
+        let id = ReservationId::next();
+        let mut asked = Arc::new(Self {
+            config: Arc::clone(config),
+            tier,
+            keys,
+            endpoint,
+            base: Part { id, charges: Charges::none(), seen: Seen::default() },
+            state: Mutex::new(state),
+            shadow_keys: shadow,
+            shadow: None,
+        });
+        if let Some(Self { tier, keys, base, .. }) = Arc::get_mut(&mut asked) {
+            // In their place: they are large to move.
+            let charges = &mut base.charges;
+            tier.charge(charges, (keys, None), &tier.admission(estimate), &*config.clock);
+        }
+        asked
+    }
+
+    /// Asks for it.
+    pub(super) fn acquire(&self) -> StoreFuture<Decision> {
+        let Part { id, charges, .. } = &self.base;
+        if charges.as_slice().is_empty() {
+            // All of the tier's limits are counted later, or only counted.
+            return StoreFuture::ready(Ok(Decision::Admitted(Seen::default())));
+        }
+        self.config.store.acquire(&Admission::new(*id, charges.as_slice()))
+    }
+
+    /// What the store's answer means. Where nobody else has the reservation yet, it holds what was granted from now on; a
+    /// request goes unmetered where there is none.
+    pub(super) fn decided(
+        mut self: Arc<Self>,
+        decision: &Result<Decision, StoreError>,
+    ) -> Result<Option<Arc<Self>>, Rejection> {
+        let seen = match decision {
+            Ok(Decision::Admitted(seen)) => seen,
+            Ok(Decision::Refused(Refusal { index, retry_after, seen, .. })) => {
+                let standings = self.config.store.standings(self.base.charges.as_slice(), seen);
+                let (index, told) = (Some(*index), self.config.telling(self.endpoint));
+                let standings = standings.as_slice();
+                return Err(rejection(&self.tier, index, *retry_after, standings, told));
+            }
+            Err(error) => return self.tier.without_store(error).map(|()| None),
+        };
+        if let Some(this) = Arc::get_mut(&mut self) {
+            this.base.seen = *seen;
+            let state = this.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+            state.settled = false;
+            let (keys, estimate) = (this.shadow_keys.take(), state.known.estimate);
+            this.shadow = keys.and_then(|keys| keys.begin(&this.config, &this.tier, estimate));
+        }
+        observe::admitted("rate_limit");
+        Ok(Some(self))
     }
 
     /// Writes where the caller stands into an answer's headers.
@@ -177,12 +234,6 @@ impl Reservation {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What an admission asked for and got.
-pub(super) struct Granted {
-    pub(super) wanted: Wanted,
-    pub(super) part: Part,
 }
 
 impl Meter for Reservation {

@@ -15,22 +15,17 @@ use super::{
     future::{State, TieredRateLimitFuture, Waiting},
     layer::Config,
     ready_tier::ReadyTier,
-    refusal::rejection,
-    reservation::{Granted, Reservation},
+    reservation::Reservation,
     scope::Asker,
     shadow::ShadowKeys,
-    shares::{Charges, Part},
 };
 use crate::{
     body::ResponseBody,
     identity::{Identity, Stage},
-    observe,
     reject::Rejection,
     reservation::{TokenUsage, UsageMeter},
     route::{Endpoint, Route},
-    store::{
-        Admission, Decision, Inline, Key, Refusal, ReservationId, Seen, StoreError, StoreFuture,
-    },
+    store::{Inline, Key},
 };
 
 /// A service whose requests are held to the limits of their callers' tiers. See the
@@ -81,18 +76,11 @@ impl<S> TieredRateLimit<S> {
             Ok(wanted) => wanted,
             Err(rejection) => return State::refused(rejection),
         };
-        let id = ReservationId::next();
-        let charges = wanted.charges(&self.config);
-        let mut answer = if charges.as_slice().is_empty() {
-            // All of the tier's limits are counted later, or only counted.
-            StoreFuture::ready(Ok(Decision::Admitted(Seen::default())))
-        } else {
-            self.config.store.acquire(&Admission::new(id, charges.as_slice()))
-        };
-        let service = self.inner.clone();
-        let waiting = Waiting { service, request, wanted, id, charges };
+        let reservation = Reservation::ask(&self.config, endpoint, wanted);
+        let mut answer = reservation.acquire();
+        let waiting = Waiting { service: self.inner.clone(), request, reservation };
         match answer.now() {
-            Some(decision) => waiting.decided(decision, &self.config, endpoint),
+            Some(decision) => waiting.decided(decision, &self.config),
             None => State::waiting(answer, waiting),
         }
     }
@@ -140,35 +128,6 @@ impl Wanted {
         // Nor does the guess at the answer, in a tier that admits less at once.
         let estimate = tier.clamp(usage);
         Ok(Self { tier, keys, estimate, shadow })
-    }
-
-    fn charges(&self, config: &Config) -> Charges {
-        let amounts = self.tier.admission(self.estimate);
-        self.tier.charges(&self.keys, None, &amounts, &*config.clock)
-    }
-
-    /// What the store's answer means: a reservation, a refusal, or a request that goes unmetered.
-    pub(super) fn decided(
-        self,
-        (id, charges): (ReservationId, Charges),
-        decision: &Result<Decision, StoreError>,
-        config: &Arc<Config>,
-        endpoint: Endpoint,
-    ) -> Result<Option<Arc<Reservation>>, Rejection> {
-        match decision {
-            Ok(Decision::Admitted(seen)) => {
-                let part = Part { id, charges, seen: *seen };
-                let granted = Granted { wanted: self, part };
-                observe::admitted("rate_limit");
-                Ok(Some(Arc::new(Reservation::new(Arc::clone(config), endpoint, granted))))
-            }
-            Ok(Decision::Refused(Refusal { index, retry_after, seen, .. })) => {
-                let standings = config.store.standings(charges.as_slice(), seen);
-                let (standings, told) = (standings.as_slice(), config.telling(endpoint));
-                Err(rejection(&self.tier, Some(*index), *retry_after, standings, told))
-            }
-            Err(error) => self.tier.without_store(error).map(|()| None),
-        }
     }
 }
 

@@ -1,20 +1,22 @@
 //! A request's grants, and what each pays of what is due.
 
 use super::ready_tier::Amounts;
-use crate::store::{Charge, Inline, LimiterStore, MAX_CHARGES, ReservationId, Seen, Settlement};
+use crate::store::{
+    Charge, Inline, LimiterStore, MAX_CHARGES, NO_CHARGE, ReservationId, Seen, Settlement,
+};
 
 /// What is asked of some of a tier's limits at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Charges {
     /// Which limits, as bits by their places in the tier.
     limits: u8,
     /// One for each, in their order.
-    list: Vec<Charge>,
+    list: Inline<Charge>,
 }
 
 impl Charges {
-    pub(super) fn with_capacity(limits: usize) -> Self {
-        Self { limits: 0, list: Vec::with_capacity(limits) }
+    pub(super) fn none() -> Self {
+        Self { limits: 0, list: Inline::new(NO_CHARGE) }
     }
 
     /// Adds the charge of the limit at `index`, which is beyond those before.
@@ -24,7 +26,7 @@ impl Charges {
     }
 
     pub(super) fn as_slice(&self) -> &[Charge] {
-        &self.list
+        self.list.as_slice()
     }
 
     /// The limits that are charged, in order.
@@ -41,7 +43,8 @@ impl Charges {
     /// Units of the limit at `index`.
     pub(super) fn of(&self, index: usize) -> u64 {
         let before = self.limits & ((1 << index) - 1);
-        let charge = self.list.get(before.count_ones() as usize).filter(|_| self.charges(index));
+        let charge =
+            self.as_slice().get(before.count_ones() as usize).filter(|_| self.charges(index));
         charge.map_or(0, |charge| charge.cost)
     }
 }
