@@ -6,7 +6,8 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::secret::Secret;
 
-/// A record's key in a store: a keyed 128-bit hash (SipHash-2-4) of facts.
+/// A record's key in a store: a keyed 128-bit hash (SipHash-2-4) of facts. Its first four bytes are the record's
+/// [`Group`], which may be of other facts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 16]);
 
@@ -22,7 +23,21 @@ impl Key {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// The group that the record belongs to.
+    #[must_use]
+    pub const fn group(&self) -> Group {
+        let [a, b, c, d, ..] = self.0;
+        Group([a, b, c, d])
+    }
 }
+
+/// What belongs together: the records of one group are in one place of a store that is spread over several servers, where
+/// they are charged all or none. A user's records and its organisation's are one group.
+///
+/// Groups are only a place: two that share their four bytes share that, and no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Group([u8; 4]);
 
 /// The secret that keys every hash. Processes that share a store share it; without it, nobody can
 /// tell whose record a key names, or choose subjects whose keys collide.
@@ -71,10 +86,25 @@ impl Keyed {
         self
     }
 
-    /// The key of all facts.
+    /// The key of all facts, in a group of its own.
     #[must_use]
     pub fn finish(self) -> Key {
         Key(self.0.finish128().as_bytes())
+    }
+
+    /// The key of all facts, in that group. The facts alone must tell the record from all others.
+    #[must_use]
+    pub fn finish_in(self, group: Group) -> Key {
+        let Group([a, b, c, d]) = group;
+        let [_, _, _, _, rest @ ..] = self.0.finish128().as_bytes();
+        let [e, f, g, h, i, j, k, l, m, n, o, p] = rest;
+        Key([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+    }
+
+    /// The group of all facts.
+    #[must_use]
+    pub fn group(self) -> Group {
+        self.finish().group()
     }
 }
 
@@ -96,5 +126,18 @@ mod tests {
             Pepper::from_secret("other").key("subject").with(b"a").finish(),
             key("subject", &["a"])
         );
+    }
+
+    #[test]
+    fn a_group_is_the_beginning_of_its_keys() {
+        let pepper = Pepper::from_secret("pepper");
+        let group = pepper.key("organisation").with(b"acme").group();
+        let [alice, bob] = [b"alice".as_slice(), b"bob"].map(|it| pepper.key("subject").with(it));
+        let grouped = alice.clone().finish_in(group);
+        assert_eq!(grouped.group(), group);
+        assert_eq!(bob.finish_in(group).group(), group);
+        assert_ne!(alice.clone().finish().group(), group);
+        assert_eq!(alice.clone().group(), alice.clone().finish().group());
+        assert_eq!(grouped.as_bytes()[4..], alice.finish().as_bytes()[4..]);
     }
 }

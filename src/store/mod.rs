@@ -32,7 +32,7 @@ pub use self::{
         Standings,
     },
     facts::{Distinct, FactStore},
-    key::{Key, Keyed, Pepper},
+    key::{Group, Key, Keyed, Pepper},
     leased::{LeasedStore, LeasedStoreBuilder},
     limit::{Charge, Limit, LimitId, Outage, Rule},
     memory::{MemoryStore, MemoryStoreBuilder},

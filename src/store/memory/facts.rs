@@ -129,7 +129,7 @@ impl Facts {
     }
 
     fn shard(&self, key: &Key) -> Result<MutexGuard<'_, Shard>, StoreError> {
-        let [a, b, c, d, ..] = *key.as_bytes();
+        let [_, _, _, _, a, b, c, d, ..] = *key.as_bytes();
         let number = u32::from_le_bytes([a, b, c, d]) as usize & (self.shards.len() - 1);
         let shard = self.shards.get(number).ok_or_else(full)?;
         Ok(shard.lock().unwrap_or_else(PoisonError::into_inner))

@@ -385,9 +385,9 @@ const STEPS_WHEN_FULL: usize = 16;
 /// Marks the receipt of what was charged to an overflow record, in the second word of which two bits are free.
 const IN_OVERFLOW: u64 = 1 << 63;
 
-/// The shard of a key. Its map uses the key's other half.
+/// The shard of a key: not by its group, which many may share. Its map uses the key's other half.
 fn number(key: &Key, mask: usize) -> usize {
-    let [a, b, c, d, ..] = *key.as_bytes();
+    let [_, _, _, _, a, b, c, d, ..] = *key.as_bytes();
     u32::from_le_bytes([a, b, c, d]) as usize & mask
 }
 
