@@ -7,7 +7,7 @@ use crate::{
     identity::{Identity, PeerIdentity, UserIdentity},
     network::Network,
     reject::{Rejection, RejectionKind},
-    store::{Key, Keyed},
+    store::{Group, Key, Keyed},
 };
 
 /// Who shares a limit. Facts that a layer of this process verified, never a header's word.
@@ -88,8 +88,12 @@ impl Scopes {
         self.iter().map(Scope::name).collect::<Vec<_>>().join("-")
     }
 
+    fn has(self, scope: Scope) -> bool {
+        self.0 & (1 << scope as u8) != 0
+    }
+
     fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL.into_iter().filter(move |scope| self.0 & (1 << *scope as u8) != 0)
+        Scope::ALL.into_iter().filter(move |scope| self.has(*scope))
     }
 }
 
@@ -119,25 +123,34 @@ impl Records {
                     let user = asker.user()?;
                     key.with(user.issuer().as_bytes()).with(user.subject().as_bytes())
                 }
-                Scope::Organisation => {
-                    let (user, claim) = (asker.user()?, &asker.config.organisation);
-                    let key = key.with(user.issuer().as_bytes());
-                    match user.claims().str(claim).filter(|organisation| !organisation.is_empty()) {
-                        Some(organisation) => key.with(organisation.as_bytes()),
-                        None => key.with(b"").with(user.subject().as_bytes()),
-                    }
-                }
-                Scope::Workload => match asker.identity.known_peer()? {
-                    Some(peer) => with_workload(key, peer),
-                    None => key.with(b""),
-                },
+                Scope::Organisation => asker.with_organisation(key)?,
+                Scope::Workload => asker.with_workload(key)?,
                 Scope::Network => key.with(Network::of(asker.address()?).as_bytes()),
                 Scope::Site => key.with(Network::site_of(asker.address()?).as_bytes()),
                 Scope::Tier => key.with(asker.tier.as_bytes()),
                 Scope::Global => key,
             };
         }
-        Ok(key.finish())
+        Ok(match self.group(asker)? {
+            Some(group) => key.finish_in(group),
+            None => key.finish(),
+        })
+    }
+
+    /// What the record belongs to: its caller's organisation, else the workload, else the site of the network; a pool stands
+    /// alone.
+    fn group(&self, asker: &Asker<'_>) -> Result<Option<Group>, Rejection> {
+        let key = asker.config.pepper.key("group");
+        let key = if self.scopes.need_a_user() {
+            asker.with_organisation(key)?
+        } else if self.scopes.has(Scope::Workload) {
+            asker.with_workload(key)?
+        } else if self.scopes.has(Scope::Network) || self.scopes.has(Scope::Site) {
+            key.with(Network::site_of(asker.address()?).as_bytes())
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(key.group()))
     }
 }
 
@@ -152,6 +165,23 @@ pub(super) struct Asker<'a> {
 impl Asker<'_> {
     fn user(&self) -> Result<&UserIdentity, Rejection> {
         self.identity.known_user().map(AsRef::as_ref)
+    }
+
+    /// Adds the caller's organisation: himself, if he has none.
+    fn with_organisation(&self, key: Keyed) -> Result<Keyed, Rejection> {
+        let (user, claim) = (self.user()?, &self.config.organisation);
+        let key = key.with(user.issuer().as_bytes());
+        Ok(match user.claims().str(claim).filter(|organisation| !organisation.is_empty()) {
+            Some(organisation) => key.with(organisation.as_bytes()),
+            None => key.with(b"").with(user.subject().as_bytes()),
+        })
+    }
+
+    fn with_workload(&self, key: Keyed) -> Result<Keyed, Rejection> {
+        Ok(match self.identity.known_peer()? {
+            Some(peer) => with_workload(key, peer),
+            None => key.with(b""),
+        })
     }
 
     fn address(&self) -> Result<IpAddr, Rejection> {
