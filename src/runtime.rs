@@ -52,11 +52,13 @@ where
     async { task.await.expect("the task does not panic") }
 }
 
+#[cfg(any(feature = "tls", feature = "redis-tls"))]
+pub(crate) use tokio::net::TcpStream;
 /// Sockets, and the traits of what reads and writes.
 #[cfg(feature = "tls")]
 pub(crate) use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, ToSocketAddrs},
+    net::{TcpListener, ToSocketAddrs},
     task::{AbortHandle, JoinSet},
 };
 

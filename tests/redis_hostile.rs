@@ -87,7 +87,8 @@ async fn a_value_of_another_type_is_a_refusal_and_stops_no_other_settlement() {
     others.iter_mut().for_each(|charge| charge.record = other_key());
     let other = acquire(&store, &others).await.unwrap().unwrap();
     let name: String = charges()[0].record.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    let name = format!("palisade:{{{name}}}");
+    let (group, rest) = name.split_at(8);
+    let name = format!("palisade:{{{group}}}{rest}");
     server.command(&["DEL", &name]);
     server.command(&["LPUSH", &name, "x"]);
     assert!(!acquire(&store, &charges()).await.unwrap_err().is_transient());

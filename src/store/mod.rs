@@ -24,7 +24,7 @@ use std::fmt::Debug;
 
 pub(crate) use self::limit::NO_CHARGE;
 #[cfg(feature = "redis")]
-pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::redis::{RedisHealth, RedisStore, RedisStoreBuilder, RedisWarning};
 pub use self::{
     breaker::{BreakerStore, BreakerStoreBuilder},
     decision::{

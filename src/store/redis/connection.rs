@@ -9,15 +9,28 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, PushInfo, PushKind, RedisError, RedisResult,
+    AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value,
     aio::MultiplexedConnection,
 };
 
-use super::link::is_permanent;
+use super::{
+    checks::{Checks, RedisWarning},
+    endpoint::Endpoint,
+    errors::{is_permanent, is_read_only, no_answer},
+    sentinel::Sentinels,
+};
 use crate::runtime::{self, Notify};
 
+/// Where a connection leads to.
+pub(super) enum Target {
+    Server(Endpoint),
+    /// Whichever server is the master now.
+    Master(Sentinels),
+}
+
 pub(super) struct Connection {
-    client: Client,
+    target: Target,
+    checks: Checks,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -37,8 +50,73 @@ struct State {
 }
 
 impl Connection {
-    pub(super) fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self { client, state: Mutex::default(), changed: Notify::new() })
+    pub(super) fn new(target: Target, checks: Checks) -> Arc<Self> {
+        Arc::new(Self { target, checks, state: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// What is asked over the connection, which is replaced if it breaks, does not answer or leads to a server that
+    /// is no master any more.
+    pub(super) async fn over<T>(
+        self: &Arc<Self>,
+        ask: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
+    ) -> RedisResult<T> {
+        let got = runtime::timeout(PATIENCE, self.get()).await;
+        self.ask(got.unwrap_or_else(|_| Err(no_answer()))?, ask).await
+    }
+
+    /// The same, over the one that was got before.
+    pub(super) async fn ask<T>(
+        self: &Arc<Self>,
+        (connection, number): (MultiplexedConnection, u64),
+        ask: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
+    ) -> RedisResult<T> {
+        let answer = runtime::timeout(PATIENCE, ask(connection)).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer()));
+        if let Err(error) = &answer
+            && (error.is_unrecoverable_error() || error.is_timeout() || is_read_only(error))
+        {
+            self.broke(number);
+        }
+        answer
+    }
+
+    /// The answers to commands that are sent together.
+    pub(super) async fn send_all(self: &Arc<Self>, commands: Vec<Cmd>) -> Vec<RedisResult<Value>> {
+        let got = runtime::timeout(PATIENCE, self.get()).await;
+        match got.unwrap_or_else(|_| Err(no_answer())) {
+            Ok(got) => self.ask_all(got, commands).await,
+            Err(error) => vec![Err(error); commands.len()],
+        }
+    }
+
+    /// The same, over the connection that was got before.
+    pub(super) async fn ask_all(
+        self: &Arc<Self>,
+        got: (MultiplexedConnection, u64),
+        commands: Vec<Cmd>,
+    ) -> Vec<RedisResult<Value>> {
+        let (count, number) = (commands.len(), got.1);
+        let mut pipeline = Pipeline::with_capacity(count);
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        pipeline.ignore_errors();
+        let asked: RedisResult<Vec<RedisResult<Value>>> =
+            self.ask(got, async |mut it| pipeline.query_async(&mut it).await).await;
+        let answers = asked.unwrap_or_else(|error| vec![Err(error); count]);
+        if answers.iter().any(|it| it.as_ref().is_err_and(is_read_only)) {
+            self.broke(number);
+        }
+        answers
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.state().open.is_some()
+    }
+
+    /// What was found of the server.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = RedisWarning> {
+        self.checks.found()
     }
 
     /// The connection and its number. Waits while it is made, for as long as its caller does.
@@ -104,15 +182,19 @@ impl Connection {
             Ok::<_, ()>(())
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
+            .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_pipeline_buffer_size(1024)
             .set_push_sender(hear);
-        let open = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let open = match &self.target {
+            Target::Server(endpoint) => endpoint.open(config).await?,
+            Target::Master(sentinels) => sentinels.open(config).await?,
+        };
         let mut state = self.state();
         if state.broken >= number {
             return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into());
         }
+        self.checks.begin(open.clone());
         (state.open, state.opened) = (Some(open), Some(Instant::now()));
         // Here, so that a break from now on begins anew.
         state.connecting = false;
@@ -165,7 +247,9 @@ impl Drop for Attempt {
     }
 }
 
-const CONNECT: Duration = Duration::from_secs(1);
+/// How long a call is waited for, after its caller has been told that there is no answer: only to give back
+/// what it took.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// A connection that lives no longer is no success.

@@ -4,11 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use redis::{RedisResult, cmd};
 
-use super::{
-    RedisStore,
-    link::{Link, store_error},
-    script::Program,
-};
+use super::{RedisStore, errors::store_error, link::Link, script::Program};
 use crate::{
     future::ReadyOr,
     runtime,
@@ -18,26 +14,26 @@ use crate::{
 impl FactStore for RedisStore {
     fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool> {
         self.ask(move |link| async move {
-            let mut set = cmd("SET");
-            set.arg(link.name(&key, USED)).arg(1).arg("NX").arg("PX").arg(milliseconds(ttl));
-            let set: Option<String> = link.send(&set).await?;
+            let (name, mut set) = (link.name(&key, USED), cmd("SET"));
+            set.arg(&name).arg(1).arg("NX").arg("PX").arg(milliseconds(ttl));
+            let set: Option<String> = link.send(&name, &set).await?;
             Ok(set.is_some())
         })
     }
 
     fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
         self.ask(move |link| async move {
-            let mut set = cmd("SET");
-            set.arg(link.name(&key, VALUE)).arg(value).arg("PX").arg(milliseconds(ttl));
-            link.send(&set).await
+            let (name, mut set) = (link.name(&key, VALUE), cmd("SET"));
+            set.arg(&name).arg(value).arg("PX").arg(milliseconds(ttl));
+            link.send(&name, &set).await
         })
     }
 
     fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
         self.ask(move |link| async move {
-            let mut get = cmd("GET");
-            get.arg(link.name(&key, VALUE));
-            link.send(&get).await
+            let (name, mut get) = (link.name(&key, VALUE), cmd("GET"));
+            get.arg(&name);
+            link.send(&name, &get).await
         })
     }
 

@@ -1,23 +1,27 @@
-//! The connection to the server, and what its errors mean.
+//! The way to the server or servers, and the names of its keys.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisError, RedisResult, ServerErrorKind, Value, aio::MultiplexedConnection,
+use redis::{Cmd, FromRedisValue, RedisResult, Value, from_redis_value};
+
+#[cfg(feature = "redis-cluster")]
+use super::{
+    cluster::Cluster,
+    slot_map::{SLOTS, slot_of},
 };
+use super::{connection::Connection, errors::is_no_script, script::Program};
+use crate::store::Key;
 
-use super::{connection::Connection, script::Program};
-use crate::{
-    error::BuildError,
-    runtime,
-    store::{Key, StoreError},
-};
-
-/// Commands to the server, over a connection that mends itself, and the names of its keys.
+/// Commands to whichever server has the key that they are about.
 pub(super) struct Link {
-    connection: Arc<Connection>,
+    way: Way,
     prefix: String,
+}
+
+pub(super) enum Way {
+    Server(Arc<Connection>),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(Arc<Cluster>),
 }
 
 // Not derived: the connection knows the password.
@@ -28,29 +32,60 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(url: &str, prefix: String) -> Result<Self, BuildError> {
-        // What the error says may hold a part of the url, and so of the password.
-        let client = open(url).map_err(|_| {
-            BuildError::invalid("url", "not a redis:// url, or one of an unsupported kind")
-        })?;
-        Ok(Self { connection: Connection::new(client), prefix })
+    pub(super) fn new(way: Way, prefix: String) -> Self {
+        Self { way, prefix }
     }
 
-    /// The name of a record, or of a fact of a `kind`. The key is a hash tag: what belongs to it stays together.
+    /// Whether records of different groups may be in different places, so that no script has them all.
+    pub(super) fn is_spread(&self) -> bool {
+        !matches!(self.way, Way::Server(_))
+    }
+
+    /// In how many lanes settlements go, so that a server that is away delays few that are another's.
+    pub(super) fn lanes(&self) -> usize {
+        if self.is_spread() { LANES } else { 1 }
+    }
+
+    /// The lane of a record. All of a group have the same.
+    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))]
+    pub(super) fn lane(&self, key: &Key) -> usize {
+        match &self.way {
+            Way::Server(_) => 0,
+            // Masters have stretches of slots.
+            #[cfg(feature = "redis-cluster")]
+            Way::Cluster(_) => {
+                usize::from(slot_of(&self.name(key, ""))) * LANES / usize::from(SLOTS)
+            }
+        }
+    }
+
+    /// The connections that there are.
+    pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
+        match &self.way {
+            Way::Server(connection) => vec![Arc::clone(connection)],
+            #[cfg(feature = "redis-cluster")]
+            Way::Cluster(cluster) => cluster.connections(),
+        }
+    }
+
+    /// The name of a record, or of a fact of a `kind`: `prefix:{group}rest`. The group is a hash tag, so that what
+    /// belongs together is in one slot of a cluster.
     pub(super) fn name(&self, key: &Key, kind: &str) -> String {
         use std::fmt::Write;
-        let mut name = String::with_capacity(self.prefix.len() + 36 + kind.len());
+        let mut name = String::with_capacity(self.prefix.len() + 35 + kind.len());
         name.push_str(&self.prefix);
         name.push_str(":{");
-        for byte in key.as_bytes() {
+        for (at, byte) in key.as_bytes().iter().enumerate() {
+            if at == GROUP {
+                name.push('}');
+            }
             let _ = write!(name, "{byte:02x}");
         }
-        name.push('}');
         name.push_str(kind);
         name
     }
 
-    /// The name of a table of records. A fact's name is longer, or has another end.
+    /// The name of a table of records. No fact's name has its end.
     pub(super) fn table(&self, table: &str) -> String {
         format!("{}:{{{table}}}:records", self.prefix)
     }
@@ -62,95 +97,58 @@ impl Link {
         keys: &[String],
         arguments: &[&[u8]],
     ) -> RedisResult<T> {
-        match self.send(&program.command(false, keys, arguments)).await {
+        let key = keys.first().map_or("", String::as_str);
+        match self.send(key, &program.command(false, keys, arguments)).await {
             Err(error) if is_no_script(&error) => {
-                self.send(&program.command(true, keys, arguments)).await
+                self.send(key, &program.command(true, keys, arguments)).await
             }
             answer => answer,
         }
     }
 
-    pub(super) async fn send<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        self.over(async |mut connection| command.query_async(&mut connection).await).await
+    /// The answer to a command about `key`.
+    #[cfg_attr(not(feature = "redis-cluster"), allow(unused_variables))]
+    pub(super) async fn send<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> RedisResult<T> {
+        let answer = match &self.way {
+            Way::Server(connection) => {
+                connection.over(async |mut it| command.query_async(&mut it).await).await
+            }
+            #[cfg(feature = "redis-cluster")]
+            Way::Cluster(cluster) => cluster.send(key, command).await,
+        };
+        Ok(from_redis_value::<T>(answer?)?)
     }
 
-    /// The answers of all commands, each a value or an error.
-    pub(super) async fn send_all(
-        &self,
-        commands: &Pipeline,
-    ) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut commands = commands.clone();
-        commands.ignore_errors();
-        self.over(async |mut connection| commands.query_async(&mut connection).await).await
-    }
-
-    /// What is asked over the connection, which is replaced if it breaks or does not answer.
-    async fn over<T>(
-        &self,
-        ask: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
-    ) -> RedisResult<T> {
-        let got = runtime::timeout(PATIENCE, self.connection.get()).await;
-        let (connection, number) = got.unwrap_or_else(|_| Err(no_answer()))?;
-        let answer = runtime::timeout(PATIENCE, ask(connection)).await;
-        let answer = answer.unwrap_or_else(|_| Err(no_answer()));
-        if let Err(error) = &answer
-            && (error.is_unrecoverable_error() || error.is_timeout())
-        {
-            self.connection.broke(number);
+    /// The answers to calls. Of those to one server the first is `whole`, if that is asked for: it teaches the server the
+    /// script, which is the same in all.
+    pub(super) async fn call_all(&self, calls: Vec<Call>, whole: bool) -> Vec<RedisResult<Value>> {
+        match &self.way {
+            Way::Server(connection) => connection.send_all(commands(&calls, whole)).await,
+            #[cfg(feature = "redis-cluster")]
+            Way::Cluster(cluster) => cluster.call_all(calls, whole).await,
         }
-        answer
     }
 }
 
-/// How long a call is waited for, after its caller has been told that there is no answer: only to give back
-/// what it took.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// With RESP3, an idle connection that breaks is noticed and mended at once, before the next call needs it.
-fn open(url: &str) -> RedisResult<Client> {
-    let info = url.into_connection_info()?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_redis_settings(settings))
+/// A script to be run.
+pub(super) struct Call {
+    pub(super) program: Program,
+    pub(super) keys: Vec<String>,
+    pub(super) arguments: Vec<Vec<u8>>,
 }
 
-pub(super) fn is_no_script(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-/// Whether the server understood the command and will refuse it whenever it is sent.
-pub(super) fn is_final(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Server(
-            ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot | ServerErrorKind::NoPerm
-        )
-    ) || error.code() == Some("WRONGTYPE")
-}
-
-/// Whether trying again is of no use, until somebody changes something.
-pub(super) fn is_permanent(error: &RedisError) -> bool {
-    is_final(error)
-        || matches!(
-            error.kind(),
-            ErrorKind::AuthenticationFailed
-                | ErrorKind::InvalidClientConfig
-                | ErrorKind::Parse
-                | ErrorKind::UnexpectedReturnType
-                | ErrorKind::RESP3NotSupported
-        )
-        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
-}
-
-/// The error for the caller: what kind it is, and nothing that the server or the url said.
-pub(super) fn store_error(error: &RedisError) -> StoreError {
-    let message = format!("the redis server failed: {:?}", error.kind());
-    if is_permanent(error) {
-        StoreError::permanent(message)
-    } else {
-        StoreError::transient(message)
+impl Call {
+    pub(super) fn command(&self, whole: bool) -> Cmd {
+        let arguments: Vec<&[u8]> = self.arguments.iter().map(Vec::as_slice).collect();
+        self.program.command(whole, &self.keys, &arguments)
     }
 }
 
-fn no_answer() -> RedisError {
-    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+pub(super) fn commands<'a>(calls: impl IntoIterator<Item = &'a Call>, whole: bool) -> Vec<Cmd> {
+    let calls = calls.into_iter().enumerate();
+    calls.map(|(at, call)| call.command(whole && at == 0)).collect()
 }
+
+const LANES: usize = 64;
+/// How many bytes of a key are its group.
+const GROUP: usize = 4;

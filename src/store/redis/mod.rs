@@ -1,13 +1,25 @@
 //! The store of many processes.
 
 mod builder;
+mod checks;
+#[cfg(feature = "redis-cluster")]
+mod cluster;
 mod connection;
+mod endpoint;
+mod errors;
 mod facts;
+mod health;
 mod link;
+mod parts;
 mod queue;
 mod records;
 mod script;
+mod sentinel;
+#[cfg(feature = "redis-cluster")]
+mod slot_map;
 mod slots;
+#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
+mod tls;
 
 use std::{
     fmt,
@@ -15,17 +27,19 @@ use std::{
     time::Duration,
 };
 
-pub use self::builder::RedisStoreBuilder;
+pub use self::{builder::RedisStoreBuilder, checks::RedisWarning, health::RedisHealth};
 use self::{
+    errors::store_error,
     facts::{no_runtime, too_late},
-    link::{Link, store_error},
-    queue::{Place, Queue},
+    link::Link,
+    parts::Part,
+    queue::{Place, Queues},
     script::{Answer, Change, Program, Records, pack_charges},
     slots::Slots,
 };
 use super::{
-    Admission, Charge, Decision, Inline, Key, LimiterStore, ReservationId, Seen, Settlement,
-    Standings, StoreError, StoreFuture, rules,
+    Admission, Charge, Decision, Inline, Key, LimiterStore, Receipt, ReservationId, Seen,
+    Settlement, Standing, Standings, StoreError, StoreFuture, rules,
 };
 use crate::{
     future::ReadyOr,
@@ -72,7 +86,7 @@ pub struct RedisStore {
 
 struct Inner {
     link: Arc<Link>,
-    queue: Arc<Queue>,
+    queue: Queues,
     slots: Slots,
     deadline: Duration,
     lease: Duration,
@@ -92,15 +106,17 @@ impl LimiterStore for RedisStore {
             return ReadyOr::ready(Err(error));
         }
         let inner = Arc::clone(&self.inner);
-        inner.start();
-        let Some(place) = inner.queue.reserve() else {
+        let parts = Part::of(admission.charges, inner.link.is_spread());
+        inner.start(&parts);
+        let Some(places) = parts.iter().map(|_| inner.queue.reserve()).collect::<Option<Vec<_>>>()
+        else {
             return ReadyOr::ready(Err(StoreError::transient("too many settlements are waiting")));
         };
         let (deadline, charges) = (inner.deadline, admission.charges.to_vec());
         let (sender, answer) = oneshot::channel();
         // A task of its own, so that the answer is heard even if the caller has gone.
         let task = async move {
-            let _ = sender.send(inner.take(charges, place).await);
+            let _ = sender.send(inner.take_parts(charges, parts, places).await);
         };
         if runtime::spawn(task).is_err() {
             return ReadyOr::ready(Err(no_runtime()));
@@ -128,10 +144,16 @@ impl LimiterStore for RedisStore {
         }
         let (inner, charges) = (Arc::clone(&self.inner), admission.charges.to_vec());
         self.in_time(async move {
-            let Answer { states, now, .. } = inner.decide(&charges, 0, false).await?;
-            let parts = charges.iter().zip(states.as_slice());
-            let standings = parts.map(|(it, state)| rules::standing(&it.limit, *state, now));
-            Ok(Inline::collect(Default::default(), standings))
+            let mut standings =
+                Inline::collect(Standing::default(), charges.iter().map(|_| Standing::default()));
+            for part in Part::of(&charges, inner.link.is_spread()) {
+                let Answer { states, now, .. } = inner.decide(&part.charges, 0, false).await?;
+                let parts = part.charges.iter().zip(states.as_slice());
+                let some = parts.map(|(it, state)| rules::standing(&it.limit, *state, now));
+                let some = Inline::collect(Standing::default(), some);
+                part.put(some.as_slice(), &mut standings);
+            }
+            Ok(standings)
         })
     }
 
@@ -147,8 +169,8 @@ impl LimiterStore for RedisStore {
         }
         let inner = Arc::clone(&self.inner);
         ReadyOr::pending(async move {
-            inner.start();
-            inner.queue.flush().await
+            inner.start(&[]);
+            inner.queue.flush(&inner.link).await
         })
     }
 }
@@ -204,26 +226,40 @@ impl Inner {
     }
 
     fn settle(&self, settlement: &Settlement<'_>) {
-        let records = Records::of(settlement.charges);
-        let parts = settlement.charges.iter().zip(settlement.receipts).zip(settlement.used);
-        let mut changes = Vec::with_capacity(settlement.charges.len());
-        for ((charge, receipt), used) in parts {
-            changes.extend(Change::of(charge, *receipt, *used, &records));
+        for part in Part::of(settlement.charges, self.link.is_spread()) {
+            let (receipts, used) =
+                (part.of_its_own(settlement.receipts), part.of_its_own(settlement.used));
+            self.settle_part(&part.charges, receipts, used);
+        }
+    }
+
+    fn settle_part(
+        &self,
+        charges: &[Charge],
+        receipts: impl Iterator<Item = Receipt>,
+        used: impl Iterator<Item = u64>,
+    ) {
+        let records = Records::of(charges);
+        let mut changes = Vec::with_capacity(charges.len());
+        for ((charge, receipt), used) in charges.iter().zip(receipts).zip(used) {
+            changes.extend(Change::of(charge, receipt, used, &records));
             if is_of_slots(charge) {
                 self.slots.let_go(charge.record, receipt.0[0], charge.cost);
             }
         }
-        if changes.is_empty() {
-            self.queue.free_place();
-        } else {
-            self.queue.push(records, changes);
-            self.queue.start(&self.link);
+        match charges.first() {
+            Some(first) if !changes.is_empty() => {
+                self.queue.push(self.link.lane(&first.record), &self.link, records, changes);
+            }
+            _ => self.queue.free_place(),
         }
     }
 
     /// Sees that the background tasks run.
-    fn start(self: &Arc<Self>) {
-        self.queue.start(&self.link);
+    fn start(self: &Arc<Self>, parts: &[Part]) {
+        for first in parts.iter().filter_map(|part| part.charges.first()) {
+            self.queue.start(self.link.lane(&first.record), &self.link);
+        }
         if self.slots.renewing.swap(true, Ordering::Relaxed) {
             return;
         }

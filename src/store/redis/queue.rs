@@ -4,13 +4,14 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use super::{
-    link::{Link, is_final},
+    errors::{is_answer, is_final},
+    link::{Call, Link},
     script::{Change, Program, Records},
 };
 use crate::{
@@ -19,12 +20,26 @@ use crate::{
     store::{StoreError, rules},
 };
 
+/// Settlements on their way, in lanes, so that what one server does not take does not delay what others would.
+#[derive(Debug)]
+pub(super) struct Queues {
+    places: Arc<Places>,
+    lanes: Vec<Arc<Queue>>,
+}
+
+/// Places: of admissions that are to be settled, and of settlements in a queue.
+#[derive(Debug)]
+struct Places {
+    taken: AtomicUsize,
+    capacity: usize,
+}
+
 /// Settlements to be applied, in their order, each exactly once.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// Under what name the records remember which settlements were applied.
     writer: u64,
-    capacity: usize,
+    places: Arc<Places>,
     numbers: AtomicU64,
     state: Mutex<State>,
     wake: Notify,
@@ -34,8 +49,6 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<Arc<Job>>,
-    /// Places taken: by admissions that are to be settled, and by settlements in the queue.
-    places: usize,
     queued: u64,
     finished: u64,
     /// Settlements that could not be applied, since the last flush.
@@ -57,7 +70,7 @@ struct Job {
 
 /// A place in the queue, free again when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Option<Arc<Queue>>);
+pub(super) struct Place(Option<Arc<Places>>);
 
 impl Place {
     /// Keeps the place for the settlement to come.
@@ -74,34 +87,93 @@ impl Job {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(queue) = self.0.take() {
-            queue.free_place();
+        if let Some(places) = self.0.take() {
+            places.free(1);
+        }
+    }
+}
+
+impl Places {
+    fn free(&self, count: usize) {
+        let fewer = |taken: usize| Some(taken.saturating_sub(count));
+        let _ = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+    }
+}
+
+impl Queues {
+    pub(super) fn new(writer: u64, capacity: usize, lanes: usize) -> Self {
+        let places = Arc::new(Places { taken: AtomicUsize::new(0), capacity });
+        let lanes = (0..lanes).map(|_| Arc::new(Queue::new(writer, Arc::clone(&places)))).collect();
+        Self { places, lanes }
+    }
+
+    /// A place for the settlement of an admission.
+    pub(super) fn reserve(&self) -> Option<Place> {
+        let more = |taken| (taken < self.places.capacity).then_some(taken + 1);
+        let taken = self.places.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.is_ok().then(|| Place(Some(Arc::clone(&self.places))))
+    }
+
+    pub(super) fn free_place(&self) {
+        self.places.free(1);
+    }
+
+    /// Adds a settlement, whose place was kept, to that lane.
+    pub(super) fn push(
+        &self,
+        lane: usize,
+        link: &Arc<Link>,
+        records: Records,
+        changes: Vec<Change>,
+    ) {
+        if let Some(queue) = self.lanes.get(lane) {
+            queue.push(records, changes);
+            queue.start(link);
+        }
+    }
+
+    /// Sees that the task of that lane runs, if there is a runtime.
+    pub(super) fn start(&self, lane: usize, link: &Arc<Link>) {
+        if let Some(queue) = self.lanes.get(lane) {
+            queue.start(link);
+        }
+    }
+
+    /// No more will come: the tasks end when all are applied.
+    pub(super) fn close(&self) {
+        self.lanes.iter().for_each(|queue| queue.close());
+    }
+
+    /// Waits until all that was queued so far is applied.
+    pub(super) async fn flush(&self, link: &Arc<Link>) -> Result<(), StoreError> {
+        let mut lost = 0;
+        let applied = async {
+            for queue in &self.lanes {
+                queue.applied(link).await;
+            }
+        };
+        if runtime::timeout(FLUSH, applied).await.is_err() {
+            return Err(StoreError::transient(
+                "settlements are still waiting for the redis server",
+            ));
+        }
+        for queue in &self.lanes {
+            lost += std::mem::take(&mut queue.state().lost);
+        }
+        match lost {
+            0 => Ok(()),
+            _ => Err(StoreError::permanent("the redis server refused a settlement")),
         }
     }
 }
 
 impl Queue {
-    pub(super) fn new(writer: u64, capacity: usize) -> Self {
+    fn new(writer: u64, places: Arc<Places>) -> Self {
         let (state, wake, done) = (Mutex::default(), Notify::new(), Notify::new());
-        Self { writer, capacity, numbers: AtomicU64::new(0), state, wake, done }
+        Self { writer, places, numbers: AtomicU64::new(0), state, wake, done }
     }
 
-    /// A place for the settlement of an admission.
-    pub(super) fn reserve(self: &Arc<Self>) -> Option<Place> {
-        let mut state = self.state();
-        (state.places < self.capacity).then(|| {
-            state.places += 1;
-            Place(Some(Arc::clone(self)))
-        })
-    }
-
-    pub(super) fn free_place(&self) {
-        let mut state = self.state();
-        state.places = state.places.saturating_sub(1);
-    }
-
-    /// Adds a settlement, whose place was kept.
-    pub(super) fn push(&self, records: Records, changes: Vec<Change>) {
+    fn push(&self, records: Records, changes: Vec<Change>) {
         let job = Job {
             number: AtomicU64::new(0),
             finished: AtomicBool::new(false),
@@ -117,14 +189,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// No more will come: the task ends when all are applied.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         self.state().closed = true;
         self.wake.notify_one();
     }
 
-    /// Sees that the task runs, if there is a runtime.
-    pub(super) fn start(self: &Arc<Self>, link: &Arc<Link>) {
+    fn start(self: &Arc<Self>, link: &Arc<Link>) {
         if std::mem::replace(&mut self.state().running, true) {
             return;
         }
@@ -135,25 +205,15 @@ impl Queue {
     }
 
     /// Waits until all that was queued so far is applied.
-    pub(super) async fn flush(&self) -> Result<(), StoreError> {
+    async fn applied(self: &Arc<Self>, link: &Arc<Link>) {
         let until = self.state().queued;
-        let applied = async {
-            loop {
-                let done = self.done.notified();
-                if self.state().finished >= until {
-                    return;
-                }
-                done.await;
+        loop {
+            let done = self.done.notified();
+            if self.state().finished >= until {
+                return;
             }
-        };
-        if runtime::timeout(FLUSH, applied).await.is_err() {
-            return Err(StoreError::transient(
-                "settlements are still waiting for the redis server",
-            ));
-        }
-        match std::mem::take(&mut self.state().lost) {
-            0 => Ok(()),
-            _ => Err(StoreError::permanent("the redis server refused a settlement")),
+            self.start(link);
+            done.await;
         }
     }
 
@@ -202,8 +262,7 @@ impl Queue {
     /// Sends those of `jobs` that are not finished, again if need be: the records remember which were applied.
     async fn apply(&self, link: &Link, jobs: &[Arc<Job>], whole: bool) {
         let jobs: Vec<_> = jobs.iter().filter(|job| !job.is_finished()).collect();
-        // Lost on the way: nobody knows which were applied, and their numbers stay.
-        let Ok(answers) = link.send_all(&self.commands(link, &jobs, whole)).await else { return };
+        let answers = link.call_all(self.calls(link, &jobs), whole).await;
         for (answer, job) in answers.into_iter().zip(jobs) {
             match answer {
                 Ok(_) => job.finished.store(true, Ordering::Relaxed),
@@ -212,15 +271,17 @@ impl Queue {
                     job.finished.store(true, Ordering::Relaxed);
                 }
                 // Surely not applied. Its number may be lower by now than one that was.
-                Err(_) => job.number.store(0, Ordering::Relaxed),
+                Err(error) if is_answer(&error) => job.number.store(0, Ordering::Relaxed),
+                // Lost on the way: nobody knows whether it was applied, and its number stays.
+                Err(_) => {}
             }
         }
     }
 
-    fn commands(&self, link: &Link, jobs: &[&Arc<Job>], whole: bool) -> redis::Pipeline {
+    fn calls(&self, link: &Link, jobs: &[&Arc<Job>]) -> Vec<Call> {
         let remember = rules::ticks(2 * REMEMBERED).to_string();
-        let mut commands = redis::Pipeline::with_capacity(jobs.len());
-        for (at, job) in jobs.iter().enumerate() {
+        let mut calls = Vec::with_capacity(jobs.len());
+        for job in jobs {
             let late = job.since.elapsed() > REMEMBERED;
             let mut changes = Vec::new();
             for change in &job.changes {
@@ -231,13 +292,13 @@ impl Queue {
                 job.number.store(number, Ordering::Relaxed);
             }
             let number = job.number.load(Ordering::Relaxed).to_string();
-            let keys: Vec<_> = job.records.keys().iter().map(|key| link.name(key, "")).collect();
-            let arguments: [&[u8]; 4] =
-                [&changes, &self.writer.to_le_bytes(), number.as_bytes(), remember.as_bytes()];
-            // The first teaches the server the script.
-            commands.add_command(Program::Settle.command(whole && at == 0, &keys, &arguments));
+            let keys = job.records.keys().iter().map(|key| link.name(key, "")).collect();
+            let writer = self.writer.to_le_bytes().to_vec();
+            let arguments =
+                vec![changes, writer, number.into_bytes(), remember.clone().into_bytes()];
+            calls.push(Call { program: Program::Settle, keys, arguments });
         }
-        commands
+        calls
     }
 
     fn finish(&self, jobs: &[Arc<Job>]) {
@@ -249,10 +310,10 @@ impl Queue {
         let mut state = self.state();
         let count = jobs.len().min(state.jobs.len());
         state.jobs.drain(..count);
-        state.places = state.places.saturating_sub(count);
         state.finished += count as u64;
         state.lost += lost;
         drop(state);
+        self.places.free(count);
         self.done.notify_waiters();
     }
 

@@ -3,11 +3,7 @@
 use bytes::Bytes;
 use redis::cmd;
 
-use super::{
-    RedisStore,
-    link::{Link, store_error},
-    script::Program,
-};
+use super::{RedisStore, errors::store_error, link::Link, script::Program};
 use crate::{
     future::ReadyOr,
     store::{
@@ -19,9 +15,9 @@ use crate::{
 impl RecordStore for RedisStore {
     fn read(&self, table: &'static str, key: Key) -> StoreFuture<Option<Bytes>> {
         self.ask(move |link| async move {
-            let mut get = cmd("HGET");
-            get.arg(link.table(table)).arg(key.as_bytes());
-            let found: Option<Vec<u8>> = link.send(&get).await?;
+            let (name, mut get) = (link.table(table), cmd("HGET"));
+            get.arg(&name).arg(key.as_bytes());
+            let found: Option<Vec<u8>> = link.send(&name, &get).await?;
             Ok(found.map(Bytes::from))
         })
     }
@@ -54,9 +50,9 @@ impl RecordStore for RedisStore {
 }
 
 async fn page(link: &Link, table: &str, cursor: u64) -> Result<RecordPage, StoreError> {
-    let mut scan = cmd("HSCAN");
-    scan.arg(link.table(table)).arg(cursor).arg("COUNT").arg(PAGE);
-    let answer = link.send(&scan).await.map_err(|error| store_error(&error))?;
+    let (name, mut scan) = (link.table(table), cmd("HSCAN"));
+    scan.arg(&name).arg(cursor).arg("COUNT").arg(PAGE);
+    let answer = link.send(&name, &scan).await.map_err(|error| store_error(&error))?;
     let (next, found): (u64, Vec<Vec<u8>>) = answer;
     let mut records = Vec::with_capacity(found.len() / 2);
     let mut found = found.into_iter();

@@ -11,7 +11,8 @@ use std::{
 use redis::Value;
 
 use super::{
-    link::{Link, is_no_script},
+    errors::{is_answer, is_no_script},
+    link::{Call, Link},
     script::Program,
 };
 use crate::{observe, store::Key};
@@ -64,7 +65,9 @@ impl Slots {
     /// Renews all that is held.
     pub(super) async fn renew(&self, link: &Link, lease: u64) {
         let held: Vec<_> = self.held().keys().copied().collect();
-        for some in held.chunks(BATCH) {
+        // Servers that are several are asked at once, so that none waits for another.
+        let batch = if link.is_spread() { held.len().max(1) } else { BATCH };
+        for some in held.chunks(batch) {
             if !self.renew_some(link, some, lease, false).await {
                 self.renew_some(link, some, lease, true).await;
             }
@@ -73,26 +76,27 @@ impl Slots {
 
     /// False when the server does not know the script.
     async fn renew_some(&self, link: &Link, some: &[(Key, u64)], lease: u64, whole: bool) -> bool {
-        let mut commands = redis::Pipeline::with_capacity(some.len());
-        for (record, holder) in some {
-            let keys = [link.name(record, "")];
-            let lease = lease.to_string();
-            let arguments: [&[u8]; 2] = [&holder.to_le_bytes(), lease.as_bytes()];
-            commands.add_command(Program::Renew.command(whole, &keys, &arguments));
-        }
-        let Ok(answers) = link.send_all(&commands).await else {
-            observe::count("palisade_store_renewals_failed_total", &[("store", "redis")]);
-            return true; // Two more tries fit into a lease.
+        let call = |(record, holder): &(Key, u64)| Call {
+            program: Program::Renew,
+            keys: vec![link.name(record, "")],
+            arguments: vec![holder.to_le_bytes().to_vec(), lease.to_string().into_bytes()],
         };
+        let answers = link.call_all(some.iter().map(call).collect(), whole).await;
+        let (mut unknown, mut failed) = (false, false);
         for (answer, held) in answers.into_iter().zip(some) {
             match answer {
-                Err(error) if is_no_script(&error) => return false,
+                Err(error) if is_no_script(&error) => unknown = true,
+                // Two more tries fit into a lease.
+                Err(error) => failed |= !is_answer(&error),
                 // The lease ran out before: what is settled now must not be taken off newer slots.
                 Ok(Value::Int(0)) if self.held().contains_key(held) => self.change_holder(),
-                _ => {}
+                Ok(_) => {}
             }
         }
-        true
+        if failed {
+            observe::count("palisade_store_renewals_failed_total", &[("store", "redis")]);
+        }
+        !unknown
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<(Key, u64), u64>> {

@@ -171,7 +171,7 @@ fn the_scripts_decide_as_the_memory_store_does() {
                 clock.advance(pause.min(Duration::from_secs(50)));
                 let mut set = ::redis::cmd("SET");
                 set.arg("clock").arg(rules::ticks(clock.monotonic()));
-                redis.inner.link.send::<()>(&set).await.unwrap();
+                redis.inner.link.send::<()>("clock", &set).await.unwrap();
                 let mut charges: Vec<Charge> = Vec::new();
                 for wish in wishes {
                     let charge = wish.charge(&records, &clock).unwrap();

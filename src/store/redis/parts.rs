@@ -1,0 +1,149 @@
+//! Admissions over several places: each part is decided by itself.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Inner, Taken, queue::Place, script::Answer};
+use crate::{
+    runtime,
+    store::{
+        Charge, Decision, Grant, Inline, Receipt, Refusal, Standing, Standings, StoreError, rules,
+    },
+};
+
+/// Charges that one script decides together, and where they stand among all.
+#[derive(Debug)]
+pub(super) struct Part {
+    places: Inline<usize>,
+    pub(super) charges: Vec<Charge>,
+}
+
+impl Part {
+    /// All of `charges`, or where they are `spread`, one for each group, in the order of their first charges.
+    pub(super) fn of(charges: &[Charge], spread: bool) -> Vec<Self> {
+        let mut parts: Vec<Self> = Vec::with_capacity(1);
+        for (at, charge) in charges.iter().enumerate() {
+            let group = charge.record.group();
+            let same =
+                |part: &Part| part.charges.first().is_some_and(|it| it.record.group() == group);
+            let known = parts.iter().position(|part| !spread || same(part));
+            let part = match known.and_then(|known| parts.get_mut(known)) {
+                Some(part) => part,
+                None => {
+                    parts.push(Self {
+                        places: Inline::new(0),
+                        charges: Vec::with_capacity(charges.len()),
+                    });
+                    let Some(part) = parts.last_mut() else { continue };
+                    part
+                }
+            };
+            part.places.push(at);
+            part.charges.push(*charge);
+        }
+        parts
+    }
+
+    /// Puts what is true of the part's charges where they stand among all.
+    pub(super) fn put<T: Copy>(&self, items: &[T], all: &mut Inline<T>) {
+        for (at, item) in self.places.as_slice().iter().zip(items) {
+            if let Some(place) = all.as_mut_slice().get_mut(*at) {
+                *place = *item;
+            }
+        }
+    }
+
+    /// Of what is true of all, what is of the part's charges.
+    pub(super) fn of_its_own<T: Copy>(&self, all: &[T]) -> impl Iterator<Item = T> {
+        self.places.as_slice().iter().filter_map(|at| all.get(*at).copied())
+    }
+
+    fn place(&self, index: usize) -> usize {
+        self.places.as_slice().get(index).copied().unwrap_or_default()
+    }
+}
+
+impl Inner {
+    /// Asks for the parts one after another, and gives back what was granted when one is refused or can't be asked.
+    pub(super) async fn take_parts(
+        self: Arc<Self>,
+        charges: Vec<Charge>,
+        parts: Vec<Part>,
+        mut places: Vec<Place>,
+    ) -> Result<Taken, StoreError> {
+        if let ([_], Some(place)) = (parts.as_slice(), places.pop_if(|_| parts.len() == 1)) {
+            return self.take(charges, place).await;
+        }
+        let mut standings = filled(&charges, Standing::default());
+        let mut receipts = filled(&charges, Receipt::default());
+        let mut taken = Vec::with_capacity(parts.len());
+        let mut rest = parts.iter();
+        for place in places {
+            let Some(part) = rest.next() else { break };
+            let one = Arc::clone(&self).take(part.charges.clone(), place).await?;
+            match &one.decision {
+                Decision::Admitted(grant) => {
+                    part.put(grant.standings.as_slice(), &mut standings);
+                    part.put(grant.receipts.as_slice(), &mut receipts);
+                    taken.push(one);
+                }
+                Decision::Refused(refusal) => {
+                    drop(taken);
+                    part.put(refusal.standings.as_slice(), &mut standings);
+                    let refused = (part.place(refusal.index), refusal.retry_after);
+                    let refusal = self.look_at(&charges, rest.as_slice(), refused, standings).await;
+                    return Ok(Taken { decision: Decision::Refused(refusal), to_give_back: None });
+                }
+            }
+        }
+        for one in taken {
+            let _ = one.keep();
+        }
+        let decision = Decision::Admitted(Grant::new(standings, receipts));
+        Ok(Taken { decision, to_give_back: Some((self, charges)) })
+    }
+
+    /// Where the parts stand that a refusal came before, as far as they say so soon.
+    async fn look_at(
+        &self,
+        charges: &[Charge],
+        parts: &[Part],
+        mut refused: (usize, Option<Duration>),
+        mut standings: Standings,
+    ) -> Refusal {
+        let looking = async {
+            for part in parts {
+                let Ok(Answer { admitted, states, now }) =
+                    self.decide(&part.charges, 0, false).await
+                else {
+                    continue;
+                };
+                match rules::decision(admitted, &part.charges, states.as_slice(), now) {
+                    Decision::Admitted(grant) => {
+                        part.put(grant.standings.as_slice(), &mut standings)
+                    }
+                    Decision::Refused(refusal) => {
+                        part.put(refusal.standings.as_slice(), &mut standings);
+                        let another = (part.place(refusal.index), refusal.retry_after);
+                        if weight(charges, another) > weight(charges, refused) {
+                            refused = another;
+                        }
+                    }
+                }
+            }
+        };
+        // The refusal stands anyhow.
+        let _ = runtime::timeout(self.deadline / 4, looking).await;
+        Refusal::new(refused.0, refused.1, standings)
+    }
+}
+
+/// Of several refusals the heaviest is told: what never fits, then the longest wait, then one that nobody knows.
+fn weight(charges: &[Charge], (index, wait): (usize, Option<Duration>)) -> (u8, Option<Duration>) {
+    let never = charges.get(index).is_some_and(|charge| charge.cost > charge.limit.capacity());
+    let rank = if never { 3 } else { 1 + u8::from(wait.is_some()) };
+    (rank, wait)
+}
+
+fn filled<T: Copy>(charges: &[Charge], item: T) -> Inline<T> {
+    Inline::collect(item, charges.iter().map(|_| item))
+}
