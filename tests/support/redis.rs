@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -15,12 +15,18 @@ pub struct RedisServer {
     program: PathBuf,
     port: u16,
     folder: PathBuf,
+    options: Vec<String>,
     process: Child,
 }
 
 impl RedisServer {
     /// Starts one. `None`, said by name, when none is installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with these options too. In them, `PORT` stands for its port, and `FOLDER` for its folder.
+    pub fn start_with(options: &[&str]) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let names = ["redis-server", "valkey-server"];
         let found = std::env::split_paths(&path)
@@ -41,9 +47,13 @@ impl RedisServer {
             if TcpListener::bind(("127.0.0.1", port)).is_err() {
                 continue;
             }
-            let process = spawn(&program, port, &folder);
-            let mut server =
-                Self { program: program.clone(), port, folder: folder.clone(), process };
+            let own = |it: &&str| {
+                it.replace("PORT", &port.to_string()).replace("FOLDER", &folder.to_string_lossy())
+            };
+            let options: Vec<_> = options.iter().map(own).collect();
+            let process = spawn(&program, port, &folder, &options);
+            let (program, folder) = (program.clone(), folder.clone());
+            let mut server = Self { program, port, folder, options, process };
             if server.answers() {
                 return Some(server);
             }
@@ -56,6 +66,23 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it keeps its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Stops it from running, or lets it go on, as its machine would by `SIGSTOP` and `SIGCONT`.
+    pub fn signal(&self, signal: &str) {
+        let mut kill = Command::new("kill");
+        let kill = kill.arg(format!("-{signal}")).arg(self.process.id().to_string());
+        assert!(kill.status().expect("kill is there").success());
+    }
+
     /// Kills it, as a crash would. What it held is lost.
     pub fn kill(&mut self) {
         self.process.kill().expect("it can be killed");
@@ -65,7 +92,7 @@ impl RedisServer {
     /// Starts it again, empty, on the same port.
     pub fn restart(&mut self) {
         self.kill();
-        self.process = spawn(&self.program, self.port, &self.folder);
+        self.process = spawn(&self.program, self.port, &self.folder, &self.options);
         assert!(self.answers(), "the redis server does not start again");
     }
 
@@ -120,12 +147,20 @@ fn ports(number: u32) -> impl Iterator<Item = u16> {
     })
 }
 
-fn spawn(program: &PathBuf, port: u16, folder: &PathBuf) -> Child {
-    Command::new(program)
+fn spawn(program: &Path, port: u16, folder: &Path, options: &[String]) -> Child {
+    let mut command = Command::new(program);
+    // A sentinel's file comes first.
+    let (file, options) = match options {
+        [file, rest @ ..] if !file.starts_with("--") => (Some(file), rest),
+        rest => (None, rest),
+    };
+    command
+        .args(file)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(folder)
+        .args(options)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

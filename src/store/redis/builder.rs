@@ -1,6 +1,9 @@
 //! How a `RedisStore` is built.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use redis::cmd;
 
@@ -148,7 +151,8 @@ impl RedisStoreBuilder {
         if self.max_reservations == 0 {
             return Err(BuildError::invalid("max_reservations", "must not be zero"));
         }
-        let link = Arc::new(Link::new(self.way()?, self.prefix));
+        let connected = Arc::default();
+        let link = Arc::new(Link::new(self.way(&connected)?, self.prefix, connected));
         let queue = Queues::new(random(), self.max_reservations, link.lanes());
         let slots = Slots::new(random());
         let (deadline, lease) = (self.deadline, self.lease);
@@ -156,7 +160,7 @@ impl RedisStoreBuilder {
     }
 
     /// Which servers are asked, and how they are found.
-    fn way(&self) -> Result<Way, BuildError> {
+    fn way(&self, connected: &Arc<AtomicU64>) -> Result<Way, BuildError> {
         let endpoint = |url: &Secret<String>| Endpoint::of(url.expose(), &self.tls);
         let server = endpoint(&self.url)?;
         #[cfg(feature = "redis-cluster")]
@@ -170,7 +174,11 @@ impl RedisStoreBuilder {
                 return Err(BuildError::invalid("url", "a cluster has no databases"));
             }
             let others = others.iter().map(|url| endpoint(url)?.address().ok_or_else(socket));
-            return Ok(Way::Cluster(Cluster::new(server, others.collect::<Result<_, _>>()?)));
+            return Ok(Way::Cluster(Cluster::new(
+                server,
+                others.collect::<Result<_, _>>()?,
+                Arc::clone(connected),
+            )));
         }
         let target = match &self.sentinels {
             None => Target::Server(server),
@@ -183,7 +191,7 @@ impl RedisStoreBuilder {
                 Target::Master(Sentinels::new(name, sentinels, server))
             }
         };
-        Ok(Way::Server(Connection::new(target, Checks::new(false))))
+        Ok(Way::Server(Connection::new(target, Checks::new(false), Arc::clone(connected))))
     }
 
     /// The store, connected.

@@ -6,7 +6,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ pub(super) struct Cluster {
     first: Endpoint,
     /// Others, should that one be gone.
     others: Vec<Address>,
+    /// How many connections there have been.
+    count: Arc<AtomicU64>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -39,8 +44,9 @@ struct State {
 }
 
 impl Cluster {
-    pub(super) fn new(first: Endpoint, others: Vec<Address>) -> Arc<Self> {
-        Arc::new(Self { first, others, state: Mutex::default(), changed: Notify::new() })
+    pub(super) fn new(first: Endpoint, others: Vec<Address>, count: Arc<AtomicU64>) -> Arc<Self> {
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Arc::new(Self { first, others, count, state, changed })
     }
 
     /// The connections to the nodes that the map names.
@@ -170,6 +176,8 @@ impl Cluster {
             ErrorKind::Server(Moved) => {
                 let address = self.named_in(error, node)?;
                 self.state().map.moved(slot, address);
+                // It may be a failover that its old master lives through.
+                self.count.fetch_add(1, Ordering::Relaxed);
                 Step::Go
             }
             // One key for now. The slot itself has not moved.
@@ -243,7 +251,11 @@ impl Cluster {
             return Arc::clone(node);
         }
         let (host, port) = address;
-        let node = Connection::new(Target::Server(self.first.at(host, *port)), Checks::new(true));
+        let node = Connection::new(
+            Target::Server(self.first.at(host, *port)),
+            Checks::new(true),
+            Arc::clone(&self.count),
+        );
         state.nodes.insert(address.clone(), Arc::clone(&node));
         node
     }

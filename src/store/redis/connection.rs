@@ -4,7 +4,10 @@
 //! however many calls see a break, one task mends it, while all who need it wait for that.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,6 +34,8 @@ pub(super) enum Target {
 pub(super) struct Connection {
     target: Target,
     checks: Checks,
+    /// How many there have been, of all that the store has.
+    count: Arc<AtomicU64>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -50,8 +55,8 @@ struct State {
 }
 
 impl Connection {
-    pub(super) fn new(target: Target, checks: Checks) -> Arc<Self> {
-        Arc::new(Self { target, checks, state: Mutex::default(), changed: Notify::new() })
+    pub(super) fn new(target: Target, checks: Checks, count: Arc<AtomicU64>) -> Arc<Self> {
+        Arc::new(Self { target, checks, count, state: Mutex::default(), changed: Notify::new() })
     }
 
     /// What is asked over the connection, which is replaced if it breaks, does not answer or leads to a server that
@@ -195,6 +200,7 @@ impl Connection {
             return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into());
         }
         self.checks.begin(open.clone());
+        self.count.fetch_add(1, Ordering::Relaxed);
         (state.open, state.opened) = (Some(open), Some(Instant::now()));
         // Here, so that a break from now on begins anew.
         state.connecting = false;

@@ -36,6 +36,8 @@ impl Endpoint {
         let tls = encrypted.map(|_| options.build()).transpose()?;
         // With RESP3, an idle connection that breaks is noticed and mended at once, before the next call needs it.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        // A right that the user need not have, and older servers do not know.
+        let settings = settings.set_skip_set_lib_name();
         Ok(Self { place: info.addr().clone(), tls, settings })
     }
 

@@ -1,6 +1,9 @@
 //! The way to the server or servers, and the names of its keys.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use redis::{Cmd, FromRedisValue, RedisResult, Value, from_redis_value};
 
@@ -16,6 +19,7 @@ use crate::store::Key;
 pub(super) struct Link {
     way: Way,
     prefix: String,
+    connected: Arc<AtomicU64>,
 }
 
 pub(super) enum Way {
@@ -32,8 +36,14 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(way: Way, prefix: String) -> Self {
-        Self { way, prefix }
+    /// Along that way, which counts its connections.
+    pub(super) fn new(way: Way, prefix: String, connected: Arc<AtomicU64>) -> Self {
+        Self { way, prefix, connected }
+    }
+
+    /// How often there was a connection to a server that may have forgotten something: it grows with every new one.
+    pub(super) fn connected(&self) -> u64 {
+        self.connected.load(Ordering::Relaxed)
     }
 
     /// Whether records of different groups may be in different places, so that no script has them all.

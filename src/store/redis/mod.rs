@@ -46,8 +46,8 @@ use crate::{
     runtime::{self, oneshot},
 };
 
-/// Limits, facts and records in a Redis server (6.2 or later, or Valkey), shared by all processes that use it with the same
-/// prefix and the same [`Pepper`](super::Pepper). Cheap to clone. Needs a tokio runtime.
+/// Limits, facts and records in a Redis server (6.2 or later, or Valkey 7.2), alone, under sentinels or of a cluster, shared by
+/// all processes that use it with the same prefix and the same [`Pepper`](super::Pepper). Cheap to clone. Needs a tokio runtime.
 ///
 /// **One round trip for an admission**, by one script: all of its records are read, decided on by the server's
 /// clock, and written, or none. A record expires when it is idle. A settlement takes no round trip of the
@@ -63,11 +63,47 @@ use crate::{
 /// **Slots** are leased and renewed while this process lives. Those of a process that died, or that did not reach the
 /// server for as long, are free again after the lease.
 ///
-/// The server must not evict: `maxmemory-policy noeviction`. An evicted record is a limit that was reset.
-/// Nor must it forget the records of a [`RecordStore`](super::RecordStore): give it a disk (`appendonly yes`).
+/// **What the server must be like.** It must not evict: `maxmemory-policy noeviction`. An evicted record is a limit that was
+/// reset. Nor must it forget the records of a [`RecordStore`](super::RecordStore): give it a disk (`appendonly yes`). Its
+/// version and its policy are looked at whenever a connection is made: what is wrong is logged, counted in
+/// `palisade_store_warnings_total`, and told by [`health`](RedisStore::health). It keeps nothing from starting.
 ///
-/// All records of an admission are used in one script, which Redis Cluster does not allow unless they share a slot:
-/// a single server or one with replicas is what is supported for now.
+/// **What its user may do** need not be more than this, for the prefix `palisade`; `info`, by which it is looked at, may be
+/// left out, and `role` is asked of a master that sentinels named, `cluster|slots` and `asking` of a cluster:
+///
+/// ```text
+/// ACL SETUSER palisade on >secret resetchannels ~palisade:* -@all
+///   +hello +auth +ping +info +role +cluster|slots +asking
+///   +eval +evalsha +time +get +set +del +pexpire +scard +sismember +sadd +hget +hset +hscan
+/// ```
+///
+/// A sentinel's user needs `+hello +auth +sentinel|get-master-addr-by-name`. (Before Redis 7, write `+cluster` and
+/// `+sentinel`.)
+///
+/// **Sentinels** ([`RedisStoreBuilder::sentinels`]). The store follows a failover. Replication is asynchronous, so what
+/// the new master had not heard of is lost: beyond each limit, as much may be admitted again as was admitted between the
+/// last write that reached it and the end of the old master, at most the limit's capacity for each failover. A master
+/// that is cut off from the sentinels admits to those who still reach it until it hears of the new one; have it stop by
+/// `min-replicas-to-write 1` and `min-replicas-max-lag`. Slots that the new master had not heard of are not counted; none that was given
+/// back stays taken for longer than its lease after the end of the requests that this process ran at the failover. A settlement that
+/// is lost gives nothing back and charges nothing: what was reserved drains as if it had been used.
+///
+/// **A cluster** ([`RedisStoreBuilder::cluster`], feature `redis-cluster`). Records are named `prefix:{group}rest`: those of a
+/// [`Group`](super::Group), such as an organisation's and those of its callers, are in one slot, on one server, and are charged
+/// by one script, all or none. Those of several groups (a caller's, and his network's or his tier's) are asked for one
+/// group after another, in the order in which the admission first names them. When one refuses or can't be asked, the
+/// earlier ones are given back by a settlement to nothing used. So:
+///
+/// - Never is an admission granted without all of its charges, and no limit lets through more than it would alone.
+/// - For the time that the later groups take to answer, at most the deadline, what a refused admission took of the earlier
+///   ones is not there for others, who may be refused for it. If the process dies in that time, or its settlement can't be
+///   applied, what it took of a rate drains as if it had been used, and of slots it is free after the lease.
+/// - What is given back of a rate is what has not drained yet, as always.
+/// - Name the limit that refuses most often first.
+///
+/// Slots that move to another server are followed, without a fault, and so are failovers, with the bound that is
+/// stated for sentinels. While a slot has no master, what needs it is an error after the deadline, and only that. A walk through a
+/// [`RecordStore`](super::RecordStore) during which its table moves may miss records.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -93,8 +129,8 @@ struct Inner {
 }
 
 impl RedisStore {
-    /// Begins a store on the server at `url`: `redis://[user:password@]host[:port][/database]`, or
-    /// `redis+unix:///path`. TLS is not built in: reach a remote server through a local proxy that adds it. The options state their defaults.
+    /// Begins a store on the server at `url`: `redis://[user:password@]host[:port][/database]`, the same with `rediss://`
+    /// for TLS (feature `redis-tls`), or `redis+unix:///path`. The options state their defaults.
     pub fn builder(url: &str) -> RedisStoreBuilder {
         RedisStoreBuilder::new(url)
     }
@@ -182,7 +218,7 @@ impl Inner {
         charges: Vec<Charge>,
         place: Place,
     ) -> Result<Taken, StoreError> {
-        let holder = self.slots.holder();
+        let holder = self.slots.holder(&self.link);
         let answer = self.decide(&charges, holder, true).await;
         if answer.is_err() && charges.iter().any(is_of_slots) {
             self.slots.change_holder();

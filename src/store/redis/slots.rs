@@ -20,8 +20,9 @@ use crate::{observe, store::Key};
 /// What is held, by record and holder.
 ///
 /// A holder is a random number under which slots stand in the shared records. When it is unknown
-/// whether a call took some, later ones are taken under another holder: the old one is renewed no longer than
-/// its known slots are held, and what may have leaked under it then expires.
+/// whether a call took some, or whether the server still knows what was given back, as after each new connection, later
+/// ones are taken under another holder: the old one is renewed no longer than its known slots are held, and what may have
+/// leaked under it then expires.
 #[derive(Debug)]
 pub(super) struct Slots {
     holder: AtomicU64,
@@ -39,8 +40,9 @@ impl Slots {
         }
     }
 
-    pub(super) fn holder(&self) -> u64 {
-        self.holder.load(Ordering::Relaxed)
+    /// Another for each new connection: both numbers only grow, and so their sum has no value twice.
+    pub(super) fn holder(&self, link: &Link) -> u64 {
+        self.holder.load(Ordering::Relaxed).wrapping_add(link.connected())
     }
 
     /// Takes later slots under another holder.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, ErrorKind, RedisConnectionInfo, RedisError, RedisResult,
+    aio::MultiplexedConnection,
+};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use tokio_rustls::TlsConnector;
@@ -78,7 +81,15 @@ impl Tls {
         let name = name.map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidInput))?;
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
-        let stream = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await?;
+        let connecting = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream);
+        let stream = connecting.await.map_err(|error| match error.kind() {
+            // A certificate that is not accepted, above all: trying again does not help.
+            std::io::ErrorKind::InvalidData => RedisError::from((
+                ErrorKind::InvalidClientConfig,
+                "there is no understanding with the server by TLS",
+            )),
+            _ => error.into(),
+        })?;
         let opening = MultiplexedConnection::new_with_config(settings, stream, config);
         let (connection, driver) = opening.await?;
         // It ends with the connection.
