@@ -1,6 +1,8 @@
 //! What the tests share. Each uses a part of it.
 #![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[cfg(feature = "test-util")]
+pub mod hammer;
 pub mod redis;
 
 use std::{

@@ -98,16 +98,7 @@ impl RedisServer {
 
     /// Sends a command of words and returns what the server says at first.
     pub fn command(&self, words: &[&str]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time limit");
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        stream.write_all(request.as_bytes()).expect("it reads");
-        let mut answer = [0; 65_536];
-        let read = stream.read(&mut answer).expect("it answers");
-        String::from_utf8_lossy(&answer[..read]).into_owned()
+        command(self.port, words)
     }
 
     fn answers(&mut self) -> bool {
@@ -148,14 +139,7 @@ fn ports(number: u32) -> impl Iterator<Item = u16> {
 }
 
 fn spawn(program: &Path, port: u16, folder: &Path, options: &[String]) -> Child {
-    let mut command = Command::new(program);
-    // A sentinel's file comes first.
-    let (file, options) = match options {
-        [file, rest @ ..] if !file.starts_with("--") => (Some(file), rest),
-        rest => (None, rest),
-    };
-    command
-        .args(file)
+    Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no"])
         .arg("--dir")
@@ -165,4 +149,71 @@ fn spawn(program: &Path, port: u16, folder: &Path, options: &[String]) -> Child 
         .stderr(Stdio::null())
         .spawn()
         .expect("the redis server starts")
+}
+
+/// A Redis Sentinel that watches one master, which it calls `limits`.
+pub struct Sentinel {
+    port: u16,
+    folder: PathBuf,
+    process: Child,
+}
+
+impl Sentinel {
+    /// Starts one that takes the master for dead after half a second.
+    pub fn watch(master: &RedisServer) -> Self {
+        // Of a socket's own port nobody knows for how long it is free: a sentinel is not started twice.
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = free.local_addr().expect("an address").port();
+        let folder = format!("palisade-sentinel-{}-{port}", std::process::id());
+        let folder = std::env::temp_dir().join(folder);
+        fs::create_dir_all(&folder).expect("a folder for the sentinel");
+        let file = folder.join("sentinel.conf");
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor limits 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds limits 500\nsentinel failover-timeout limits 2000\n",
+            folder.display(),
+            master.port()
+        );
+        fs::write(&file, settings).expect("a file for the sentinel");
+        drop(free);
+        let mut command = Command::new(&master.program);
+        command.arg(&file).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("the sentinel starts");
+        Self { port, folder, process }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Sends a command of words and returns what it says at first; nothing while it is starting.
+    pub fn command(&self, words: &[&str]) -> String {
+        if TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            return String::new();
+        }
+        command(self.port, words)
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Sends a command of words to a port, and returns what is said at first.
+fn command(port: u16, words: &[&str]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time limit");
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = [0; 65_536];
+    let read = stream.read(&mut answer).expect("it answers");
+    String::from_utf8_lossy(&answer[..read]).into_owned()
 }
