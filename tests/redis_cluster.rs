@@ -169,8 +169,7 @@ async fn an_admission_over_several_groups_is_all_or_none_in_the_end() {
     for _ in 0..30 {
         assert!(acquire(&store, &all).await.unwrap().is_err());
     }
-    let whole = async || remaining(&store, &all).await == [50, 0, 20, 10];
-    assert!(within(LONG, whole).await, "{:?}", remaining(&store, &all).await);
+    assert_eq!(remaining(&store, &all).await, [50, 0, 20, 10], "all was given back");
     // Each standing and each receipt is where its charge is.
     for (at, grant) in grants.iter().enumerate() {
         let left = grant.standings.as_slice().iter().map(|it| it.remaining).collect::<Vec<_>>();
@@ -180,7 +179,8 @@ async fn an_admission_over_several_groups_is_all_or_none_in_the_end() {
     }
     store.flush().await.unwrap();
     let left = remaining(&store, &all).await;
-    assert!(left[0] >= 98 && left[1..] == [0, 70, 60], "{left:?}");
+    // Of the rate, what was given back meanwhile is not given back again.
+    assert!((69..=100).contains(&left[0]) && left[1..] == [0, 70, 60], "{left:?}");
 
     // A group that nobody answers for.
     let one = [all[2], Charge::new(others[0], limit(100), 1)];

@@ -95,11 +95,14 @@ use crate::{
 /// earlier ones are given back by a settlement to nothing used. So:
 ///
 /// - Never is an admission granted without all of its charges, and no limit lets through more than it would alone.
-/// - For the time that the later groups take to answer, at most the deadline, what a refused admission took of the earlier
-///   ones is not there for others, who may be refused for it. If the process dies in that time, or its settlement can't be
-///   applied, what it took of a rate drains as if it had been used, and of slots it is free after the lease.
-/// - What is given back of a rate is what has not drained yet, as always.
-/// - Name the limit that refuses most often first.
+/// - A refusal is told when all has been given back, or after half the deadline: then that goes on in the background.
+/// - Until then, what a refused admission took of the earlier groups is not there for others, who may be refused for it. If
+///   the process dies in that time, or the server can't apply the settlement, what it took of a rate drains as if it had been
+///   used, and of slots it is free after the lease.
+/// - What is given back of a rate is what has not drained yet, as always; and by as much as it is, those reservations of the
+///   rate that are open then may be given back less at their end.
+/// - It takes a round trip for each group, and a refusal one more for each and one for the settlement. Name the limit that refuses
+///   most often first.
 ///
 /// Slots that move to another server are followed, without a fault, and so are failovers, with the bound that is
 /// stated for sentinels. While a slot has no master, what needs it is an error after the deadline, and only that. A walk through a

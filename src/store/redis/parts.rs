@@ -76,9 +76,7 @@ impl Inner {
         let mut standings = filled(&charges, Standing::default());
         let mut receipts = filled(&charges, Receipt::default());
         let mut taken = Vec::with_capacity(parts.len());
-        let mut rest = parts.iter();
-        for place in places {
-            let Some(part) = rest.next() else { break };
+        for (at, (part, place)) in parts.iter().zip(places).enumerate() {
             let one = Arc::clone(&self).take(part.charges.clone(), place).await?;
             match &one.decision {
                 Decision::Admitted(grant) => {
@@ -87,10 +85,13 @@ impl Inner {
                     taken.push(one);
                 }
                 Decision::Refused(refusal) => {
+                    // Gives back.
                     drop(taken);
                     part.put(refusal.standings.as_slice(), &mut standings);
                     let refused = (part.place(refusal.index), refusal.retry_after);
-                    let refusal = self.look_at(&charges, rest.as_slice(), refused, standings).await;
+                    let (before, rest) = parts.split_at_checked(at).unwrap_or_default();
+                    let others = (before, rest.get(1..).unwrap_or_default());
+                    let refusal = self.look_at(&charges, others, refused, standings).await;
                     return Ok(Taken { decision: Decision::Refused(refusal), to_give_back: None });
                 }
             }
@@ -102,16 +103,20 @@ impl Inner {
         Ok(Taken { decision, to_give_back: Some((self, charges)) })
     }
 
-    /// Where the parts stand that a refusal came before, as far as they say so soon.
+    /// The refusal, when what was granted before it has been given back, and where the others stand: as far as all that comes
+    /// soon.
     async fn look_at(
         &self,
         charges: &[Charge],
-        parts: &[Part],
+        (given_back, not_asked): (&[Part], &[Part]),
         mut refused: (usize, Option<Duration>),
         mut standings: Standings,
     ) -> Refusal {
         let looking = async {
-            for part in parts {
+            for first in given_back.iter().filter_map(|part| part.charges.first()) {
+                self.queue.applied(self.link.lane(&first.record), &self.link).await;
+            }
+            for part in not_asked.iter().chain(given_back) {
                 let Ok(Answer { admitted, states, now }) =
                     self.decide(&part.charges, 0, false).await
                 else {
@@ -132,7 +137,7 @@ impl Inner {
             }
         };
         // The refusal stands anyhow.
-        let _ = runtime::timeout(self.deadline / 4, looking).await;
+        let _ = runtime::timeout(self.deadline / 2, looking).await;
         Refusal::new(refused.0, refused.1, standings)
     }
 }

@@ -139,6 +139,13 @@ impl Queues {
         }
     }
 
+    /// Waits until all that was in that lane so far is applied.
+    pub(super) async fn applied(&self, lane: usize, link: &Arc<Link>) {
+        if let Some(queue) = self.lanes.get(lane) {
+            queue.applied(link).await;
+        }
+    }
+
     /// No more will come: the tasks end when all are applied.
     pub(super) fn close(&self) {
         self.lanes.iter().for_each(|queue| queue.close());
