@@ -1,0 +1,249 @@
+//! What a decision of `RedisStore` costs beside PING and beside a script of one limit, over the same kind of connection to one
+//! server; and how many round trips `LeasedStore` spares.
+//!
+//! All take turns, in rounds, so that what else the machine does befalls all alike; medians of the rounds are printed.
+//! Client and server share the machine's cores.
+
+#![allow(missing_docs, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use palisade::store::{
+    Admission, Charge, Decision, Key, LeasedStore, Limit, LimitId, LimiterStore, Pepper,
+    RedisStore, ReservationId, Settlement,
+};
+use redis::{Script, aio::MultiplexedConnection};
+
+/// One limit by GCRA, as plain as it can be, and exact to the microsecond.
+const ONE_LIMIT: &str = "
+local t = redis.call('TIME')
+local now = (t[1] - 1704067200) * 1000000 + t[2]
+local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
+local step, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+if tat + step - now > burst then return 0 end
+redis.call('SET', KEYS[1], string.format('%.3f', tat + step), 'PX', math.ceil((tat + step - now) / 1000) + 1000)
+return 1";
+
+const SUBJECTS: usize = 10_000;
+const ROUNDS: usize = 7;
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+enum Peer {
+    Ping(MultiplexedConnection),
+    OneLimit(MultiplexedConnection, Arc<Script>),
+    Store(Arc<dyn LimiterStore>, Arc<[Limit]>, u64),
+}
+
+impl Peer {
+    async fn ask(&self, subject: Key) {
+        match self {
+            Self::Ping(connection) => {
+                let _: String =
+                    redis::cmd("PING").query_async(&mut connection.clone()).await.unwrap();
+            }
+            Self::OneLimit(connection, script) => {
+                let mut call = script.key(subject.as_bytes().as_slice());
+                call.arg(1).arg(60_000_000);
+                let admitted: u8 = call.invoke_async(&mut connection.clone()).await.unwrap();
+                assert_eq!(admitted, 1);
+            }
+            Self::Store(store, limits, used) => {
+                let charges: Vec<_> =
+                    limits.iter().map(|it| Charge::new(subject, *it, 1)).collect();
+                let id = ReservationId::next();
+                let answer = store.acquire(&Admission::new(id, &charges)).await.unwrap();
+                let Decision::Admitted(grant) = answer else { panic!("refused") };
+                let used = vec![*used; charges.len()];
+                store.settle(&Settlement::new(id, &charges, grant.receipts.as_slice(), &used));
+            }
+        }
+    }
+}
+
+/// Answers in a second, and the latency at the 50th and the 99th percentile, in microseconds.
+type Figures = [f64; 3];
+
+async fn measure(peer: &Peer, callers: usize, time: Duration) -> Figures {
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|caller| {
+            let peer = peer.clone();
+            tokio::spawn(async move {
+                let pepper = Pepper::from_secret("bench");
+                let (mut latencies, mut at) = (Vec::new(), caller);
+                while began.elapsed() < time {
+                    at = (at + 611_953) % SUBJECTS;
+                    let subject = pepper.key("subject").with(&at.to_le_bytes()).finish();
+                    let since = Instant::now();
+                    peer.ask(subject).await;
+                    latencies.push(since.elapsed());
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(task.await.unwrap());
+    }
+    let rate = all.len() as f64 / began.elapsed().as_secs_f64();
+    all.sort_unstable();
+    let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
+    [rate, at(0.5), at(0.99)]
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_unstable_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+struct Server(Child, u16);
+
+impl Server {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        Self(command.stdout(Stdio::null()).spawn().expect("redis-server is installed"), port)
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.1)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let seconds = std::env::args().skip(1).find_map(|it| it.parse().ok()).unwrap_or(1.0);
+    let (time, server) = (Duration::from_secs_f64(seconds), Server::start());
+    let store = loop {
+        let builder = RedisStore::builder(&server.url()).deadline(Duration::from_secs(5));
+        match builder.connect().await {
+            Ok(store) => break Arc::new(store),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let info = redis::IntoConnectionInfo::into_connection_info(server.url()).unwrap();
+    // As the store has it.
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    let client = redis::Client::open(info.set_tcp_settings(tcp)).unwrap();
+    let connection = client.get_multiplexed_async_connection().await.unwrap();
+
+    const ENOUGH: u64 = 1_000_000_000;
+    let id = LimitId::of;
+    let five: Arc<[Limit]> = Arc::new([
+        Limit::rate(id("requests-second"), ENOUGH, Duration::from_secs(1)),
+        Limit::rate(id("requests-minute"), ENOUGH, MINUTE),
+        Limit::rate(id("requests-day"), ENOUGH, 1440 * MINUTE),
+        Limit::rate(id("tokens-minute"), ENOUGH, MINUTE),
+        Limit::rate(id("tokens-day"), ENOUGH, 1440 * MINUTE),
+    ]);
+    let one: Arc<[Limit]> = Arc::new([five[1]]);
+    let dynamic = |store: &Arc<RedisStore>| Arc::clone(store) as Arc<dyn LimiterStore>;
+    let peers = [
+        ("PING", Peer::Ping(connection.clone())),
+        ("a script of one limit", Peer::OneLimit(connection, Arc::new(Script::new(ONE_LIMIT)))),
+        ("RedisStore, one limit", Peer::Store(dynamic(&store), one, 1)),
+        ("RedisStore, five limits", Peer::Store(dynamic(&store), Arc::clone(&five), 1)),
+        ("the same, and settled to less", Peer::Store(dynamic(&store), five, 0)),
+    ];
+    println!("{ROUNDS} rounds of {seconds} s, medians\n");
+    println!(
+        "{:>7}  {:<30} {:>9} {:>9} {:>9}   {:>11} {:>10} {:>9}",
+        "callers", "", "per s", "p50 us", "p99 us", "of a script", "p50 / PING", "p99 / PING"
+    );
+    for callers in [1, 64, 256] {
+        let mut rounds = vec![Vec::new(); peers.len()];
+        for _ in 0..ROUNDS {
+            for (at, (_, peer)) in peers.iter().enumerate() {
+                rounds[at].push(measure(peer, callers, time).await);
+                store.flush().await.unwrap();
+            }
+        }
+        let of =
+            |rounds: &[Figures]| [0, 1, 2].map(|n| median(rounds.iter().map(|it| it[n]).collect()));
+        let (ping, script) = (of(&rounds[0]), of(&rounds[1]));
+        for ((name, _), rounds) in peers.iter().zip(&rounds) {
+            let [rate, half, most] = of(rounds);
+            println!(
+                "{callers:>7}  {name:<30} {rate:>9.0} {half:>9.0} {most:>9.0}   {:>11.2} {:>10.2} {:>9.2}",
+                rate / script[0],
+                half / ping[1],
+                most / ping[2]
+            );
+        }
+        println!();
+    }
+    leased(&client, &store, time).await;
+}
+
+/// Of one busy subject, by 64 callers at once.
+async fn leased(client: &redis::Client, store: &Arc<RedisStore>, time: Duration) {
+    const CALLERS: usize = 64;
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let limit = Limit::rate(LimitId::of("requests"), 6_000_000, MINUTE);
+    println!(
+        "{:>7}  {:<30} {:>11} {:>22}",
+        "callers", "one subject", "decisions", "scripts per decision"
+    );
+    let mut trips = Vec::new();
+    for leased in [false, true] {
+        let key = Pepper::random().key("subject").finish();
+        let store: Arc<dyn LimiterStore> = match leased {
+            false => Arc::clone(store) as _,
+            true => Arc::new(LeasedStore::builder(Arc::clone(store)).instances(4).build().unwrap()),
+        };
+        let before = scripts(&mut connection).await;
+        let began = Instant::now();
+        let tasks: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                let (store, peer) = (Arc::clone(&store), [limit]);
+                tokio::spawn(async move {
+                    let peer = Peer::Store(store, Arc::from(peer), 1);
+                    let mut decisions = 0_u64;
+                    while began.elapsed() < time {
+                        peer.ask(key).await;
+                        decisions += 1;
+                        // Below the limit: 64 callers, a thousand times a second each at most.
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    decisions
+                })
+            })
+            .collect();
+        let mut decisions = 0;
+        for task in tasks {
+            decisions += task.await.unwrap();
+        }
+        store.flush().await.unwrap();
+        let run = scripts(&mut connection).await - before;
+        let share = run as f64 / decisions as f64;
+        trips.push(share);
+        let name = if leased { "LeasedStore" } else { "RedisStore" };
+        println!("{CALLERS:>7}  {name:<30} {decisions:>11} {share:>22.4}");
+    }
+    println!("         {:.0} times fewer round trips", trips[0] / trips[1]);
+}
+
+async fn scripts(connection: &mut MultiplexedConnection) -> u64 {
+    let mut info = redis::cmd("INFO");
+    let stats: String = info.arg("commandstats").query_async(connection).await.unwrap();
+    let calls = |name: &str| -> u64 {
+        let line = stats.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    };
+    calls("cmdstat_evalsha:calls=") + calls("cmdstat_eval:calls=")
+}
