@@ -6,25 +6,36 @@ local charges, holder, lease, take = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4
 local records = {}
 for i = 1, #KEYS do records[i] = read(KEYS[i], now) end
 
-local asked, fits, at = {}, true, 1
-while at <= #charges do
+-- Of each charge: what it asks, and its limit before and after it, as level, mark, used.
+-- Made as large as they can get: eight charges are the most.
+local before = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local after = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local asked = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local fits, count, at, size = true, 0, 1, #charges
+while at <= size do
   local kind, key, id, step, room
   kind, key, id, step, room, at = struct.unpack('<BBI4dd', charges, at)
-  local rule = kind % 4
-  local ask = {record = records[key], slots = rule == SLOTS, id = id, name = rule * RULE + id, step = step}
-  local level, mark, used, taken = 0, 0, 0, 0
-  if ask.slots then
-    local list = ask.record.slots
+  local rule, record = kind % 4, records[key]
+  local level, mark, used, taken, place = 0, 0, 0, 0, 0
+  if rule == SLOTS then
+    local list = record.slots
     for i = 1, #list, 4 do
       if list[i] == id and list[i + 3] > now then level = level + list[i + 2] end
     end
     taken = level
   else
-    level, mark, used = state_of(ask.record, ask.name)
+    local limits, name = record.limits, rule * RULE + id
+    -- Most often in the order in which they were written.
+    place = record.next or 1
+    if limits[place] ~= name then place = limit_at(record, name) end
+    record.next = place + 4
+    level, mark, used = limits[place + 1] or 0, limits[place + 2] or 0, limits[place + 3] or 0
   end
-  ask.level, ask.mark, ask.used = level, mark, used
+  local i = 3 * count
+  count = count + 1
+  before[i + 1], before[i + 2], before[i + 3] = level, mark, used
   if rule == RATE then
-    level = math.max(level, now)
+    if level < now then level = now end
     taken = level - now
   elseif rule == CALENDAR then
     local number, kept_for
@@ -39,36 +50,46 @@ while at <= #charges do
     local low = mark % parts
     taken = used + (mark - low) / parts * rest + math.ceil(low * rest / parts)
   end
-  if rule == RATE or rule == SLOTS then
-    level = math.min(level + step, LATEST)
-  else
-    used = math.min(used + step, MOST)
-  end
-  ask.after = {level, mark, used}
   -- Kinds from 4 on never fit.
-  fits = fits and kind < 4 and taken + step <= room
-  asked[#asked + 1] = ask
+  if kind > 3 or taken + step > room then fits = false end
+  if step == 0 then
+    after[i + 1], after[i + 2], after[i + 3] = before[i + 1], before[i + 2], before[i + 3]
+  elseif rule == RATE or rule == SLOTS then
+    after[i + 1], after[i + 2], after[i + 3] = math.min(level + step, LATEST), mark, used
+  else
+    after[i + 1], after[i + 2], after[i + 3] = level, mark, math.min(used + step, MOST)
+  end
+  local j = 5 * count
+  asked[j - 4], asked[j - 3], asked[j - 2], asked[j - 1], asked[j] = record, rule, id, place, step
 end
 
-local reply = {struct.pack('<Bd', fits and 1 or 0, now)}
-for _, ask in ipairs(asked) do
-  local record = ask.record
-  if fits and take and ask.step > 0 then
-    if ask.slots then
-      local place = slots_at(record, ask.id, holder)
+local states = before
+if fits and take then
+  states = after
+  local i = 0
+  for j = 1, 5 * count, 5 do
+    local record, rule, id, place, step = asked[j], asked[j + 1], asked[j + 2], asked[j + 3], asked[j + 4]
+    if step == 0 then
+      -- Nothing is taken.
+    elseif rule == SLOTS then
+      local slots, slot = record.slots, slots_at(record, id, holder)
       local held = 0
-      if record.slots[place] and record.slots[place + 3] > now then held = record.slots[place + 2] end
-      record.slots[place], record.slots[place + 1] = ask.id, holder
-      record.slots[place + 2], record.slots[place + 3] = held + ask.step, now + lease
+      if slots[slot] and slots[slot + 3] > now then held = slots[slot + 2] end
+      slots[slot], slots[slot + 1], slots[slot + 2], slots[slot + 3] = id, holder, held + step, now + lease
+      record.changed = true
     else
-      set_state(record, ask.name, unpack(ask.after))
+      local limits, level = record.limits, after[i + 1]
+      -- Another that is new may stand there by now.
+      local name = rule * RULE + id
+      if limits[place] and limits[place] ~= name then place = limit_at(record, name) end
+      limits[place], limits[place + 1], limits[place + 2], limits[place + 3] = name, level, after[i + 2], after[i + 3]
+      if level > record.last then record.last = level end
+      record.changed = true
     end
-    record.changed = true
-    ask.level, ask.mark, ask.used = unpack(ask.after)
+    i = i + 3
   end
-  reply[#reply + 1] = struct.pack('<ddd', ask.level, ask.mark, ask.used)
+  for i = 1, #KEYS do
+    if records[i].changed then write(KEYS[i], records[i], now) end
+  end
 end
-for i = 1, #KEYS do
-  if records[i].changed then write(KEYS[i], records[i], now) end
-end
-return table.concat(reply)
+return struct.pack('<B' .. string.rep('d', 3 * count + 1), fits and 1 or 0, now, unpack(states, 1, 3 * count))

@@ -48,11 +48,12 @@ local function read(key, now)
   return record
 end
 
--- The entries of `width` that `keep` says to keep.
-local function kept(list, width, keep)
+-- The list without the entries of `width` that are in `gone`, or the list itself.
+local function without(list, width, gone)
+  if not gone then return list end
   local result = {}
   for i = 1, #list, width do
-    if keep(i) then
+    if not gone[i] then
       for j = i, i + width - 1 do result[#result + 1] = list[j] end
     end
   end
@@ -61,22 +62,41 @@ end
 
 -- Writes what is not idle, to be gone when it is.
 local function write(key, record, now)
-  local idle = record.last <= now
-  local limits = kept(record.limits, 4, function(i)
-    local shift = record.limits[i] < RULE and record.limits[i + 2] or 0
-    return not idle and (record.limits[i + 1] > now or shift > 0)
-  end)
-  local ends = record.last
-  local slots = kept(record.slots, 4, function(i)
-    local live = record.slots[i + 2] > 0 and record.slots[i + 3] > now
-    if live then ends = math.max(ends, record.slots[i + 3]) end
-    return live
-  end)
-  local marks = kept(record.marks, 3, function(i) return record.marks[i + 2] > now end)
+  local limits, slots, marks, ends = record.limits, record.slots, record.marks, record.last
+  local gone
+  if ends <= now then
+    limits = {}
+  else
+    for i = 1, #limits, 4 do
+      if limits[i + 1] <= now and (limits[i] >= RULE or limits[i + 2] == 0) then
+        gone = gone or {}
+        gone[i] = true
+      end
+    end
+    limits = without(limits, 4, gone)
+  end
+  gone = nil
+  for i = 1, #slots, 4 do
+    if slots[i + 2] > 0 and slots[i + 3] > now then
+      if slots[i + 3] > ends then ends = slots[i + 3] end
+    else
+      gone = gone or {}
+      gone[i] = true
+    end
+  end
+  slots = without(slots, 4, gone)
   if ends <= now then
     redis.call('DEL', key)
     return
   end
+  gone = nil
+  for i = 1, #marks, 3 do
+    if marks[i + 2] <= now then
+      gone = gone or {}
+      gone[i] = true
+    end
+  end
+  marks = without(marks, 3, gone)
   local packed = cmsgpack.pack(VERSION, now, record.last, limits, slots, marks)
   local ttl = math.ceil((ends - now) / TICKS_IN_MS) + MARGIN_MS
   redis.call('SET', key, packed, 'PX', string.format('%.0f', ttl))
