@@ -78,10 +78,10 @@ async fn a_node_of_a_cluster_is_told_from_a_server() {
 
 /// The rights that the documentation of `RedisStore` names.
 fn documented_rights() -> Vec<&'static str> {
-    let manual = include_str!("../src/store/redis/mod.rs");
-    let (_, rights) = manual.split_once("/// ACL SETUSER palisade").unwrap();
-    let (rights, _) = rights.split_once("/// ```").unwrap();
-    rights.split_whitespace().filter(|word| *word != "///").collect()
+    let manual = include_str!("../src/store/redis/servers.md");
+    let (_, rights) = manual.split_once("ACL SETUSER palisade").unwrap();
+    let (rights, _) = rights.split_once("```").unwrap();
+    rights.split_whitespace().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The stores that all layers share: limits in a [`LimiterStore`], facts in a [`FactStore`], what must not
 //! be forgotten in a [`RecordStore`].
 //!
-//! [`MemoryStore`] serves one process, `RedisStore` (feature `redis`) many, and [`LeasedStore`] spares them most of its round trips. All are held to the
+//! [`MemoryStore`] serves one process, `RedisStore` (feature `redis`) many, over one server or several, and [`LeasedStore`] spares them most of its round trips. All are held to the
 //! same conformance suite, which third parties can run on theirs (feature `test-util`).
 
 mod breaker;

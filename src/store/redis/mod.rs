@@ -9,6 +9,7 @@ mod endpoint;
 mod errors;
 mod facts;
 mod health;
+mod lanes;
 mod link;
 mod parts;
 mod queue;
@@ -31,10 +32,10 @@ pub use self::{builder::RedisStoreBuilder, checks::RedisWarning, health::RedisHe
 use self::{
     errors::store_error,
     facts::{no_runtime, too_late},
+    lanes::{Place, Queues},
     link::Link,
     parts::Part,
-    queue::{Place, Queues},
-    script::{Answer, Change, Program, Records, pack_charges},
+    script::{Answer, Program, Records, pack_charges},
     slots::Slots,
 };
 use super::{
@@ -63,51 +64,6 @@ use crate::{
 /// **Slots** are leased and renewed while this process lives. Those of a process that died, or that did not reach the
 /// server for as long, are free again after the lease.
 ///
-/// **What the server must be like.** It must not evict: `maxmemory-policy noeviction`. An evicted record is a limit that was
-/// reset. Nor must it forget the records of a [`RecordStore`](super::RecordStore): give it a disk (`appendonly yes`). Its
-/// version and its policy are looked at whenever a connection is made: what is wrong is logged, counted in
-/// `palisade_store_warnings_total`, and told by [`health`](RedisStore::health). It keeps nothing from starting.
-///
-/// **What its user may do** need not be more than this, for the prefix `palisade`; `info`, by which it is looked at, may be
-/// left out, and `role` is asked of a master that sentinels named, `cluster|slots` and `asking` of a cluster:
-///
-/// ```text
-/// ACL SETUSER palisade on >secret resetchannels ~palisade:* -@all
-///   +hello +auth +ping +info +role +cluster|slots +asking
-///   +eval +evalsha +time +get +set +del +pexpire +scard +sismember +sadd +hget +hset +hscan
-/// ```
-///
-/// A sentinel's user needs `+hello +auth +sentinel|get-master-addr-by-name`. (Before Redis 7, write `+cluster` and
-/// `+sentinel`.)
-///
-/// **Sentinels** ([`RedisStoreBuilder::sentinels`]). The store follows a failover. Replication is asynchronous, so what
-/// the new master had not heard of is lost: beyond each limit, as much may be admitted again as was admitted between the
-/// last write that reached it and the end of the old master, at most the limit's capacity for each failover. A master
-/// that is cut off from the sentinels admits to those who still reach it until it hears of the new one; have it stop by
-/// `min-replicas-to-write 1` and `min-replicas-max-lag`. Slots that the new master had not heard of are not counted; none that was given
-/// back stays taken for longer than its lease after the end of the requests that this process ran at the failover. A settlement that
-/// is lost gives nothing back and charges nothing: what was reserved drains as if it had been used.
-///
-/// **A cluster** ([`RedisStoreBuilder::cluster`], feature `redis-cluster`). Records are named `prefix:{group}rest`: those of a
-/// [`Group`](super::Group), such as an organisation's and those of its callers, are in one slot, on one server, and are charged
-/// by one script, all or none. Those of several groups (a caller's, and his network's or his tier's) are asked for one
-/// group after another, in the order in which the admission first names them. When one refuses or can't be asked, the
-/// earlier ones are given back by a settlement to nothing used. So:
-///
-/// - Never is an admission granted without all of its charges, and no limit lets through more than it would alone.
-/// - A refusal is told when all has been given back, or after half the deadline: then that goes on in the background.
-/// - Until then, what a refused admission took of the earlier groups is not there for others, who may be refused for it. If
-///   the process dies in that time, or the server can't apply the settlement, what it took of a rate drains as if it had been
-///   used, and of slots it is free after the lease.
-/// - What is given back of a rate is what has not drained yet, as always; and by as much as it is, those reservations of the
-///   rate that are open then may be given back less at their end.
-/// - It takes a round trip for each group, and a refusal one more for each and one for the settlement. Name the limit that refuses
-///   most often first.
-///
-/// Slots that move to another server are followed, without a fault, and so are failovers, with the bound that is
-/// stated for sentinels. While a slot has no master, what needs it is an error after the deadline, and only that. A walk through a
-/// [`RecordStore`](super::RecordStore) during which its table moves may miss records.
-///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::sync::Arc;
@@ -118,6 +74,8 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
+///
+#[doc = include_str!("servers.md")]
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,
@@ -262,36 +220,6 @@ impl Inner {
             .map_err(|error| store_error(&error))?;
         Answer::read(&reply, charges)
             .ok_or_else(|| StoreError::permanent("the redis server's answer can't be read"))
-    }
-
-    fn settle(&self, settlement: &Settlement<'_>) {
-        for part in Part::of(settlement.charges, self.link.is_spread()) {
-            let (receipts, used) =
-                (part.of_its_own(settlement.receipts), part.of_its_own(settlement.used));
-            self.settle_part(&part.charges, receipts, used);
-        }
-    }
-
-    fn settle_part(
-        &self,
-        charges: &[Charge],
-        receipts: impl Iterator<Item = Receipt>,
-        used: impl Iterator<Item = u64>,
-    ) {
-        let records = Records::of(charges);
-        let mut changes = Vec::with_capacity(charges.len());
-        for ((charge, receipt), used) in charges.iter().zip(receipts).zip(used) {
-            changes.extend(Change::of(charge, receipt, used, &records));
-            if is_of_slots(charge) {
-                self.slots.let_go(charge.record, receipt.0[0], charge.cost);
-            }
-        }
-        match charges.first() {
-            Some(first) if !changes.is_empty() => {
-                self.queue.push(self.link.lane(&first.record), &self.link, records, changes);
-            }
-            _ => self.queue.free_place(),
-        }
     }
 
     /// Sees that the background tasks run.

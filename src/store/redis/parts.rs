@@ -2,11 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Inner, Taken, queue::Place, script::Answer};
+use super::{
+    Inner, Taken, is_of_slots,
+    lanes::Place,
+    script::{Answer, Change, Records},
+};
 use crate::{
     runtime,
     store::{
-        Charge, Decision, Grant, Inline, Receipt, Refusal, Standing, Standings, StoreError, rules,
+        Charge, Decision, Grant, Inline, Receipt, Refusal, Settlement, Standing, Standings,
+        StoreError, rules,
     },
 };
 
@@ -24,7 +29,7 @@ impl Part {
         for (at, charge) in charges.iter().enumerate() {
             let group = charge.record.group();
             let same =
-                |part: &Part| part.charges.first().is_some_and(|it| it.record.group() == group);
+                |part: &Self| part.charges.first().is_some_and(|it| it.record.group() == group);
             let known = parts.iter().position(|part| !spread || same(part));
             let part = match known.and_then(|known| parts.get_mut(known)) {
                 Some(part) => part,
@@ -101,6 +106,37 @@ impl Inner {
         }
         let decision = Decision::Admitted(Grant::new(standings, receipts));
         Ok(Taken { decision, to_give_back: Some((self, charges)) })
+    }
+
+    /// Settles each part by itself.
+    pub(super) fn settle(&self, settlement: &Settlement<'_>) {
+        for part in Part::of(settlement.charges, self.link.is_spread()) {
+            let (receipts, used) =
+                (part.of_its_own(settlement.receipts), part.of_its_own(settlement.used));
+            self.settle_part(&part.charges, receipts, used);
+        }
+    }
+
+    fn settle_part(
+        &self,
+        charges: &[Charge],
+        receipts: impl Iterator<Item = Receipt>,
+        used: impl Iterator<Item = u64>,
+    ) {
+        let records = Records::of(charges);
+        let mut changes = Vec::with_capacity(charges.len());
+        for ((charge, receipt), used) in charges.iter().zip(receipts).zip(used) {
+            changes.extend(Change::of(charge, receipt, used, &records));
+            if is_of_slots(charge) {
+                self.slots.let_go(charge.record, receipt.0[0], charge.cost);
+            }
+        }
+        match charges.first() {
+            Some(first) if !changes.is_empty() => {
+                self.queue.push(self.link.lane(&first.record), &self.link, records, changes);
+            }
+            _ => self.queue.free_place(),
+        }
     }
 
     /// The refusal, when what was granted before it has been given back, and where the others stand: as far as all that comes

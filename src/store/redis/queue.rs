@@ -1,38 +1,25 @@
-//! Settlements on their way: a bounded queue and the task that empties it.
+//! Settlements on their way: a queue and the task that empties it.
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use super::{
     errors::{is_answer, is_final},
+    lanes::Places,
     link::{Call, Link},
     script::{Change, Program, Records},
 };
 use crate::{
     observe,
     runtime::{self, Notify},
-    store::{StoreError, rules},
+    store::rules,
 };
-
-/// Settlements on their way, in lanes, so that what one server does not take does not delay what others would.
-#[derive(Debug)]
-pub(super) struct Queues {
-    places: Arc<Places>,
-    lanes: Vec<Arc<Queue>>,
-}
-
-/// Places: of admissions that are to be settled, and of settlements in a queue.
-#[derive(Debug)]
-struct Places {
-    taken: AtomicUsize,
-    capacity: usize,
-}
 
 /// Settlements to be applied, in their order, each exactly once.
 #[derive(Debug)]
@@ -68,119 +55,19 @@ struct Job {
     changes: Vec<Change>,
 }
 
-/// A place in the queue, free again when it is dropped.
-#[derive(Debug)]
-pub(super) struct Place(Option<Arc<Places>>);
-
-impl Place {
-    /// Keeps the place for the settlement to come.
-    pub(super) fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
 impl Job {
     fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(places) = self.0.take() {
-            places.free(1);
-        }
-    }
-}
-
-impl Places {
-    fn free(&self, count: usize) {
-        let fewer = |taken: usize| Some(taken.saturating_sub(count));
-        let _ = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
-    }
-}
-
-impl Queues {
-    pub(super) fn new(writer: u64, capacity: usize, lanes: usize) -> Self {
-        let places = Arc::new(Places { taken: AtomicUsize::new(0), capacity });
-        let lanes = (0..lanes).map(|_| Arc::new(Queue::new(writer, Arc::clone(&places)))).collect();
-        Self { places, lanes }
-    }
-
-    /// A place for the settlement of an admission.
-    pub(super) fn reserve(&self) -> Option<Place> {
-        let more = |taken| (taken < self.places.capacity).then_some(taken + 1);
-        let taken = self.places.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then(|| Place(Some(Arc::clone(&self.places))))
-    }
-
-    pub(super) fn free_place(&self) {
-        self.places.free(1);
-    }
-
-    /// Adds a settlement, whose place was kept, to that lane.
-    pub(super) fn push(
-        &self,
-        lane: usize,
-        link: &Arc<Link>,
-        records: Records,
-        changes: Vec<Change>,
-    ) {
-        if let Some(queue) = self.lanes.get(lane) {
-            queue.push(records, changes);
-            queue.start(link);
-        }
-    }
-
-    /// Sees that the task of that lane runs, if there is a runtime.
-    pub(super) fn start(&self, lane: usize, link: &Arc<Link>) {
-        if let Some(queue) = self.lanes.get(lane) {
-            queue.start(link);
-        }
-    }
-
-    /// Waits until all that was in that lane so far is applied.
-    pub(super) async fn applied(&self, lane: usize, link: &Arc<Link>) {
-        if let Some(queue) = self.lanes.get(lane) {
-            queue.applied(link).await;
-        }
-    }
-
-    /// No more will come: the tasks end when all are applied.
-    pub(super) fn close(&self) {
-        self.lanes.iter().for_each(|queue| queue.close());
-    }
-
-    /// Waits until all that was queued so far is applied.
-    pub(super) async fn flush(&self, link: &Arc<Link>) -> Result<(), StoreError> {
-        let mut lost = 0;
-        let applied = async {
-            for queue in &self.lanes {
-                queue.applied(link).await;
-            }
-        };
-        if runtime::timeout(FLUSH, applied).await.is_err() {
-            return Err(StoreError::transient(
-                "settlements are still waiting for the redis server",
-            ));
-        }
-        for queue in &self.lanes {
-            lost += std::mem::take(&mut queue.state().lost);
-        }
-        match lost {
-            0 => Ok(()),
-            _ => Err(StoreError::permanent("the redis server refused a settlement")),
-        }
-    }
-}
-
 impl Queue {
-    fn new(writer: u64, places: Arc<Places>) -> Self {
+    pub(super) fn new(writer: u64, places: Arc<Places>) -> Self {
         let (state, wake, done) = (Mutex::default(), Notify::new(), Notify::new());
         Self { writer, places, numbers: AtomicU64::new(0), state, wake, done }
     }
 
-    fn push(&self, records: Records, changes: Vec<Change>) {
+    pub(super) fn push(&self, records: Records, changes: Vec<Change>) {
         let job = Job {
             number: AtomicU64::new(0),
             finished: AtomicBool::new(false),
@@ -196,12 +83,12 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.state().closed = true;
         self.wake.notify_one();
     }
 
-    fn start(self: &Arc<Self>, link: &Arc<Link>) {
+    pub(super) fn start(self: &Arc<Self>, link: &Arc<Link>) {
         if std::mem::replace(&mut self.state().running, true) {
             return;
         }
@@ -212,7 +99,7 @@ impl Queue {
     }
 
     /// Waits until all that was queued so far is applied.
-    async fn applied(self: &Arc<Self>, link: &Arc<Link>) {
+    pub(super) async fn applied(self: &Arc<Self>, link: &Arc<Link>) {
         let until = self.state().queued;
         loop {
             let done = self.done.notified();
@@ -222,6 +109,11 @@ impl Queue {
             self.start(link);
             done.await;
         }
+    }
+
+    /// How many could not be applied since this was last asked.
+    pub(super) fn take_lost(&self) -> u64 {
+        std::mem::take(&mut self.state().lost)
     }
 
     async fn work(&self, link: &Link) {
@@ -342,6 +234,5 @@ impl Drop for Running {
 const BATCH: usize = 128;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-const FLUSH: Duration = Duration::from_secs(10);
 /// How old a settlement may be for the records to remember surely whether it was applied.
 const REMEMBERED: Duration = Duration::from_secs(60);
