@@ -110,7 +110,7 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        Self(command.stdout(Stdio::null()).spawn().expect("redis-server is installed"), port)
+        Self(command.stdout(Stdio::null()).spawn().unwrap(), port)
     }
 
     fn url(&self) -> String {

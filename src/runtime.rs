@@ -26,11 +26,13 @@ pub(crate) async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
+#[cfg(feature = "redis")]
+pub(crate) use tokio::sync::Notify;
+#[cfg(feature = "redis-cluster")]
+pub(crate) use tokio::sync::oneshot;
 /// For tasks to tell each other something.
 #[cfg(feature = "jwt")]
 pub(crate) use tokio::sync::watch;
-#[cfg(feature = "redis")]
-pub(crate) use tokio::sync::{Notify, oneshot};
 
 /// The limit of a [`timeout`] passed first.
 #[derive(Clone, Copy, Debug)]

@@ -82,7 +82,7 @@ impl Hammer {
     }
 
     /// Waits, for a minute at most.
-    pub async fn until(&self, holds: impl Fn(&Self) -> bool) {
+    pub async fn until(&self, holds: impl Fn(&Self) -> bool + Send + Sync) {
         let held = within(Duration::from_secs(60), async || holds(self)).await;
         let counts = [self.admitted(), self.refused(), self.failed()];
         assert!(held, "admitted, refused, failed: {counts:?}");

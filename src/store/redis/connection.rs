@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -65,8 +65,14 @@ impl Connection {
         self: &Arc<Self>,
         ask: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
     ) -> RedisResult<T> {
-        let got = runtime::timeout(PATIENCE, self.get()).await;
-        self.ask(got.unwrap_or_else(|_| Err(no_answer()))?, ask).await
+        let got = match self.open_now() {
+            Some(got) => got,
+            None => {
+                let got = runtime::timeout(PATIENCE, self.get()).await;
+                got.unwrap_or_else(|_| Err(no_answer()))?
+            }
+        };
+        self.ask(got, ask).await
     }
 
     /// The same, over the one that was got before.
@@ -115,6 +121,11 @@ impl Connection {
         answers
     }
 
+    fn open_now(&self) -> Option<(MultiplexedConnection, u64)> {
+        let state = self.state();
+        state.open.as_ref().map(|open| (open.clone(), state.number))
+    }
+
     pub(super) fn is_open(&self) -> bool {
         self.state().open.is_some()
     }
@@ -131,11 +142,11 @@ impl Connection {
     pub(super) async fn get(self: &Arc<Self>) -> RedisResult<(MultiplexedConnection, u64)> {
         loop {
             let changed = self.changed.notified();
+            if let Some(got) = self.open_now() {
+                return Ok(got);
+            }
             {
                 let state = self.state();
-                if let Some(open) = &state.open {
-                    return Ok((open.clone(), state.number));
-                }
                 if let Some((when, failure)) = &state.failure
                     && when.elapsed() < LONGEST_PAUSE
                 {
@@ -149,12 +160,14 @@ impl Connection {
 
     /// Hears that a connection broke, or does not answer.
     pub(super) fn broke(self: &Arc<Self>, number: u64) {
+        let _ended;
         {
             let mut state = self.state();
             state.broken = state.broken.max(number);
-            if state.number != number || state.open.take().is_none() {
+            if state.number != number || state.open.is_none() {
                 return;
             }
+            _ended = state.open.take();
             let short = state.opened.is_some_and(|opened| opened.elapsed() < SHORT);
             state.short_lived = if short { state.short_lived.saturating_add(1) } else { 0 };
         }
@@ -177,12 +190,10 @@ impl Connection {
             state.number += 1;
             state.number
         };
-        let this = Arc::downgrade(self);
+        let end = End { connection: Arc::downgrade(self), number };
         let hear = move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection
-                && let Some(connection) = this.upgrade()
-            {
-                connection.broke(number);
+            if push.kind == PushKind::Disconnection {
+                end.is_here();
             }
             Ok::<_, ()>(())
         };
@@ -209,6 +220,26 @@ impl Connection {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by the task that reads from a connection: when that ends, with its runtime too, the connection has.
+struct End {
+    connection: Weak<Connection>,
+    number: u64,
+}
+
+impl End {
+    fn is_here(&self) {
+        if let Some(connection) = self.connection.upgrade() {
+            connection.broke(self.number);
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.is_here();
     }
 }
 

@@ -21,6 +21,7 @@ mod slot_map;
 mod slots;
 #[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
 mod tls;
+mod waited;
 
 use std::{
     fmt,
@@ -37,15 +38,13 @@ use self::{
     parts::Part,
     script::{Answer, Program, Records, pack_charges},
     slots::Slots,
+    waited::Waited,
 };
 use super::{
     Admission, Charge, Decision, Inline, Key, LimiterStore, Receipt, ReservationId, Seen,
     Settlement, Standing, Standings, StoreError, StoreFuture, rules,
 };
-use crate::{
-    future::ReadyOr,
-    runtime::{self, oneshot},
-};
+use crate::{future::ReadyOr, runtime};
 
 /// Limits, facts and records in a Redis server (6.2 or later, or Valkey 7.2), alone, under sentinels or of a cluster, shared by
 /// all processes that use it with the same prefix and the same [`Pepper`](super::Pepper). Cheap to clone. Needs a tokio runtime.
@@ -109,19 +108,15 @@ impl LimiterStore for RedisStore {
         else {
             return ReadyOr::ready(Err(StoreError::transient("too many settlements are waiting")));
         };
-        let (deadline, charges) = (inner.deadline, admission.charges.to_vec());
-        let (sender, answer) = oneshot::channel();
-        // A task of its own, so that the answer is heard even if the caller has gone.
-        let task = async move {
-            let _ = sender.send(inner.take_parts(charges, parts, places).await);
-        };
-        if runtime::spawn(task).is_err() {
+        if !runtime::is_here() {
             return ReadyOr::ready(Err(no_runtime()));
         }
+        let (deadline, charges) = (inner.deadline, admission.charges.to_vec());
+        // Its answer is heard even if the caller has gone.
+        let call = Waited::new(inner.take_parts(charges, parts, places));
         ReadyOr::pending(async move {
-            match runtime::timeout(deadline, answer).await {
-                Ok(Ok(answer)) => answer.map(Taken::keep),
-                Ok(Err(_)) => Err(StoreError::transient("the runtime has ended")),
+            match runtime::timeout(deadline, call).await {
+                Ok(answer) => answer.map(Taken::keep),
                 Err(runtime::Elapsed) => Err(too_late()),
             }
         })
