@@ -172,7 +172,8 @@ async fn an_admission_over_several_groups_is_all_or_none_in_the_end() {
     assert_eq!(remaining(&store, &all).await, [50, 0, 20, 10], "all was given back");
     // Each standing and each receipt is where its charge is.
     for (at, grant) in grants.iter().enumerate() {
-        let left = grant.standings.as_slice().iter().map(|it| it.remaining).collect::<Vec<_>>();
+        let standings = store.standings(&all, grant);
+        let left: Vec<_> = standings.as_slice().iter().map(|it| it.remaining).collect();
         let at = at as u64 + 1;
         assert_eq!(left, [100 - at, 50 - at, 70 - at, 60 - at]);
         settle(&store, &all, grant, &[0, 1, 1, 1]);

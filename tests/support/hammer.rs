@@ -8,15 +8,13 @@ use std::{
     time::Duration,
 };
 
-use palisade::store::{
-    Admission, Charge, Decision, Grant, LimiterStore, ReservationId, Settlement,
-};
+use palisade::store::{Admission, Charge, Decision, LimiterStore, ReservationId, Seen, Settlement};
 use tokio::task::JoinSet;
 
 use super::within;
 
 /// Granted; `Err`: refused; `None`: the store could not be asked.
-pub async fn acquire(store: &dyn LimiterStore, charges: &[Charge]) -> Option<Result<Grant, ()>> {
+pub async fn acquire(store: &dyn LimiterStore, charges: &[Charge]) -> Option<Result<Seen, ()>> {
     match store.acquire(&Admission::new(ReservationId::next(), charges)).await {
         Ok(Decision::Admitted(grant)) => Some(Ok(grant)),
         Ok(Decision::Refused(_)) => Some(Err(())),
@@ -24,7 +22,7 @@ pub async fn acquire(store: &dyn LimiterStore, charges: &[Charge]) -> Option<Res
     }
 }
 
-pub fn settle(store: &dyn LimiterStore, charges: &[Charge], grant: &Grant, used: &[u64]) {
+pub fn settle(store: &dyn LimiterStore, charges: &[Charge], grant: &Seen, used: &[u64]) {
     let receipts = grant.receipts.as_slice();
     store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
 }

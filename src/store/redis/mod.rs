@@ -41,8 +41,8 @@ use self::{
     waited::Waited,
 };
 use super::{
-    Admission, Charge, Decision, Inline, Key, LimiterStore, Receipt, ReservationId, Seen,
-    Settlement, Standing, Standings, StoreError, StoreFuture, rules,
+    Admission, Charge, Decision, Inline, Key, LimiterStore, ReservationId, Seen, Settlement,
+    Standing, Standings, StoreError, StoreFuture, rules,
 };
 use crate::{future::ReadyOr, runtime};
 
@@ -180,8 +180,7 @@ impl Inner {
             self.slots.change_holder();
         }
         let Answer { admitted, now, states } = answer?;
-        let receipts = rules::receipts(&charges, states.as_slice(), now);
-        let mut grant = Seen::new(receipts, now);
+        let mut grant = rules::seen(&charges, states.as_slice(), now);
         if !admitted {
             let refusal = rules::refusal(&charges, &rules::Asks::of(&charges), grant);
             return Ok(Taken { decision: Decision::Refused(refusal), to_give_back: None });

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     runtime,
     store::{
-        Charge, Decision, Grant, Inline, Receipt, Refusal, Settlement, Standing, Standings,
-        StoreError, rules,
+        Charge, Decision, Inline, Receipt, Refusal, Seen, Settlement, StoreError,
+        rules::{self, Asks},
     },
 };
 
@@ -48,6 +48,13 @@ impl Part {
         parts
     }
 
+    /// Adds what a server saw of the part's charges. Of several servers' clocks the latest counts: what is told of where limits
+    /// stand is off by as much as they differ.
+    fn put_seen(&self, some: &Seen, all: &mut Seen) {
+        self.put(some.receipts.as_slice(), &mut all.receipts);
+        all.at = all.at.max(some.at);
+    }
+
     /// Puts what is true of the part's charges where they stand among all.
     pub(super) fn put<T: Copy>(&self, items: &[T], all: &mut Inline<T>) {
         for (at, item) in self.places.as_slice().iter().zip(items) {
@@ -78,25 +85,23 @@ impl Inner {
         if let ([_], Some(place)) = (parts.as_slice(), places.pop_if(|_| parts.len() == 1)) {
             return self.take(charges, place).await;
         }
-        let mut standings = filled(&charges, Standing::default());
-        let mut receipts = filled(&charges, Receipt::default());
+        let mut seen = Seen::new(filled(&charges, Receipt::default()), 0);
         let mut taken = Vec::with_capacity(parts.len());
         for (at, (part, place)) in parts.iter().zip(places).enumerate() {
             let one = Arc::clone(&self).take(part.charges.clone(), place).await?;
             match &one.decision {
                 Decision::Admitted(grant) => {
-                    part.put(grant.standings.as_slice(), &mut standings);
-                    part.put(grant.receipts.as_slice(), &mut receipts);
+                    part.put_seen(grant, &mut seen);
                     taken.push(one);
                 }
                 Decision::Refused(refusal) => {
                     // Gives back.
                     drop(taken);
-                    part.put(refusal.standings.as_slice(), &mut standings);
+                    part.put_seen(&refusal.seen, &mut seen);
                     let refused = (part.place(refusal.index), refusal.retry_after);
                     let (before, rest) = parts.split_at_checked(at).unwrap_or_default();
                     let others = (before, rest.get(1..).unwrap_or_default());
-                    let refusal = self.look_at(&charges, others, refused, standings).await;
+                    let refusal = self.look_at(&charges, others, refused, seen).await;
                     return Ok(Taken { decision: Decision::Refused(refusal), to_give_back: None });
                 }
             }
@@ -104,7 +109,7 @@ impl Inner {
         for one in taken {
             let _ = one.keep();
         }
-        let decision = Decision::Admitted(Grant::new(standings, receipts));
+        let decision = Decision::Admitted(seen);
         Ok(Taken { decision, to_give_back: Some((self, charges)) })
     }
 
@@ -146,7 +151,7 @@ impl Inner {
         charges: &[Charge],
         (given_back, not_asked): (&[Part], &[Part]),
         mut refused: (usize, Option<Duration>),
-        mut standings: Standings,
+        mut seen: Seen,
     ) -> Refusal {
         let looking = async {
             for first in given_back.iter().filter_map(|part| part.charges.first()) {
@@ -158,23 +163,20 @@ impl Inner {
                 else {
                     continue;
                 };
-                match rules::decision(admitted, &part.charges, states.as_slice(), now) {
-                    Decision::Admitted(grant) => {
-                        part.put(grant.standings.as_slice(), &mut standings)
-                    }
-                    Decision::Refused(refusal) => {
-                        part.put(refusal.standings.as_slice(), &mut standings);
-                        let another = (part.place(refusal.index), refusal.retry_after);
-                        if weight(charges, another) > weight(charges, refused) {
-                            refused = another;
-                        }
+                let some = rules::seen(&part.charges, states.as_slice(), now);
+                part.put_seen(&some, &mut seen);
+                if !admitted {
+                    let refusal = rules::refusal(&part.charges, &Asks::of(&part.charges), some);
+                    let another = (part.place(refusal.index), refusal.retry_after);
+                    if weight(charges, another) > weight(charges, refused) {
+                        refused = another;
                     }
                 }
             }
         };
         // The refusal stands anyhow.
         let _ = runtime::timeout(self.deadline / 2, looking).await;
-        Refusal::new(refused.0, refused.1, standings)
+        Refusal::new(refused.0, refused.1, seen)
     }
 }
 

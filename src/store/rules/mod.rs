@@ -247,12 +247,12 @@ pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], 
     fits
 }
 
-/// The same of `states` that were decided on elsewhere.
+/// What is seen of `states` that were decided on elsewhere.
 #[cfg(feature = "redis")]
-pub(crate) fn receipts(charges: &[Charge], states: &[State], now: u64) -> Inline<Receipt> {
+pub(crate) fn seen(charges: &[Charge], states: &[State], now: u64) -> Seen {
     let parts = charges.iter().map(|charge| &charge.limit.kind).zip(states);
     let receipts = parts.map(|(kind, state)| kind.seen(*state, now).receipt(kind.form()));
-    Inline::collect(Receipt::default(), receipts)
+    Seen::new(Inline::collect(Receipt::default(), receipts), now)
 }
 
 /// The refusal of charges to limits that were `seen` so.
