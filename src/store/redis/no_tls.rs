@@ -5,7 +5,7 @@ use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult, aio::Multip
 use crate::error::BuildError;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Options;
+pub(super) struct Options {}
 
 /// There is none.
 #[derive(Clone)]
