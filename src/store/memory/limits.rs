@@ -18,16 +18,22 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Limits {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Locking]>,
     /// Records in a shard, but those of what overflows.
     capacity: usize,
 }
 
+/// A shard and its lock, with what each admission writes in one line of a processor's cache that no other shard's is in.
 #[derive(Debug, Default)]
+#[repr(align(64))]
+struct Locking(Mutex<Shard>);
+
+#[derive(Debug, Default)]
+#[repr(C)]
 struct Shard {
-    records: Slabs,
     /// The latest time seen here. An earlier one counts as this.
     now: u64,
+    records: Slabs,
 }
 
 /// Where a charge is kept: in a record of a shard that is locked, and in a place there, if there is one.
@@ -51,7 +57,7 @@ impl Limits {
     pub(super) fn new(shards: usize, max_records: usize) -> Self {
         let shards = shards.next_power_of_two();
         Self {
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            shards: (0..shards).map(|_| Locking::default()).collect(),
             capacity: max_records.div_ceil(shards),
         }
     }
@@ -142,7 +148,7 @@ impl Limits {
 
     fn shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
         // A panic while it was held, which nothing here can cause, left whole records behind.
-        let shard = self.shards.get(number)?;
+        let Locking(shard) = self.shards.get(number)?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
