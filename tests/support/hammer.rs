@@ -34,6 +34,17 @@ pub async fn remaining(store: &dyn LimiterStore, charges: &[Charge]) -> Vec<u64>
     standings.as_slice().iter().map(|standing| standing.remaining).collect()
 }
 
+/// What remains once it is told.
+pub async fn told(store: &dyn LimiterStore, charges: &[Charge]) -> Vec<u64> {
+    let mut left = Vec::new();
+    let is_told = async || {
+        left = remaining(store, charges).await;
+        !left.is_empty()
+    };
+    assert!(within(Duration::from_secs(60), is_told).await, "the store can't be asked");
+    left
+}
+
 /// Asks, settles to all that was charged, and counts.
 #[derive(Default)]
 pub struct Hammer {

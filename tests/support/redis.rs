@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -109,9 +109,7 @@ impl RedisServer {
             }
             // It may be another's server that answers.
             let own = format!("process_id:{}\r", self.process.id());
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-                && self.command(&["INFO", "server"]).contains(&own)
-            {
+            if try_command(self.port, &["INFO", "server"]).is_ok_and(|said| said.contains(&own)) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -189,10 +187,7 @@ impl Sentinel {
 
     /// Sends a command of words and returns what it says at first; nothing while it is starting.
     pub fn command(&self, words: &[&str]) -> String {
-        if TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            return String::new();
-        }
-        command(self.port, words)
+        try_command(self.port, words).unwrap_or_default()
     }
 }
 
@@ -206,14 +201,18 @@ impl Drop for Sentinel {
 
 /// Sends a command of words to a port, and returns what is said at first.
 fn command(port: u16, words: &[&str]) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a time limit");
+    try_command(port, words).expect("it answers")
+}
+
+fn try_command(port: u16, words: &[&str]) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
         request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
     }
-    stream.write_all(request.as_bytes()).expect("it reads");
+    stream.write_all(request.as_bytes())?;
     let mut answer = [0; 65_536];
-    let read = stream.read(&mut answer).expect("it answers");
-    String::from_utf8_lossy(&answer[..read]).into_owned()
+    let read = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
 }
