@@ -20,6 +20,10 @@ pub enum Scope {
     /// The caller's organisation, by a claim
     /// ([`organisation_from_claim`](super::TieredRateLimitLayerBuilder::organisation_from_claim)). A caller without
     /// one is an organisation of his own. Needs `JwtAuthLayer`.
+    ///
+    /// With [`Subject`](Self::Subject) it is each member by himself, in the organisation's [group](crate::store::Group): what
+    /// a Redis cluster charges together with the organisation's own limits. A limit on the subject alone holds whatever
+    /// organisation he comes for, and is a group of its own.
     Organisation,
     /// The workload at the other end: its SPIFFE ID, else its DNS names, else its certificate. Those without an
     /// identity count as one. Needs `PeerCertLayer`.
@@ -137,12 +141,14 @@ impl Records {
         })
     }
 
-    /// What the record belongs to: its caller's organisation, else the workload, else the site of the network; a pool stands
-    /// alone.
+    /// What the record belongs to: its organisation, else the caller, else the workload, else the site of the network; a pool
+    /// stands alone. Never anything that the scopes do not count by: a caller has one quota, whatever organisation he names.
     fn group(&self, asker: &Asker<'_>) -> Result<Option<Group>, Rejection> {
         let key = asker.config.pepper.key("group");
-        let key = if self.scopes.need_a_user() {
+        let key = if self.scopes.has(Scope::Organisation) {
             asker.with_organisation(key)?
+        } else if self.scopes.has(Scope::Subject) {
+            with_caller(key, asker.user()?)
         } else if self.scopes.has(Scope::Workload) {
             asker.with_workload(key)?
         } else if self.scopes.has(Scope::Network) || self.scopes.has(Scope::Site) {
@@ -170,10 +176,9 @@ impl Asker<'_> {
     /// Adds the caller's organisation: himself, if he has none.
     fn with_organisation(&self, key: Keyed) -> Result<Keyed, Rejection> {
         let (user, claim) = (self.user()?, &self.config.organisation);
-        let key = key.with(user.issuer().as_bytes());
         Ok(match user.claims().str(claim).filter(|organisation| !organisation.is_empty()) {
-            Some(organisation) => key.with(organisation.as_bytes()),
-            None => key.with(b"").with(user.subject().as_bytes()),
+            Some(organisation) => key.with(user.issuer().as_bytes()).with(organisation.as_bytes()),
+            None => with_caller(key, user),
         })
     }
 
@@ -190,6 +195,11 @@ impl Asker<'_> {
             Rejection::new(RejectionKind::Misconfigured, "no_client_address", MESSAGE)
         })
     }
+}
+
+/// Adds a caller, as no organisation is called.
+fn with_caller(key: Keyed, user: &UserIdentity) -> Keyed {
+    key.with(user.issuer().as_bytes()).with(b"").with(user.subject().as_bytes())
 }
 
 /// Adds what names a workload for longer than one certificate, where there is such a thing.

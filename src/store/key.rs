@@ -33,7 +33,7 @@ impl Key {
 }
 
 /// What belongs together: the records of one group are in one place of a store that is spread over several servers, where
-/// they are charged all or none. A user's records and its organisation's are one group.
+/// they are charged all or none. An organisation's records and those of its members in it are one group.
 ///
 /// Groups are only a place: two that share their four bytes share that, and no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
