@@ -17,7 +17,7 @@ use palisade::store::{
     RedisStore, ReservationId, Seen, Settlement, StoreError,
     conformance::{self, RealTime},
 };
-use support::{redis::RedisServer, within};
+use support::{hammer::settle, redis::RedisServer, within};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_millis(900);
@@ -54,11 +54,6 @@ async fn acquire(
 async fn remaining(store: &impl LimiterStore, charges: &[Charge]) -> Vec<u64> {
     let standings = store.peek(&Admission::new(ReservationId::next(), charges)).await.unwrap();
     standings.as_slice().iter().map(|standing| standing.remaining).collect()
-}
-
-fn settle(store: &impl LimiterStore, charges: &[Charge], grant: &Seen, used: &[u64]) {
-    let receipts = grant.receipts.as_slice();
-    store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
 }
 
 #[tokio::test(flavor = "multi_thread")]

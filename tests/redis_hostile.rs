@@ -17,9 +17,9 @@ use std::{
 
 use palisade::store::{
     Admission, BreakerStore, Charge, Decision, FactStore, Key, Limit, LimitId, LimiterStore,
-    Outage, Pepper, RedisStore, ReservationId, Seen, Settlement, StoreError,
+    Outage, Pepper, RedisStore, ReservationId, Seen, StoreError,
 };
-use support::{redis::RedisServer, within};
+use support::{hammer::settle, redis::RedisServer, within};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_millis(900);
@@ -47,11 +47,6 @@ async fn acquire(store: &RedisStore, charges: &[Charge]) -> Result<Option<Seen>,
         Decision::Admitted(grant) => Some(grant),
         Decision::Refused(_) => None,
     })
-}
-
-fn settle(store: &RedisStore, charges: &[Charge], grant: &Seen, used: &[u64]) {
-    let receipts = grant.receipts.as_slice();
-    store.settle(&Settlement::new(ReservationId::next(), charges, receipts, used));
 }
 
 async fn remaining(store: &RedisStore, charges: &[Charge]) -> Vec<u64> {

@@ -15,7 +15,7 @@ use super::{
     service::Wanted,
     settlement::{Known, Outcome, due},
     shadow::{Shadow, ShadowKeys},
-    shares::{Charges, Part, give_back, nothing, shares},
+    shares::{Charges, Part, give_back, held, shares},
     unit::Unit,
 };
 use crate::{
@@ -174,7 +174,11 @@ impl Reservation {
         let mut state = self.state();
         if state.settled {
             drop(state);
-            return give_back(&*self.config.store, &part, &nothing(&part.charges));
+            return give_back(
+                &*self.config.store,
+                &part,
+                &Inline::filled(0, part.charges.as_slice().len()),
+            );
         }
         state.more.push(part);
         self.refined(state, estimate);
@@ -203,8 +207,7 @@ impl Reservation {
 
     /// Where the limits stood when each was last decided on, the `last` of these decisions aside from those in `state`.
     fn standings(&self, state: &State, last: Option<&Part>) -> Standings {
-        let uncounted = self.tier.limits.iter().map(|_| UNCOUNTED);
-        let mut standings = Inline::collect(UNCOUNTED, uncounted);
+        let mut standings = Inline::filled(UNCOUNTED, self.tier.limits.len());
         for part in self.parts(state).chain(last) {
             let told = self.config.store.standings(part.charges.as_slice(), &part.seen);
             for (index, told) in part.charges.indices().zip(told.as_slice()) {
@@ -218,8 +221,7 @@ impl Reservation {
 
     /// Units of the limit at `index` that the store holds for the request. `None`: it is not charged yet.
     fn held(&self, state: &State, index: usize) -> Option<u64> {
-        let charging = self.parts(state).map(|part| &part.charges).filter(|it| it.charges(index));
-        charging.map(|charges| charges.of(index)).reduce(u64::saturating_add)
+        held(self.parts(state), index)
     }
 
     /// Units of it that there are for this request, those that it holds included.

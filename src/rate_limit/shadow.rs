@@ -18,7 +18,7 @@ use super::{
     ready_tier::{Amounts, ReadyTier},
     scope::Asker,
     settlement::Due,
-    shares::{Part, give_back, shares},
+    shares::{Part, give_back, held, shares},
 };
 use crate::{
     observe,
@@ -156,11 +156,7 @@ impl Shadow {
     /// What is not held yet of `estimate`, by the limits that have room. `None`: nothing.
     fn wanted(&self, estimate: TokenUsage) -> Option<Amounts> {
         let state = self.state();
-        let held = |index| {
-            let charging = state.parts.iter().map(|part| &part.charges);
-            let charging = charging.filter(|charges| charges.charges(index));
-            charging.map(|charges| charges.of(index)).reduce(u64::saturating_add)
-        };
+        let held = |index| held(state.parts.iter(), index);
         let mut amounts = self.tier.missing(estimate, state.model.as_deref(), held);
         for (index, amount) in amounts.as_mut_slice().iter_mut().enumerate() {
             *amount = amount.filter(|_| !state.is_over(index));

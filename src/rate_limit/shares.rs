@@ -57,6 +57,12 @@ pub(super) struct Part {
     pub(super) seen: Seen,
 }
 
+/// Units of the limit at `index` that these hold. `None`: none of them charges it.
+pub(super) fn held<'a>(parts: impl Iterator<Item = &'a Part>, index: usize) -> Option<u64> {
+    let charging = parts.map(|part| &part.charges).filter(|charges| charges.charges(index));
+    charging.map(|charges| charges.of(index)).reduce(u64::saturating_add)
+}
+
 /// Splits `due` over grants, in their order. What is used beyond all of them is the debt of the first that charged the
 /// limit.
 pub(super) fn shares<'a>(
@@ -69,8 +75,7 @@ pub(super) fn shares<'a>(
         let used = charges.map(|(index, charge)| {
             let Some(Some(left)) = left.as_mut_slice().get_mut(index) else { return 0 };
             let charged_before = parts.clone().take(at).any(|part| part.charges.charges(index));
-            let held =
-                parts.clone().map(|part| part.charges.of(index)).fold(0, u64::saturating_add);
+            let held = held(parts.clone(), index).unwrap_or(0);
             let debt = if charged_before { 0 } else { left.saturating_sub(held) };
             let used = (*left).min(charge.cost) + debt;
             *left -= used;
@@ -86,9 +91,4 @@ pub(super) fn give_back(store: &dyn LimiterStore, part: &Part, used: &Inline<u64
     if !charges.is_empty() {
         store.settle(&Settlement::new(part.id, charges, receipts, used.as_slice()));
     }
-}
-
-/// Nothing of any of these.
-pub(super) fn nothing(charges: &Charges) -> Inline<u64> {
-    Inline::collect(0, charges.as_slice().iter().map(|_| 0))
 }

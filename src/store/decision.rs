@@ -168,6 +168,11 @@ impl<T: Copy> Inline<T> {
         Self { len: 0, items: [fill; MAX_CHARGES] }
     }
 
+    /// So many of the same, or as many as there are places for.
+    pub(crate) fn filled(item: T, count: usize) -> Self {
+        Self { len: count.min(MAX_CHARGES) as u8, items: [item; MAX_CHARGES] }
+    }
+
     /// Those of `items` that there are places for: all, where there is one for each charge. `fill` is as in
     /// [`new`](Self::new).
     pub(crate) fn collect(fill: T, items: impl IntoIterator<Item = T>) -> Self {

@@ -149,6 +149,10 @@ impl Limit {
         self.outage
     }
 
+    pub(crate) fn is_slots(&self) -> bool {
+        self.kind == Kind::Slots
+    }
+
     /// How it counts. Windows are rounded up to 62.5 nanoseconds, those that slide to 64 microseconds.
     #[must_use]
     pub const fn rule(&self) -> Rule {

@@ -10,7 +10,7 @@ use palisade::{
 
 use crate::{
     servers::{redis::RedisServer, within},
-    support::{alice, answer, ask},
+    support::{alice, answer, ask, builder_on},
 };
 
 // What is used of a period does not drain meanwhile.
@@ -30,13 +30,7 @@ fn layer(server: &RedisServer) -> TieredRateLimitLayer {
         .limit(TierLimit::tokens(1000, month()).each_model(["dear"]).shadow());
     let store = RedisStore::builder(&server.url()).deadline(Duration::from_secs(5));
     let stores = Stores::new(Arc::new(store.build().unwrap()), Pepper::from_secret("pepper"));
-    TieredRateLimitLayer::builder(&stores)
-        .tier("free", tier)
-        .fallback_tier("free")
-        .default_input_tokens(0)
-        .default_output_tokens(0)
-        .build()
-        .unwrap()
+    builder_on(&stores, tier).build().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

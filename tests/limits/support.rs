@@ -26,7 +26,12 @@ pub(crate) fn stores_by(clock: &Arc<ManualClock>) -> Stores {
 }
 
 pub(crate) fn builder(tier: Tier) -> TieredRateLimitLayerBuilder {
-    TieredRateLimitLayer::builder(&stores_by(&Arc::default()))
+    builder_on(&stores_by(&Arc::default()), tier)
+}
+
+/// Of a prompt and of an answer nothing is known beforehand.
+pub(crate) fn builder_on(stores: &Stores, tier: Tier) -> TieredRateLimitLayerBuilder {
+    TieredRateLimitLayer::builder(stores)
         .tier("free", tier)
         .fallback_tier("free")
         .default_input_tokens(0)

@@ -10,18 +10,12 @@ use palisade::{
 };
 use tokio::sync::Barrier;
 
-use crate::support::{MINUTE, answer, ask, builder, layer, left, status, stores_by};
+use crate::support::{MINUTE, answer, ask, builder, builder_on, layer, left, status, stores_by};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn by(clock: &Arc<ManualClock>, tier: Tier) -> TieredRateLimitLayer {
-    TieredRateLimitLayer::builder(&stores_by(clock))
-        .tier("free", tier)
-        .fallback_tier("free")
-        .default_input_tokens(0)
-        .default_output_tokens(0)
-        .build()
-        .unwrap()
+    builder_on(&stores_by(clock), tier).build().unwrap()
 }
 
 async fn uses(layer: &TieredRateLimitLayer, estimate: u64, used: u64) -> bool {

@@ -63,8 +63,7 @@ impl Local {
                 self.touch(admission.charges);
                 self.held().insert(admission.id, grant.receipts);
                 self.count.fetch_add(1, Ordering::Release);
-                let no_receipts = admission.charges.iter().map(|_| Receipt::default());
-                let receipts = Inline::collect(Receipt::default(), no_receipts);
+                let receipts = Inline::filled(Receipt::default(), admission.charges.len());
                 Some(Decision::Admitted(Seen::new(receipts, grant.at).as_degraded()))
             }
             Decision::Refused(mut refusal) => {
@@ -184,5 +183,5 @@ fn is_kept(charge: &Charge) -> bool {
 
 /// A slot is over when its request is.
 fn counts_later(charge: &Charge) -> bool {
-    is_kept(charge) && !matches!(charge.limit.rule(), Rule::Slots { .. })
+    is_kept(charge) && !charge.limit.is_slots()
 }

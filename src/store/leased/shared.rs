@@ -409,8 +409,7 @@ impl<S: LimiterStore> Shared<S> {
     }
 
     fn own_receipts(&self, count: usize, ticket: u64) -> Inline<Receipt> {
-        let receipt = Receipt([self.mark, ticket]);
-        Inline::collect(receipt, (0..count).map(|_| receipt))
+        Inline::filled(Receipt([self.mark, ticket]), count)
     }
 
     /// Where limits stand as far as it is known here; of a decision that was the inner store's, as that has seen it.

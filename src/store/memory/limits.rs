@@ -2,10 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::{
-    record,
-    slabs::{Place as At, Slabs},
-};
+use super::slabs::{Place as At, Slabs};
 use crate::{
     observe,
     store::{
@@ -98,7 +95,7 @@ impl Limits {
 
     pub(super) fn settle(&self, settlement: &Settlement<'_>, now: impl Fn() -> u64) {
         let parts = settlement.charges.iter().zip(settlement.receipts).zip(settlement.used);
-        let mut held: Option<(usize, MutexGuard<'_, Shard>, u64)> = None;
+        let mut held: Option<(usize, MutexGuard<'_, Shard>)> = None;
         for ((charge, receipt), used) in parts {
             let correction = Correction::of(charge, *used);
             if correction.changes_nothing() {
@@ -108,13 +105,12 @@ impl Limits {
             if held.as_ref().is_none_or(|(locked, ..)| *locked != number) {
                 // The one before is let go first: no two callers wait for each other.
                 drop(held.take());
-                held = self.shard(number).map(|shard| {
-                    let now = now().max(shard.now);
-                    (number, shard, now)
+                held = self.shard(number).map(|mut shard| {
+                    shard.now = shard.now.max(now());
+                    (number, shard)
                 });
             }
-            if let Some((_, shard, now)) = &mut held {
-                shard.now = *now;
+            if let Some((_, shard)) = &mut held {
                 shard.settle(charge, *receipt, correction, self.capacity);
             }
         }
@@ -217,26 +213,14 @@ impl Locked<'_> {
         for charges in charges.chunk_by(|one, other| one.record == other.record) {
             let Some(Charge { record: key, .. }) = charges.first() else { continue };
             let Some(Shard { records, .. }) = self.shard(key) else { continue };
-            let at = records.find(key);
-            if let Some((at, record)) = at.and_then(|at| Some((at, records.at(at)?))) {
-                for (hint, charge) in charges.iter().enumerate() {
-                    let (entry, receipt) = record.find(&charge.limit, hint).unzip();
-                    spots.push(Spot::new(at, entry, false));
-                    seen.receipts.push(receipt.unwrap_or_default());
-                }
-                continue;
-            }
-            let overflow = records.len() >= capacity;
-            for charge in charges {
-                let at = if overflow { records.find(&overflow_key(charge)) } else { None };
-                let record = at.and_then(|at| Some((at, records.at(at)?)));
-                let Some((at, record)) = record else {
-                    spots.push(Spot { overflow, ..NOWHERE });
-                    seen.receipts.push(Receipt::default());
-                    continue;
-                };
-                let (entry, receipt) = record.find(&charge.limit, 0).unzip();
-                spots.push(Spot::new(at, entry, true));
+            let own = records.find(key);
+            let overflow = own.is_none() && records.len() >= capacity;
+            for (hint, charge) in charges.iter().enumerate() {
+                let at = if overflow { records.find(&overflow_key(charge)) } else { own };
+                let record = at.and_then(|at| records.at(at));
+                let found = record.and_then(|record| record.find(&charge.limit, hint));
+                let (entry, receipt) = found.unzip();
+                spots.push(Spot { at, entry: entry.map(|entry| entry as u8), overflow });
                 seen.receipts.push(receipt.unwrap_or_default());
             }
         }
@@ -357,7 +341,7 @@ impl Shard {
         if let Some(mut record) = at.and_then(|at| self.records.at(at)) {
             if let Some((entry, state)) = record.find(limit, 0) {
                 let state = limit.kind.settle(state.state(&limit.kind), correction, receipt, now);
-                record.set(entry, limit, state.receipt(limit.kind.form()));
+                record.set(entry, limit, state.receipt(&limit.kind));
                 return;
             }
         } else if correction.add == 0 {
@@ -366,15 +350,11 @@ impl Shard {
             key = overflow_key(charge);
         }
         let state = limit.kind.settle(State::default(), correction, receipt, now);
-        self.write(&key, charge, state.receipt(limit.kind.form()), 1, now);
+        self.write(&key, charge, state.receipt(&limit.kind), 1, now);
     }
 }
 
 impl Spot {
-    fn new(at: At, entry: Option<usize>, overflow: bool) -> Self {
-        Self { at: Some(at), entry: entry.map(|entry| entry as u8), overflow }
-    }
-
     /// Whose record it is.
     fn key(self, charge: &Charge) -> Key {
         if self.overflow { overflow_key(charge) } else { charge.record }
@@ -400,7 +380,7 @@ fn number(key: &Key, mask: usize) -> usize {
 /// The record that all keys for which there is no room share, in each shard and for each limit.
 fn overflow_key(charge: &Charge) -> Key {
     let mut bytes = *b"overflow\0\0\0\0\0\0\0\0";
-    let limit = u64::from(record::rule(&charge.limit)) << 32 | u64::from(charge.limit.id().get());
+    let limit = u64::from(charge.limit.kind.code()) << 32 | u64::from(charge.limit.id().get());
     if let Some(last) = bytes.last_chunk_mut() {
         *last = limit.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     }

@@ -2,7 +2,7 @@
 
 use crate::store::{
     Charge, Inline, Key, Limit, MAX_CHARGES, Receipt,
-    rules::{self, Form, Kind, State},
+    rules::{self, CALENDAR, Form, RATE, SLOTS, State},
 };
 
 /// All limits of one key, in the words of a slab: the key, how long it is to be kept and how many limits there are, and
@@ -61,7 +61,7 @@ impl Record<'_> {
             }
             if !self.push(Entry::new(
                 charge.limit.id().get(),
-                rule(&charge.limit),
+                charge.limit.kind.code(),
                 Receipt::default(),
             )) {
                 return false;
@@ -73,10 +73,10 @@ impl Record<'_> {
     /// Sets where the limit at a place stands.
     pub(super) fn set(&mut self, at: usize, limit: &Limit, state: Receipt) -> bool {
         let level = state.state(&limit.kind).level;
-        if limit.kind != Kind::Slots && level > self.until() {
+        if !limit.is_slots() && level > self.until() {
             self.set_head(level, self.len());
         }
-        self.put(at, Entry::new(limit.id().get(), rule(limit), state))
+        self.put(at, Entry::new(limit.id().get(), limit.kind.code(), state))
     }
 
     /// Forgets what was used of all limits but slots.
@@ -91,7 +91,7 @@ impl Record<'_> {
                 _ => State { mark: 0, used: 0, ..state },
             };
             let [id, ..] = entry.0;
-            self.put(at, Entry::new(id, rule, state.receipt(form(rule))));
+            self.put(at, Entry::new(id, rule, Receipt(state.packed(Form::of(rule)))));
         }
     }
 
@@ -196,7 +196,7 @@ impl Entry {
     }
 
     fn state(&self) -> State {
-        State::unpacked(self.halves(), form(self.rule()))
+        State::unpacked(self.halves(), Form::of(self.rule()))
     }
 
     fn rule(&self) -> u8 {
@@ -210,7 +210,7 @@ impl Entry {
 
     fn is_of(&self, limit: &Limit) -> bool {
         let [id, ..] = self.0;
-        id == limit.id().get() && self.rule() == rule(limit)
+        id == limit.id().get() && self.rule() == limit.kind.code()
     }
 
     fn is_idle(&self, until: u64, now: u64) -> bool {
@@ -228,27 +228,6 @@ impl Entry {
 const LEVEL_BITS: u32 = 53;
 /// In the second half of a state, the bits that it leaves free.
 const RULE_FROM: u32 = 62;
-const RATE: u8 = 0;
-const SLOTS: u8 = 1;
-const CALENDAR: u8 = 2;
-const SLIDING: u8 = 3;
-
-pub(super) const fn rule(limit: &Limit) -> u8 {
-    match limit.kind {
-        Kind::Rate(_) => RATE,
-        Kind::Slots => SLOTS,
-        Kind::Calendar(_) => CALENDAR,
-        Kind::Sliding(_) => SLIDING,
-    }
-}
-
-const fn form(rule: u8) -> Form {
-    match rule {
-        RATE => Form::Rate,
-        SLOTS => Form::Slots,
-        _ => Form::Units,
-    }
-}
 
 const fn joined(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
@@ -261,7 +240,7 @@ mod tests {
     use super::*;
     use crate::store::{
         LimitId,
-        rules::{GRAIN, MOST},
+        rules::{GRAIN, Kind, MOST},
     };
 
     #[test]
@@ -292,7 +271,7 @@ mod tests {
             },
         };
         for (n, charge) in charges.iter().enumerate() {
-            let receipt = state(n, charge).receipt(charge.limit.kind.form());
+            let receipt = state(n, charge).receipt(&charge.limit.kind);
             record.set(n, &charge.limit, receipt);
         }
         for (n, charge) in charges.iter().enumerate() {

@@ -340,7 +340,7 @@ mod tests {
                     let state = State { level: now + until, mark: 1, used: 0 };
                     let mut record = slabs.at(place).unwrap();
                     let (at, _) = record.find(&charge.limit, 0).unwrap();
-                    record.set(at, &charge.limit, state.receipt(charge.limit.kind.form()));
+                    record.set(at, &charge.limit, state.receipt(&charge.limit.kind));
                     map.insert((n, limit), state);
                 }
                 slabs.sweep(sweeps, now);

@@ -136,14 +136,11 @@ impl LimiterStore for RedisStore {
         }
         let (inner, charges) = (Arc::clone(&self.inner), admission.charges.to_vec());
         self.in_time(async move {
-            let mut standings =
-                Inline::collect(Standing::default(), charges.iter().map(|_| Standing::default()));
+            let mut standings = Inline::filled(Standing::default(), charges.len());
             for part in Part::of(&charges, inner.link.is_spread()) {
                 let Answer { states, now, .. } = inner.decide(&part.charges, 0, false).await?;
-                let parts = part.charges.iter().zip(states.as_slice());
-                let some = parts.map(|(it, state)| rules::standing(&it.limit, *state, now));
-                let some = Inline::collect(Standing::default(), some);
-                part.put(some.as_slice(), &mut standings);
+                let seen = rules::seen(&part.charges, states.as_slice(), now);
+                part.put(rules::standings(&part.charges, &seen).as_slice(), &mut standings);
             }
             Ok(standings)
         })
@@ -276,7 +273,7 @@ impl Drop for Taken {
         else {
             return;
         };
-        let used = Inline::collect(0, charges.iter().map(|_| 0));
+        let used = Inline::filled(0, charges.len());
         inner.settle(&Settlement::new(
             ReservationId::next(),
             &charges,
@@ -298,7 +295,7 @@ impl Drop for Renewing {
 }
 
 fn is_of_slots(charge: &Charge) -> bool {
-    charge.limit.kind == rules::Kind::Slots
+    charge.limit.is_slots()
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Inner {
         if let ([_], Some(place)) = (parts.as_slice(), places.pop_if(|_| parts.len() == 1)) {
             return self.take(charges, place).await;
         }
-        let mut seen = Seen::new(filled(&charges, Receipt::default()), 0);
+        let mut seen = Seen::new(Inline::filled(Receipt::default(), charges.len()), 0);
         let mut taken = Vec::with_capacity(parts.len());
         for (at, (part, place)) in parts.iter().zip(places).enumerate() {
             let one = Arc::clone(&self).take(part.charges.clone(), place).await?;
@@ -185,8 +185,4 @@ fn weight(charges: &[Charge], (index, wait): (usize, Option<Duration>)) -> (u8, 
     let never = charges.get(index).is_some_and(|charge| charge.cost > charge.limit.capacity());
     let rank = if never { 3 } else { 1 + u8::from(wait.is_some()) };
     (rank, wait)
-}
-
-fn filled<T: Copy>(charges: &[Charge], item: T) -> Inline<T> {
-    Inline::collect(item, charges.iter().map(|_| item))
 }

@@ -122,7 +122,7 @@ pub(super) fn pack_charges(charges: &[Charge], records: &Records) -> Vec<u8> {
     for charge in charges {
         let Ask { step, room } = Ask::of(charge);
         let (step, never) = if step == Ask::NEVER { (0, NEVER) } else { (step, 0) };
-        packed.push(code(charge.limit.kind) + never);
+        packed.push(charge.limit.kind.code() + never);
         packed.push(records.number(&charge.record));
         packed.extend(charge.limit.id().get().to_le_bytes());
         packed.extend(double(step));
@@ -171,7 +171,7 @@ impl Change {
     /// Appends it. A `late` one gives nothing but slots back: nobody remembers any more whether it was applied.
     pub(super) fn pack(&self, packed: &mut Vec<u8>, late: bool) {
         let (kind, Correction { give_back, add }) = (self.kind, self.correction);
-        let State { level, mark, .. } = State::unpacked(self.receipt.0, kind.form());
+        let State { level, mark, .. } = self.receipt.state(&kind);
         // Of slots, the receipt's first word is their holder.
         let (charged, marked, holder, window) = match kind {
             Kind::Slots => (0, 0, self.receipt.0[0], 0),
@@ -179,21 +179,11 @@ impl Change {
             Kind::Sliding(window) => (level, mark, 0, window.ticks),
         };
         let give_back = if late && kind != Kind::Slots { 0 } else { give_back };
-        packed.push(code(kind));
+        packed.push(kind.code());
         packed.push(self.record);
         packed.extend(self.limit.get().to_le_bytes());
         packed.extend([give_back, add, charged, marked, window].map(double).as_flattened());
         packed.extend(holder.to_le_bytes());
-    }
-}
-
-/// What the scripts call a rule.
-const fn code(kind: Kind) -> u8 {
-    match kind {
-        Kind::Rate(_) => 0,
-        Kind::Slots => 1,
-        Kind::Calendar(_) => 2,
-        Kind::Sliding(_) => 3,
     }
 }
 

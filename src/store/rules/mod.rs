@@ -19,7 +19,7 @@ pub(crate) use self::{
     calendar::Period,
     rate::{Rate, forget as forget_rate},
     sliding::Window,
-    state::{Form, State},
+    state::{CALENDAR, Form, RATE, SLIDING, SLOTS, State},
     time::{LATEST, duration, ticks},
 };
 use super::{
@@ -75,12 +75,18 @@ impl Kind {
         }
     }
 
-    pub(crate) const fn form(&self) -> Form {
+    /// What stores call it.
+    pub(crate) const fn code(&self) -> u8 {
         match self {
-            Self::Rate(_) => Form::Rate,
-            Self::Slots => Form::Slots,
-            Self::Calendar(_) | Self::Sliding(_) => Form::Units,
+            Self::Rate(_) => RATE,
+            Self::Slots => SLOTS,
+            Self::Calendar(_) => CALENDAR,
+            Self::Sliding(_) => SLIDING,
         }
+    }
+
+    pub(crate) const fn form(&self) -> Form {
+        Form::of(self.code())
     }
 
     /// The state as it is now: what no longer counts is gone from it.
@@ -242,7 +248,7 @@ pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], 
         let kind = &charge.limit.kind;
         let step = if fits { ask.step } else { 0 };
         let seen = kind.seen(receipt.state(kind), now);
-        *receipt = kind.charged(seen, step).receipt(kind.form());
+        *receipt = kind.charged(seen, step).receipt(kind);
     }
     fits
 }
@@ -251,7 +257,7 @@ pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], 
 #[cfg(feature = "redis")]
 pub(crate) fn seen(charges: &[Charge], states: &[State], now: u64) -> Seen {
     let parts = charges.iter().map(|charge| &charge.limit.kind).zip(states);
-    let receipts = parts.map(|(kind, state)| kind.seen(*state, now).receipt(kind.form()));
+    let receipts = parts.map(|(kind, state)| kind.seen(*state, now).receipt(kind));
     Seen::new(Inline::collect(Receipt::default(), receipts), now)
 }
 
@@ -287,7 +293,7 @@ pub(crate) fn standings(charges: &[Charge], seen: &Seen) -> Inline<Standing> {
     Inline::collect(Standing::default(), standings)
 }
 
-pub(crate) fn standing(limit: &Limit, state: State, now: u64) -> Standing {
+fn standing(limit: &Limit, state: State, now: u64) -> Standing {
     let kind = &limit.kind;
     let seen = kind.seen(state, now);
     let taken = kind.taken(seen, now);

@@ -27,6 +27,23 @@ pub(crate) enum Form {
     Units,
 }
 
+/// What stores call a rule where they write it down.
+pub(crate) const RATE: u8 = 0;
+pub(crate) const SLOTS: u8 = 1;
+pub(crate) const CALENDAR: u8 = 2;
+pub(crate) const SLIDING: u8 = 3;
+
+impl Form {
+    /// Of the rule that is called so.
+    pub(crate) const fn of(rule: u8) -> Self {
+        match rule {
+            RATE => Self::Rate,
+            SLOTS => Self::Slots,
+            _ => Self::Units,
+        }
+    }
+}
+
 impl State {
     /// As two words. The top two bits are free.
     #[inline]
@@ -60,9 +77,10 @@ impl State {
         }
     }
 
+    /// The receipt that it is of a limit of this kind.
     #[inline]
-    pub(crate) const fn receipt(self, form: Form) -> Receipt {
-        Receipt(self.packed(form))
+    pub(crate) const fn receipt(self, kind: &Kind) -> Receipt {
+        Receipt(self.packed(kind.form()))
     }
 }
 

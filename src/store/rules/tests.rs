@@ -31,8 +31,7 @@ fn standing_of(limit: Limit, state: State, now: u64) -> Standing {
 /// As a store does it.
 fn decide(charges: &[Charge], states: &mut [State], now: u64) -> Decision {
     let asks = Asks::of(charges);
-    let packed =
-        charges.iter().zip(&*states).map(|(it, state)| state.receipt(it.limit.kind.form()));
+    let packed = charges.iter().zip(&*states).map(|(it, state)| state.receipt(&it.limit.kind));
     let mut seen = Seen::new(Inline::collect(Receipt::default(), packed), now);
     if !super::decide(charges, &asks, seen.receipts.as_mut_slice(), now) {
         return Decision::Refused(refusal(charges, &asks, seen));
