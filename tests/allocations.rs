@@ -227,9 +227,10 @@ fn record_bytes(records: u64, limits: &[Limit]) -> f64 {
         let store = MemoryStore::builder().shards(16).build().unwrap();
         for n in 0..records {
             let mut bytes = [0; 16];
-            let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-            bytes[..8].copy_from_slice(&hash);
-            bytes[8..].copy_from_slice(&hash);
+            let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            // Where it is kept must not follow from in which shard, as with a keyed hash it does not.
+            bytes[..8].copy_from_slice(&hash.to_le_bytes());
+            bytes[8..].copy_from_slice(&hash.rotate_left(32).to_le_bytes());
             charges.clear();
             charges.extend(limits.iter().map(|it| Charge::new(Key::from_bytes(bytes), *it, 1)));
             let answer = store.acquire(&Admission::new(ReservationId::next(), &charges));
