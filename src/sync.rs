@@ -2,7 +2,13 @@
 //! `shuttle`, which runs threads in every order that it is asked to (`scripts/interleavings`).
 
 #[cfg(not(palisade_shuttle))]
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub(crate) use std::{
+    sync::{Mutex, MutexGuard, atomic::AtomicU64},
+    thread_local,
+};
 
 #[cfg(palisade_shuttle)]
-pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+pub(crate) use shuttle::{
+    sync::{Mutex, MutexGuard, atomic::AtomicU64},
+    thread_local,
+};

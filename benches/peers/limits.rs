@@ -2,7 +2,7 @@
 //!
 //! `scripts/bench limits [PART OF A LINE'S NAME]`. The checks: one limit of governor, of limitador and of palisade, and
 //! five limits of palisade, all or none, on a hot key and on a million keys, by one thread and by two. What palisade
-//! reserves it settles too, which the others do not know: the line says which. The layers: each over the same service,
+//! reserves it settles too, which the others do not know: the column says which; and which has the time by governor's clock. The layers: each over the same service,
 //! which answers at once; what is timed is a request's way through the whole service.
 //!
 //! All quotas are so large that everything is admitted. Keys are 16 bytes, hashed before; limitador keeps strings.
@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use axum_08::{body::Body, extract::ConnectInfo};
@@ -33,6 +33,7 @@ use http_body_util::Full;
 use limitador::limit::Context;
 use palisade::{
     Identity,
+    clock::Clock,
     identity::UserIdentity,
     rate_limit::{Tier, TieredRateLimitLayer},
     store::{
@@ -52,7 +53,10 @@ const STRIDE: usize = 611_953;
 fn main() {
     let filter = env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter));
-    report::heading("Nanoseconds for a check", &["governor", "palisade", "palisade, settled"]);
+    report::heading(
+        "Nanoseconds for a check",
+        &["governor", "palisade", "palisade, settled", "by governor's clock"],
+    );
     for (keys, count) in [("a hot key", 1), ("a million keys", MANY)] {
         for threads in [1, 2] {
             let name = format!("{keys}, {threads} thread(s)");
@@ -77,17 +81,43 @@ fn checks<const LIMITS: usize>(
     }
     let (keys, limits) = (keys(count), limits::<LIMITS>());
     let governor = RateLimiter::keyed(Quota::per_minute(NonZeroU32::MAX));
-    let store = MemoryStore::builder().max_records(2 * MANY).build().unwrap();
+    let builder = || MemoryStore::builder().max_records(2 * MANY);
+    let store = builder().build().unwrap();
+    let by_its_clock = builder().clock(Arc::new(Quanta::default())).build().unwrap();
     for key in &keys {
         governor.check_key(key).unwrap();
         charge(&store, *key, &limits, true);
+        charge(&by_its_clock, *key, &limits, true);
     }
     let times = compare([
         repeat(threads, &keys, |key| governor.check_key(black_box(&key)).unwrap()),
         repeat(threads, &keys, |key| charge(&store, black_box(key), &limits, false)),
         repeat(threads, &keys, |key| charge(&store, black_box(key), &limits, true)),
+        repeat(threads, &keys, |key| charge(&by_its_clock, black_box(key), &limits, false)),
     ]);
     report::compared_nanos(&name, times);
+}
+
+/// The clock that governor has by default, which reads the processor's counter.
+#[derive(Debug)]
+struct Quanta(quanta::Clock, quanta::Instant);
+
+impl Default for Quanta {
+    fn default() -> Self {
+        let clock = quanta::Clock::new();
+        let now = clock.now();
+        Self(clock, now)
+    }
+}
+
+impl Clock for Quanta {
+    fn unix(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.now().saturating_duration_since(self.1)
+    }
 }
 
 /// limitador is so much slower that it gets fewer keys.

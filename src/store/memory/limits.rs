@@ -2,7 +2,10 @@
 
 use std::sync::PoisonError;
 
-use super::slabs::{Place as At, Slabs};
+use super::{
+    lanes::{self, Lanes, Lease},
+    slabs::{Place as At, Slabs},
+};
 use crate::{
     observe,
     store::{
@@ -18,6 +21,7 @@ pub(super) struct Limits {
     shards: Box<[Locking]>,
     /// Records in a shard, but those of what overflows.
     capacity: usize,
+    lanes: Lanes,
 }
 
 /// A shard and its lock, with what each admission writes in one line of a processor's cache that no other shard's is in.
@@ -30,7 +34,19 @@ struct Locking(Mutex<Shard>);
 struct Shard {
     /// The latest time seen here. An earlier one counts as this.
     now: u64,
+    heat: Heat,
+    /// Charges of leases that have not ended, and when the last of them does.
+    ahead: u32,
+    ahead_until: u64,
     records: Slabs,
+}
+
+/// How often the same key was admitted of late.
+#[derive(Debug, Default)]
+struct Heat {
+    key: u32,
+    times: u32,
+    since: u64,
 }
 
 /// Where a charge is kept: in a record of a shard that is locked, and in a place there, if there is one.
@@ -56,6 +72,7 @@ impl Limits {
         Self {
             shards: (0..shards).map(|_| Locking::default()).collect(),
             capacity: max_records.div_ceil(shards),
+            lanes: Lanes::default(),
         }
     }
 
@@ -66,18 +83,86 @@ impl Limits {
         now: u64,
         seen: &mut Seen,
     ) -> Result<Option<Refusal>, StoreError> {
-        rules::check(admission)?;
         let charges = admission.charges;
+        let mut lane = charges.first().and_then(|charge| self.lanes.of(&charge.record));
+        if let Some(lease) = &mut lane
+            && lease.grant(charges, now, seen)
+        {
+            return Ok(None);
+        }
+        rules::check(admission)?;
+        let refused = self.decide(charges, now, seen, lane.as_deref_mut())?;
+        drop(lane);
+        // Nobody is refused for what only lies ready for others.
+        if refused.is_some() && self.recall(charges, now) {
+            return self.decide(charges, now, seen, None);
+        }
+        Ok(refused)
+    }
+
+    /// Decides where the limits are kept, and takes more ahead for `lease`, if they are in demand.
+    fn decide(
+        &self,
+        charges: &[Charge],
+        now: u64,
+        seen: &mut Seen,
+        mut lease: Option<&mut Lease>,
+    ) -> Result<Option<Refusal>, StoreError> {
+        let in_demand = lease.as_ref().is_some_and(|lease| lease.is_used_up(now));
+        if let Some(lease) = &mut lease {
+            self.end(lease, now);
+        }
         let asks = Asks::of(charges);
         let mut locked = self.lock(charges);
+        if locked.holds_what_is_over(now) {
+            drop(locked);
+            self.recall(charges, now);
+            locked = self.lock(charges);
+        }
         seen.at = locked.now(now);
         let spots = locked.read(charges, seen)?;
-        let admitted = rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at);
-        if admitted {
-            locked.write(charges, &asks, spots.as_slice(), seen);
+        if !rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at) {
+            drop(locked);
+            return Ok(Some(rules::refusal(charges, &asks, *seen)));
         }
-        drop(locked);
-        Ok((!admitted).then(|| rules::refusal(charges, &asks, *seen)))
+        locked.write(charges, &asks, spots.as_slice(), seen);
+        if let Some(Charge { record, .. }) = charges.first()
+            && (locked.heats(record, seen.at) || in_demand)
+        {
+            match lease {
+                Some(lease) => locked.take_ahead(charges, &asks, spots.as_slice(), seen, lease),
+                None => self.lanes.look_for(record),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the leases that keep something of records that are charged, and those that are over. Whether anything was given
+    /// back.
+    fn recall(&self, charges: &[Charge], now: u64) -> bool {
+        let numbers = charges.iter().map(|charge| number(&charge.record, self.shards.len() - 1));
+        if !numbers.clone().any(|number| self.shard(number).is_some_and(|shard| shard.ahead > 0)) {
+            return false;
+        }
+        let is_charged = |key: &Key| charges.iter().any(|charge| charge.record == *key);
+        let mut given_back = false;
+        for mut lease in self.lanes.all() {
+            given_back |= lease.concerns(is_charged, now) && self.end(&mut lease, now);
+        }
+        given_back
+    }
+
+    /// Ends a lease. Whether anything was given back.
+    fn end(&self, lease: &mut Lease, now: u64) -> bool {
+        let Some(rest) = lease.end(now) else { return false };
+        let steps = rest.asks.iter().map(|ask| ask.step * rest.left);
+        let parts = rest.charges.as_slice().iter().zip(rest.receipts.as_slice()).zip(steps);
+        let parts = parts.map(|((charge, receipt), give_back)| {
+            (charge, *receipt, Correction { give_back, add: 0 })
+        });
+        // Where nothing has happened since it ended, it gives back as much as it would have then.
+        self.correct(parts, || rest.ended, |shard| shard.ahead = shard.ahead.saturating_sub(1));
+        rest.left > 0
     }
 
     pub(super) fn peek(
@@ -86,6 +171,7 @@ impl Limits {
         now: u64,
     ) -> Result<Standings, StoreError> {
         rules::check(admission)?;
+        self.recall(admission.charges, now);
         let mut locked = self.lock(admission.charges);
         let mut seen = Seen::new(Inline::default(), locked.now(now));
         locked.read(admission.charges, &mut seen)?;
@@ -95,12 +181,21 @@ impl Limits {
 
     pub(super) fn settle(&self, settlement: &Settlement<'_>, now: impl Fn() -> u64) {
         let parts = settlement.charges.iter().zip(settlement.receipts).zip(settlement.used);
+        let parts = parts
+            .map(|((charge, receipt), used)| (charge, *receipt, Correction::of(charge, *used)));
+        let parts = parts.filter(|(_, _, correction)| !correction.changes_nothing());
+        self.correct(parts, now, |_| ());
+    }
+
+    /// Corrects charges, one shard after the other.
+    fn correct<'a>(
+        &self,
+        parts: impl Iterator<Item = (&'a Charge, Receipt, Correction)>,
+        now: impl Fn() -> u64,
+        note: impl Fn(&mut Shard),
+    ) {
         let mut held: Option<(usize, MutexGuard<'_, Shard>)> = None;
-        for ((charge, receipt), used) in parts {
-            let correction = Correction::of(charge, *used);
-            if correction.changes_nothing() {
-                continue;
-            }
+        for (charge, receipt, correction) in parts {
             let number = number(&charge.record, self.shards.len() - 1);
             if held.as_ref().is_none_or(|(locked, ..)| *locked != number) {
                 // The one before is let go first: no two callers wait for each other.
@@ -111,12 +206,14 @@ impl Limits {
                 });
             }
             if let Some((_, shard)) = &mut held {
-                shard.settle(charge, *receipt, correction, self.capacity);
+                note(shard);
+                shard.settle(charge, receipt, correction, self.capacity);
             }
         }
     }
 
     pub(super) fn reset(&self, record: &Key, now: u64) {
+        self.recall(&[Charge { record: *record, ..NO_CHARGE }], now);
         let Some(mut shard) = self.shard(number(record, self.shards.len() - 1)) else { return };
         let now = now.max(shard.now);
         let place = shard.records.find(record);
@@ -268,6 +365,43 @@ impl Locked<'_> {
         }
     }
 
+    /// Whether a lease is over that has not given back what it did not grant.
+    fn holds_what_is_over(&self, now: u64) -> bool {
+        self.guards.iter().flatten().any(|shard| shard.ahead > 0 && now > shard.ahead_until)
+    }
+
+    /// Whether the key is one that others may have to wait for.
+    fn heats(&mut self, key: &Key, now: u64) -> bool {
+        self.shard(key).is_some_and(|shard| shard.heat.rises(key, now))
+    }
+
+    /// Charges more of the same for a lease, if there is plenty.
+    fn take_ahead(
+        &mut self,
+        charges: &[Charge],
+        asks: &Asks,
+        spots: &[Spot],
+        seen: &Seen,
+        lease: &mut Lease,
+    ) {
+        let (receipts, now) = (&seen.receipts, seen.at);
+        let until = now + lanes::LONGEST;
+        let times = rules::times_ahead(charges, asks, receipts.as_slice(), PART_AHEAD, now, until);
+        let is_found = |spot: &Spot| spot.at.is_some() && spot.entry.is_some() && !spot.overflow;
+        if times < LEAST_AHEAD || !spots.iter().all(is_found) {
+            return;
+        }
+        let (times, mut receipts) = (times.min(MOST_AHEAD), *receipts);
+        rules::charge_times(charges, asks, receipts.as_mut_slice(), times, until);
+        for ((charge, spot), receipt) in charges.iter().zip(spots).zip(receipts.as_slice()) {
+            if let Some(shard) = self.shard(&charge.record) {
+                shard.set(*spot, &charge.limit, *receipt);
+                (shard.ahead, shard.ahead_until) = (shard.ahead + 1, until);
+            }
+        }
+        lease.begin(charges, seen, receipts, times);
+    }
+
     fn sweep(&mut self, key: &Key, now: u64) {
         let capacity = self.capacity;
         if let Some(shard) = self.shard(key) {
@@ -354,6 +488,19 @@ impl Shard {
     }
 }
 
+impl Heat {
+    /// Counts an admission. Whether there were many of the key in a short time.
+    fn rises(&mut self, key: &Key, now: u64) -> bool {
+        let [.., a, b, c, d] = *key.as_bytes();
+        let key = u32::from_le_bytes([a, b, c, d]);
+        if self.key != key || now > self.since + lanes::LONGEST {
+            *self = Self { key, times: 0, since: now };
+        }
+        self.times += 1;
+        self.times >= BUSY
+    }
+}
+
 impl Spot {
     /// Whose record it is.
     fn key(self, charge: &Charge) -> Key {
@@ -368,6 +515,12 @@ const NOWHERE: Spot = Spot { at: None, entry: None, overflow: false };
 const STEPS: usize = 2;
 /// The same when a shard is full.
 const STEPS_WHEN_FULL: usize = 16;
+/// So many admissions of one key, in no more time than a lease lasts, make it a busy one.
+const BUSY: u32 = if cfg!(palisade_shuttle) { 1 } else { 32 };
+/// What a lease takes at the least and at the most, and of what is left of a limit: one part of so many.
+const LEAST_AHEAD: u64 = if cfg!(palisade_shuttle) { 2 } else { 16 };
+const MOST_AHEAD: u64 = 512;
+const PART_AHEAD: u64 = 4;
 /// Marks the receipt of what was charged to an overflow record, in the second word of which two bits are free.
 const IN_OVERFLOW: u64 = 1 << 63;
 
@@ -388,27 +541,4 @@ fn overflow_key(charge: &Charge) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::store::{LimitId, ReservationId};
-
-    #[test]
-    fn a_clock_that_goes_back_refills_nothing() {
-        let limits = Limits::new(1, 10);
-        let limit = Limit::rate(LimitId::of("rate"), 10, Duration::from_secs(10));
-        let charges = [Charge::new(Key::from_bytes([0; 16]), limit, 10)];
-        let admits = |now| {
-            let admission = Admission::new(ReservationId::next(), &charges);
-            limits.acquire(&admission, now, &mut Seen::default()).unwrap().is_none()
-        };
-        let start = 1000 * rules::SECOND;
-        assert!(admits(start));
-        for _ in 0..100 {
-            assert!(!admits(start - 900 * rules::SECOND));
-            assert!(!admits(start + rules::SECOND));
-        }
-        assert!(admits(start + 10 * rules::SECOND));
-    }
-}
+mod tests;

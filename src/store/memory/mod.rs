@@ -1,6 +1,7 @@
 //! The store of one process.
 
 mod facts;
+mod lanes;
 mod limits;
 mod record;
 mod records;

@@ -13,14 +13,12 @@ mod sliding;
 mod state;
 mod time;
 
-#[cfg(test)]
-pub(crate) use self::time::SECOND;
 pub(crate) use self::{
     calendar::Period,
     rate::{Rate, forget as forget_rate},
     sliding::Window,
     state::{CALENDAR, Form, RATE, SLIDING, SLOTS, State},
-    time::{LATEST, duration, ticks},
+    time::{LATEST, SECOND, duration, ticks},
 };
 use super::{
     Admission, Charge, Inline, Limit, MAX_CHARGES, Receipt, Refusal, Rule, Seen, Standing,
@@ -217,7 +215,7 @@ pub(crate) fn check(admission: &Admission<'_>) -> Result<(), StoreError> {
 }
 
 /// What each charge asks, in their order.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Asks([Ask; MAX_CHARGES]);
 
 impl Asks {
@@ -239,18 +237,57 @@ impl Asks {
 /// for charges of nothing, which change nothing.
 #[inline]
 pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], now: u64) -> bool {
-    let parts = charges.iter().zip(asks.iter());
-    let fits = parts.clone().zip(&*receipts).all(|((charge, ask), receipt)| {
+    let fits = charges.iter().zip(asks.iter()).zip(&*receipts).all(|((charge, ask), receipt)| {
         let kind = &charge.limit.kind;
         ask.fits(kind.taken(kind.seen(receipt.state(kind), now), now))
     });
-    for ((charge, ask), receipt) in parts.zip(receipts) {
-        let kind = &charge.limit.kind;
-        let step = if fits { ask.step } else { 0 };
-        let seen = kind.seen(receipt.state(kind), now);
-        *receipt = kind.charged(seen, step).receipt(kind);
-    }
+    charge_times(charges, asks, receipts, u64::from(fits), now);
     fits
+}
+
+/// Charges what is known to fit.
+#[inline]
+pub(crate) fn charge(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], now: u64) {
+    charge_times(charges, asks, receipts, 1, now);
+}
+
+/// Charges it so many times, or only sees the limits as they are now.
+#[inline]
+pub(crate) fn charge_times(
+    charges: &[Charge],
+    asks: &Asks,
+    receipts: &mut [Receipt],
+    times: u64,
+    now: u64,
+) {
+    for ((charge, ask), receipt) in charges.iter().zip(asks.iter()).zip(receipts) {
+        let kind = &charge.limit.kind;
+        let seen = kind.seen(receipt.state(kind), now);
+        *receipt = kind.charged(seen, ask.step * times).receipt(kind);
+    }
+}
+
+/// How many more times all of the charges fit into a part of what is left of each limit, if they are made by `until`.
+/// None where a limit must be asked each time: one that counts by the clock's borders, or that is asked for its debt alone.
+pub(crate) fn times_ahead(
+    charges: &[Charge],
+    asks: &Asks,
+    receipts: &[Receipt],
+    part: u64,
+    now: u64,
+    until: u64,
+) -> u64 {
+    let parts = charges.iter().zip(asks.iter()).zip(receipts);
+    let times = parts.map(|((charge, ask), receipt)| {
+        let kind = &charge.limit.kind;
+        if !matches!(kind, Kind::Rate(_) | Kind::Slots) || ask.step == 0 {
+            return 0;
+        }
+        // Seen then, and counted now: of a rate, what will have drained by then is not there yet.
+        let taken = kind.taken(kind.seen(receipt.state(kind), until), now);
+        ask.room.saturating_sub(taken) / part / ask.step
+    });
+    times.min().unwrap_or(0)
 }
 
 /// What is seen of `states` that were decided on elsewhere.

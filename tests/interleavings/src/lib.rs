@@ -104,6 +104,27 @@ fn several_records_are_charged_all_or_none_and_nobody_waits_for_ever() {
     });
 }
 
+/// Here a key is a busy one at once: leases are begun, used, recalled and ended while others ask.
+#[test]
+fn what_is_taken_ahead_is_admitted_once_or_given_back() {
+    in_every_order(|| {
+        let store = store(&Arc::default(), 2, 16);
+        let charges =
+            [Charge::new(key(0), rate("a", 30), 1), Charge::new(key(1), rate("b", 25), 1)];
+        let (shared, admitted) = (Arc::clone(&store), Arc::new(AtomicU64::new(0)));
+        let count = Arc::clone(&admitted);
+        at_once(3, move |n| {
+            // Some ask for one of the limits alone, and again when they are refused.
+            let wanted = if n == 2 { &charges[1..] } else { &charges };
+            for _ in 0..12 {
+                count.fetch_add(u64::from(acquire(&shared, wanted).is_some()), Ordering::Relaxed);
+            }
+        });
+        assert_eq!(admitted.load(Ordering::Relaxed), 25);
+        assert_eq!(remaining(&store, &charges)[1], 0);
+    });
+}
+
 #[test]
 fn no_more_slots_are_held_than_there_are_and_all_come_back() {
     in_every_order(|| {

@@ -1,0 +1,193 @@
+//! Admissions of a busy key, taken ahead.
+//!
+//! Where one key is admitted so often that those who ask would wait for each other, a lane (of each thread one, as far as
+//! they go) charges many of the same admissions at once and grants them one by one: a lease, by which only its own lane
+//! is locked.
+//!
+//! A lease admits no more than its limits do: it is charged as if all of it were used when it ends, and what it grants
+//! counts as if it had been charged alone. And it keeps nothing from others: before anyone is refused, or a record is
+//! looked at or reset, its leases are recalled and give back what is left of them. What an admission is told of where its
+//! limits stand may be older than it by as long as a lease lasts.
+//!
+//! Order of locks: a lane, then shards.
+
+use std::sync::{
+    PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crate::{
+    store::{
+        Charge, Inline, Key, NO_CHARGE, Receipt, Seen,
+        rules::{self, Asks},
+    },
+    sync::{AtomicU64, Mutex, MutexGuard, thread_local},
+};
+
+#[derive(Debug)]
+pub(super) struct Lanes(Box<[Lane]>);
+
+/// In lines of a processor's cache of its own, and their neighbours, which are fetched with them.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lane {
+    /// Of the busy key whose admissions are to be looked for here.
+    tag: AtomicU64,
+    lease: Mutex<Lease>,
+}
+
+/// Admissions of the same charges, to be granted by and by.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// Of each admission. None: there is no lease.
+    charges: Inline<Charge>,
+    asks: Asks,
+    /// Where the limits would stand if only what is granted had been charged.
+    seen: Seen,
+    /// Where they stood when all of it was.
+    receipts: Inline<Receipt>,
+    left: u64,
+    /// The tick with which it ends.
+    until: u64,
+}
+
+/// What a lease that is no more did not grant: so many of the same.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) charges: Inline<Charge>,
+    pub(super) receipts: Inline<Receipt>,
+    pub(super) asks: Asks,
+    pub(super) left: u64,
+    /// The tick with which the lease ended.
+    pub(super) ended: u64,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self((0..threads.clamp(2, MOST).next_power_of_two()).map(|_| Lane::default()).collect())
+    }
+}
+
+impl Lanes {
+    /// None: nothing is taken ahead.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(Box::default())
+    }
+
+    /// The lane of this thread, locked, if admissions of the key are to be looked for in it.
+    #[inline]
+    pub(super) fn of(&self, key: &Key) -> Option<MutexGuard<'_, Lease>> {
+        let lane = self.mine()?;
+        (lane.tag.load(Ordering::Relaxed) == tag(key)).then(|| lane.lock())
+    }
+
+    /// Has admissions of the key looked for in this thread's lane from now on.
+    pub(super) fn look_for(&self, key: &Key) {
+        if let Some(lane) = self.mine() {
+            lane.tag.store(tag(key), Ordering::Relaxed);
+        }
+    }
+
+    /// All lanes, locked one after the other.
+    pub(super) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, Lease>> {
+        self.0.iter().map(Lane::lock)
+    }
+
+    fn mine(&self) -> Option<&Lane> {
+        let mask = self.0.len().checked_sub(1)?;
+        self.0.get(NUMBER.with(|number| *number) & mask)
+    }
+}
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, Lease> {
+        // A panic while it was held, which nothing here can cause, left a whole lease behind.
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lease {
+    /// Grants one admission of these charges, as told in `seen`, if there is one.
+    #[inline]
+    pub(super) fn grant(&mut self, charges: &[Charge], now: u64, seen: &mut Seen) -> bool {
+        let now = now.max(self.seen.at);
+        if self.left == 0 || now > self.until || self.charges.as_slice() != charges {
+            return false;
+        }
+        self.left -= 1;
+        self.seen.at = now;
+        let receipts = self.seen.receipts.as_mut_slice();
+        rules::charge(charges, &self.asks, receipts, now);
+        seen.at = now;
+        seen.receipts.clear();
+        for receipt in receipts {
+            seen.receipts.push(*receipt);
+        }
+        true
+    }
+
+    /// Begins one of `count` admissions after one that was just granted as `seen`, which are charged as `receipts` say.
+    pub(super) fn begin(
+        &mut self,
+        charges: &[Charge],
+        seen: &Seen,
+        receipts: Inline<Receipt>,
+        count: u64,
+    ) {
+        self.charges = Inline::collect(NO_CHARGE, charges.iter().copied());
+        self.asks = Asks::of(charges);
+        (self.seen, self.receipts) = (*seen, receipts);
+        (self.left, self.until) = (count, seen.at + LONGEST);
+    }
+
+    /// Ends it. What it did not grant is to be given back.
+    pub(super) fn end(&mut self, now: u64) -> Option<Rest> {
+        let Self { charges, receipts, asks, left, until, .. } = *self;
+        self.left = 0;
+        self.charges.clear();
+        let rest = Rest { charges, receipts, asks, left, ended: until.min(now) };
+        (!charges.as_slice().is_empty()).then_some(rest)
+    }
+
+    /// Whether all was granted in time: then more of it will be wanted.
+    pub(super) fn is_used_up(&self, now: u64) -> bool {
+        self.left == 0 && now <= self.until
+    }
+
+    /// Whether it grants nothing more, or keeps something of a record that is charged.
+    pub(super) fn concerns(&self, record: impl Fn(&Key) -> bool, now: u64) -> bool {
+        let charges = self.charges.as_slice();
+        self.left == 0 || now > self.until || charges.iter().any(|charge| record(&charge.record))
+    }
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            charges: Inline::new(NO_CHARGE),
+            asks: Asks::of(&[]),
+            seen: Seen::default(),
+            receipts: Inline::default(),
+            left: 0,
+            until: 0,
+        }
+    }
+}
+
+/// The most lanes.
+const MOST: usize = 64;
+/// How long a lease lasts, in ticks: 100 microseconds. The drain of so long a time is what it may cost.
+pub(super) const LONGEST: u64 = rules::SECOND / 10_000;
+
+fn tag(key: &Key) -> u64 {
+    let [.., a, b, c, d, e, f, g, h] = *key.as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+}

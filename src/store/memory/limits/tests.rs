@@ -1,0 +1,254 @@
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::{LimitId, ReservationId};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const START: u64 = 1000 * rules::SECOND;
+
+fn key(n: u8) -> Key {
+    Key::from_bytes([n; 16])
+}
+
+fn rate(quota: u64) -> Limit {
+    Limit::rate(LimitId::of("rate"), quota, HOUR)
+}
+
+fn slots(max: u64) -> Limit {
+    Limit::slots(LimitId::of("slots"), max)
+}
+
+fn without_lanes() -> Limits {
+    Limits { lanes: Lanes::none(), ..Limits::new(2, 10) }
+}
+
+/// The receipts, if it is admitted.
+fn acquire(limits: &Limits, charges: &[Charge], now: u64) -> Option<Seen> {
+    let admission = Admission::new(ReservationId::next(), charges);
+    let mut seen = Seen::default();
+    limits.acquire(&admission, now, &mut seen).unwrap().is_none().then_some(seen)
+}
+
+fn settle(limits: &Limits, charges: &[Charge], seen: &Seen, used: &[u64], now: u64) {
+    let receipts = seen.receipts.as_slice();
+    limits.settle(&Settlement::new(ReservationId::next(), charges, receipts, used), || now);
+}
+
+fn remaining(limits: &Limits, charges: &[Charge], now: u64) -> Vec<u64> {
+    let standings = limits.peek(&Admission::new(ReservationId::next(), charges), now).unwrap();
+    standings.as_slice().iter().map(|standing| standing.remaining).collect()
+}
+
+fn is_ahead(limits: &Limits) -> bool {
+    (0..limits.shards.len()).any(|n| limits.shard(n).unwrap().ahead > 0)
+}
+
+#[test]
+fn a_clock_that_goes_back_refills_nothing() {
+    let limits = Limits::new(1, 10);
+    let limit = Limit::rate(LimitId::of("rate"), 10, Duration::from_secs(10));
+    let charges = [Charge::new(key(0), limit, 10)];
+    assert!(acquire(&limits, &charges, START).is_some());
+    for _ in 0..100 {
+        assert!(acquire(&limits, &charges, START - 900 * rules::SECOND).is_none());
+        assert!(acquire(&limits, &charges, START + rules::SECOND).is_none());
+    }
+    assert!(acquire(&limits, &charges, START + 10 * rules::SECOND).is_some());
+}
+
+#[test]
+fn a_busy_key_is_taken_ahead_and_admits_its_quota_to_the_last() {
+    let limits = Limits::new(2, 10);
+    let charges = [Charge::new(key(0), rate(1000), 1), Charge::new(key(0), slots(900), 1)];
+    let mut ahead = 0;
+    for n in 0..900 {
+        let seen = acquire(&limits, &charges, START).expect("within the quota");
+        let [rate, slots] = seen.receipts.as_slice() else { panic!("two") };
+        let held = slots.state(&charges[1].limit.kind).level;
+        assert_eq!(held, n + 1, "each is told where it stands itself");
+        assert!(rate.state(&charges[0].limit.kind).level > START);
+        ahead += u64::from(is_ahead(&limits));
+    }
+    assert!(ahead > 500, "{ahead}");
+    assert!(acquire(&limits, &charges, START).is_none());
+    assert_eq!(remaining(&limits, &charges, START), [100, 0]);
+}
+
+#[test]
+fn what_lies_ready_for_one_thread_is_kept_from_nobody() {
+    let limits = Limits::new(2, 10);
+    let one = [Charge::new(key(0), rate(1000), 1), Charge::new(key(0), slots(1000), 1)];
+    let admit = || (0..100).for_each(|_| assert!(acquire(&limits, &one, START).is_some()));
+    thread::scope(|scope| scope.spawn(admit).join().unwrap());
+    assert!(is_ahead(&limits));
+    let all = [Charge::new(key(0), rate(1000), 900), Charge::new(key(0), slots(1000), 900)];
+    let more = [Charge::new(key(0), rate(1000), 901)];
+    assert!(acquire(&limits, &more, START).is_none());
+    assert!(!is_ahead(&limits), "the refusal has recalled it");
+    assert!(acquire(&limits, &all, START).is_some());
+    assert!(acquire(&limits, &one, START).is_none());
+}
+
+#[test]
+fn nothing_lies_ready_where_a_record_is_looked_at_or_reset() {
+    let limits = Limits::new(2, 10);
+    let one = [Charge::new(key(0), rate(1000), 1)];
+    let admit = |times| (0..times).for_each(|_| assert!(acquire(&limits, &one, START).is_some()));
+    admit(100);
+    assert!(is_ahead(&limits));
+    assert_eq!(remaining(&limits, &one, START), [900]);
+    admit(100);
+    assert!(is_ahead(&limits));
+    limits.reset(&key(0), START);
+    admit(1000);
+    assert!(acquire(&limits, &one, START).is_none());
+}
+
+#[test]
+fn a_lease_ends_and_gives_its_rest_back() {
+    let limits = Limits::new(2, 10);
+    let one = [Charge::new(key(0), slots(1000), 1)];
+    for _ in 0..100 {
+        assert!(acquire(&limits, &one, START).is_some());
+    }
+    let later = START + lanes::LONGEST + 1;
+    assert!(acquire(&limits, &one, later).is_some());
+    assert!(!is_ahead(&limits));
+    assert_eq!(remaining(&limits, &one, later), [899]);
+}
+
+#[test]
+fn limits_that_count_by_borders_and_charges_of_nothing_are_never_taken_ahead() {
+    let limits = Limits::new(2, 10);
+    let (id, many) = (LimitId::of("limit"), 1_000_000);
+    for charge in [
+        Charge::new(key(0), Limit::sliding(id, many, HOUR), 1),
+        Charge::new(key(1), Limit::calendar(id, many, 1, HOUR), 1),
+        Charge::new(key(2), rate(many), 0),
+    ] {
+        for _ in 0..1000 {
+            assert!(acquire(&limits, &[charge], START).is_some());
+            assert!(!is_ahead(&limits));
+        }
+    }
+}
+
+#[test]
+fn threads_together_admit_the_quota_and_no_more() {
+    let (limits, admitted) = (Limits::new(2, 10), AtomicU64::new(0));
+    // Some ask for more than others, some only for one of the records.
+    let (own, shared) =
+        (Charge::new(key(0), rate(60_000), 1), Charge::new(key(1), slots(50_000), 1));
+    let wanted =
+        [vec![own, shared], vec![shared], vec![own, shared], vec![Charge { cost: 7, ..shared }]];
+    thread::scope(|scope| {
+        for charges in &wanted {
+            scope.spawn(|| {
+                while acquire(&limits, charges, START).is_some() {
+                    let cost = charges.last().unwrap().cost;
+                    admitted.fetch_add(cost, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let admitted = admitted.into_inner();
+    assert_eq!(remaining(&limits, &[shared], START), [50_000 - admitted]);
+    assert!((49_994..=50_000).contains(&admitted), "{admitted}");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Of the charges of this number, so many times.
+    Admit(usize, usize),
+    /// Ticks.
+    Wait(u64),
+    /// Lets go of the slots of that one of those that run.
+    End(usize),
+    Peek(usize),
+    Reset(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0_usize..4, 1_usize..200).prop_map(|(which, times)| Step::Admit(which, times)),
+        2 => (0_u64..2000).prop_map(Step::Wait),
+        1 => (0_u64..600).prop_map(|seconds| Step::Wait(seconds * rules::SECOND)),
+        2 => any::<prop::sample::Index>().prop_map(|index| Step::End(index.index(1000))),
+        1 => (0_usize..4).prop_map(Step::Peek),
+        1 => (0_u8..2).prop_map(Step::Reset),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    /// Nobody is refused for what is taken ahead.
+    #[test]
+    fn decides_as_if_nothing_were_taken_ahead(steps in steps()) {
+        let (limits, plain) = (Limits::new(2, 10), without_lanes());
+        let (a, b) = (Charge::new(key(0), rate(3000), 1), Charge::new(key(1), rate(5000), 2));
+        let held = Charge::new(key(0), slots(400), 1);
+        let wanted = [vec![a, held], vec![a, held, b], vec![b], vec![Charge { cost: 100, ..a }, held]];
+        let (mut now, mut running) = (START, Vec::new());
+        for step in steps {
+            match step {
+                Step::Wait(ticks) => now += ticks,
+                Step::Peek(which) => {
+                    let charges = &wanted[which];
+                    prop_assert_eq!(remaining(&limits, charges, now), remaining(&plain, charges, now));
+                }
+                Step::Reset(record) => {
+                    limits.reset(&key(record), now);
+                    plain.reset(&key(record), now);
+                }
+                Step::End(index) if !running.is_empty() => {
+                    let (which, mine, plains): (usize, Seen, Seen) =
+                        running.swap_remove(index % running.len());
+                    let charges = &wanted[which];
+                    let used: Vec<_> = charges.iter().map(|charge| charge.cost).collect();
+                    settle(&limits, charges, &mine, &used, now);
+                    settle(&plain, charges, &plains, &used, now);
+                }
+                Step::End(_) => {}
+                Step::Admit(which, times) => for _ in 0..times {
+                    let charges = &wanted[which];
+                    let (mine, plains) = (acquire(&limits, charges, now), acquire(&plain, charges, now));
+                    prop_assert_eq!(mine.is_some(), plains.is_some());
+                    if let (Some(mine), Some(plains)) = (mine, plains) {
+                        // What is told while a lease lasts is as new as that.
+                        let told = [&mine, &plains].map(|seen| rules::standings(charges, seen));
+                        prop_assert!(is_ahead(&limits) || told[0] == told[1]);
+                        running.push((which, mine, plains));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Whatever is given back, and in whatever order: what was used stays within the quota.
+    #[test]
+    fn what_is_given_back_is_not_used_twice(
+        runs in prop::collection::vec((1_usize..150, any::<u64>()), 1..20),
+    ) {
+        let limits = Limits::new(2, 10);
+        let charges = [Charge::new(key(0), rate(2000), 3)];
+        let (mut running, mut used) = (Vec::new(), 0);
+        for (times, mut dice) in runs {
+            for _ in 0..times {
+                running.extend(acquire(&limits, &charges, START));
+                dice = dice.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+                if dice % 3 == 0 && !running.is_empty() {
+                    let seen: Seen = running.swap_remove(dice as usize % running.len());
+                    used += dice % 4;
+                    settle(&limits, &charges, &seen, &[dice % 4], START);
+                }
+            }
+            prop_assert!(used + 3 * running.len() as u64 <= 2000);
+        }
+    }
+}
