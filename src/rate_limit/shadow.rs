@@ -98,16 +98,19 @@ impl Shadow {
 
     /// Holds what `estimate` is more than is held.
     pub(super) fn reserve(self: &Arc<Self>, estimate: TokenUsage) {
-        {
-            let mut state = self.state();
-            if state.due.is_some() {
-                return;
-            }
-            if std::mem::replace(&mut state.asking, true) {
-                state.next = Some(estimate);
-                return;
-            }
+        let mut state = self.state();
+        if state.due.is_some() {
+            return;
         }
+        if std::mem::replace(&mut state.asking, true) {
+            state.next = Some(estimate);
+            return;
+        }
+        drop(state);
+        self.begin_to_ask(estimate);
+    }
+
+    fn begin_to_ask(self: &Arc<Self>, estimate: TokenUsage) {
         let asking = Asking(Arc::clone(self));
         let mut asked = Box::pin(async move { asking.0.ask(estimate).await });
         // A store in memory has answered by then.
@@ -208,13 +211,12 @@ struct Asking(Arc<Shadow>);
 impl Drop for Asking {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.asking = false;
-        match state.next.take().filter(|_| state.due.is_none()) {
-            Some(next) => {
-                drop(state);
-                self.0.reserve(next);
-            }
-            None => self.0.pay(state),
+        // Also of a request that has ended by now: what it used is charged to what is held.
+        if let Some(next) = state.next.take() {
+            drop(state);
+            return self.0.begin_to_ask(next);
         }
+        state.asking = false;
+        self.0.pay(state);
     }
 }
