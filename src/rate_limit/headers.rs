@@ -1,15 +1,16 @@
 //! Where a caller stands, in the headers that its clients read.
-//!
-//! All are sliced from one buffer: separate values cost an allocation each.
+
+mod values;
 
 use std::{fmt::Write as _, time::Duration};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+pub(super) use self::values::{Template, Values};
 use super::{
     calendar::civil_date,
-    header_names::{ANTHROPIC, Family, GITHUB, OPENAI, RATELIMIT, RATELIMIT_POLICY},
+    header_names::{ANTHROPIC, GITHUB, OPENAI, RATELIMIT},
     ready::{ReadyLimit, UNCOUNTED},
     ready_tier::ReadyTier,
     unit::Unit,
@@ -82,11 +83,10 @@ impl Telling {
 
     /// Writes every header there is to write.
     pub(super) fn write(self, headers: &mut HeaderMap, tier: &ReadyTier, standings: &[Standing]) {
+        let is_anthropic = self.endpoint == Endpoint::AnthropicMessages;
+        let template = if is_anthropic { &tier.told_anthropic } else { &tier.told };
         let values = self.values(tier, standings);
-        headers.reserve(values.len + 1);
-        values.tell(|name, value| {
-            headers.insert(name, value);
-        });
+        template.get_or_init(|| Template::of(&values)).write(values, headers);
     }
 
     pub(super) fn values(self, tier: &ReadyTier, standings: &[Standing]) -> Values {
@@ -135,67 +135,10 @@ impl Telling {
                 }
             });
         }
-        values.policy = (!tier.policy.is_empty()).then(|| tier.policy.clone());
+        if !tier.policy.is_empty() {
+            values.close(tier.policy.clone());
+        }
         values
-    }
-}
-
-/// What is told: one buffer that all values are slices of, and what they are called.
-pub(super) struct Values {
-    buffer: BytesMut,
-    ends: [(&'static HeaderName, usize); MOST],
-    len: usize,
-    /// That of the tier, which is the same for every answer.
-    policy: Option<HeaderValue>,
-}
-
-/// The most values that there are: 6 of OpenAI's family, 12 of Anthropic's, 4 of GitHub's, and the draft's.
-const MOST: usize = 23;
-
-impl Default for Values {
-    fn default() -> Self {
-        let (buffer, ends) = (BytesMut::with_capacity(256), [(&RATELIMIT, 0); MOST]);
-        Self { buffer, ends, len: 0, policy: None }
-    }
-}
-
-impl Values {
-    fn push(&mut self, name: &'static HeaderName, write: impl FnOnce(&mut BytesMut)) {
-        if let Some(end) = self.ends.get_mut(self.len) {
-            write(&mut self.buffer);
-            *end = (name, self.buffer.len());
-            self.len += 1;
-        }
-    }
-
-    /// The tightest of each kind of limit.
-    fn family<'a>(
-        &mut self,
-        families: &'static [Family],
-        limits: impl Iterator<Item = (&'a ReadyLimit, &'a Standing)> + Clone,
-        write_reset: impl Fn(&mut BytesMut, Duration),
-    ) {
-        for (units, [quota, remaining, reset]) in families {
-            let of_units = limits.clone().filter(|(limit, _)| units.contains(&limit.unit));
-            let Some((limit, standing)) = of_units.min_by(tighter) else { continue };
-            self.push(quota, |out| number(out, limit.quota));
-            self.push(remaining, |out| number(out, standing.remaining));
-            self.push(reset, |out| write_reset(out, standing.reset));
-        }
-    }
-
-    pub(super) fn tell(self, mut tell: impl FnMut(HeaderName, HeaderValue)) {
-        let all: Bytes = self.buffer.freeze();
-        let mut begin = 0;
-        for (name, end) in self.ends.into_iter().take(self.len) {
-            if let Ok(value) = HeaderValue::from_maybe_shared(all.slice(begin..end)) {
-                tell(name.clone(), value);
-            }
-            begin = end;
-        }
-        if let Some(policy) = self.policy {
-            tell(RATELIMIT_POLICY.clone(), policy);
-        }
     }
 }
 
@@ -352,6 +295,43 @@ mod tests {
             HeaderFamily::GitHub,
         ];
         assert_eq!(told(&all, Endpoint::Other).len(), 6 + 6 + 2 + 4);
+    }
+
+    #[test]
+    fn what_else_is_in_the_headers_stays_and_what_was_told_before_does_not() {
+        let tier = Tier::new().requests_per_minute(60).tokens_per_minute(90).ready("free").unwrap();
+        let telling =
+            || Telling::of(Families::default(), Endpoint::OpenAiChat, &ManualClock::default());
+        let told = [
+            ("date", "today"),
+            ("ratelimit", "of another layer"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("x-ratelimit-reset-tokens", "never"),
+        ];
+        let half = Standing::new(30, Duration::from_secs(30));
+        // In whatever order; the second time of one of the limits alone.
+        for (standings, count) in [([half, half], 11), ([half, UNCOUNTED], 9), ([half, half], 11)] {
+            let names = told.iter().map(|(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            });
+            let mut headers = HeaderMap::new();
+            names.for_each(|(name, value)| {
+                headers.append(name, value);
+            });
+            telling().write(&mut headers, &tier, &standings);
+            assert_eq!(headers["date"], "today");
+            assert_eq!(headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a", "b"]);
+            assert_eq!(headers.get_all("ratelimit").iter().count(), 1);
+            assert_eq!(headers["x-ratelimit-limit-requests"], "60");
+            assert_eq!(headers["x-ratelimit-remaining-requests"], "30");
+            assert_eq!(headers["x-ratelimit-reset-requests"], "30s");
+            if count == 11 {
+                assert_eq!(headers["x-ratelimit-limit-tokens"], "90");
+                assert_eq!(headers["x-ratelimit-reset-tokens"], "30s");
+            }
+            assert_eq!(headers.len(), count, "{headers:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! A tier as requests need it.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::HeaderValue;
 
 use super::{
+    headers::Template,
     limit::invalid,
     models::{ByModel, Told},
     ready::ReadyLimit,
@@ -33,6 +38,9 @@ pub(super) struct ReadyTier {
     records: Vec<Records>,
     /// `RateLimit-Policy`, which is the same for every answer.
     pub(super) policy: HeaderValue,
+    /// What callers are told: those of Anthropic's endpoint, and all others.
+    pub(super) told_anthropic: OnceLock<Template>,
+    pub(super) told: OnceLock<Template>,
     /// The limits that are only counted.
     pub(super) shadow: Option<Arc<Self>>,
     /// Whether charges depend on the day.
@@ -66,7 +74,16 @@ impl ReadyTier {
         limits.sort_by_key(|limit| (limit.is_by_model(), limit.record));
         let policy = policy_header(&limits)?;
         let has_calendars = limits.iter().any(|limit| matches!(limit.window, Window::Calendar(_)));
-        Ok(Self { name: name.into(), policy, limits, records, shadow: None, has_calendars })
+        Ok(Self {
+            name: name.into(),
+            policy,
+            told_anthropic: OnceLock::new(),
+            told: OnceLock::new(),
+            limits,
+            records,
+            shadow: None,
+            has_calendars,
+        })
     }
 
     /// What becomes of a request that the store can't be asked about: it goes unmetered if no limit has to be kept.

@@ -35,7 +35,7 @@ pub(super) fn rejection(
         Some(limit) => refusal.with_violated_limit(&limit.name),
         None => refusal,
     };
-    told.values(tier, standings).tell(|name, value| refusal.add_header(name, value));
+    told.values(tier, standings).tell(|name, value| refusal.add_header(name.clone(), value));
     match should_retry(refusal.retry_after(), told.endpoint) {
         Some(retry) => refusal.with_header(X_SHOULD_RETRY, HeaderValue::from_static(retry)),
         None => refusal,
