@@ -125,7 +125,8 @@ async fn a_request_does_not_wait_for_its_shadow_limits() {
     );
     let tier = Tier::new()
         .limit(TierLimit::concurrent_requests(1).shadow())
-        .limit(TierLimit::tokens(1000, MINUTE).shadow());
+        .limit(TierLimit::tokens(1000, MINUTE).shadow())
+        .limit(TierLimit::tokens(1000, MINUTE).each_model(["dear"]).shadow());
     let layer = TieredRateLimitLayer::builder(&stores)
         .tier("free", tier)
         .fallback_tier("free")
@@ -133,17 +134,22 @@ async fn a_request_does_not_wait_for_its_shadow_limits() {
         .unwrap();
     let began = tokio::time::Instant::now();
     let answered = ask(&layer, async |meter| {
-        meter.refine(TokenUsage::new(300, 0)).await.unwrap();
+        meter.refine_for(Some("dear"), TokenUsage::new(300, 0)).await.unwrap();
         meter.report(TokenUsage::new(100, 0));
         answer("")
     });
     assert_eq!(answered.await.status(), 200);
     assert_eq!(began.elapsed(), std::time::Duration::ZERO);
     tokio::time::sleep(MINUTE / 2).await;
-    assert_eq!(
-        names(&left(&layer).await),
-        [("shadow-concurrent-requests", 1), ("shadow-tokens-minute", 900)]
-    );
+    // The model was told before the first answer of the store: its limit is asked for after the request has ended.
+    let expected = [
+        ("shadow-concurrent-requests", 1),
+        ("shadow-tokens-minute", 900),
+        ("shadow-model-tokens-minute", 900),
+        // All other models share one.
+        ("shadow-model-tokens-minute", 1000),
+    ];
+    assert_eq!(names(&left(&layer).await), expected);
 }
 
 #[tokio::test]
