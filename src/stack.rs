@@ -23,7 +23,8 @@ use tower_layer::{Identity, Layer};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Stack<P = Identity, J = Identity, R = Identity, G = Identity> {
+pub struct Stack<P = Identity, J = Identity, R = Identity, G = Identity, O = Identity> {
+    outermost: O,
     peer_cert: P,
     jwt: J,
     rate_limit: R,
@@ -35,7 +36,13 @@ impl Stack {
     #[must_use]
     pub fn new() -> Self {
         let none = Identity::new;
-        Self { peer_cert: none(), jwt: none(), rate_limit: none(), prompt_guard: none() }
+        Self {
+            outermost: none(),
+            peer_cert: none(),
+            jwt: none(),
+            rate_limit: none(),
+            prompt_guard: none(),
+        }
     }
 }
 
@@ -45,47 +52,56 @@ impl Default for Stack {
     }
 }
 
-impl<P, J, R, G> Stack<P, J, R, G> {
-    /// With the layer that knows the workload: the first that a request meets.
+impl<P, J, R, G, O> Stack<P, J, R, G, O> {
+    /// With a layer that a request meets before anybody asks who sends it:
+    /// `TieredRateLimitLayer::before_authentication`.
     #[must_use]
-    pub fn peer_cert<T>(self, layer: T) -> Stack<T, J, R, G> {
-        let Self { jwt, rate_limit, prompt_guard, .. } = self;
-        Stack { peer_cert: layer, jwt, rate_limit, prompt_guard }
+    pub fn before_authentication<T>(self, layer: T) -> Stack<P, J, R, G, T> {
+        let Self { peer_cert, jwt, rate_limit, prompt_guard, .. } = self;
+        Stack { outermost: layer, peer_cert, jwt, rate_limit, prompt_guard }
+    }
+
+    /// With the layer that knows the workload: the first that asks who it is.
+    #[must_use]
+    pub fn peer_cert<T>(self, layer: T) -> Stack<T, J, R, G, O> {
+        let Self { outermost, jwt, rate_limit, prompt_guard, .. } = self;
+        Stack { outermost, peer_cert: layer, jwt, rate_limit, prompt_guard }
     }
 
     /// With the layer that knows the caller.
     #[must_use]
-    pub fn jwt<T>(self, layer: T) -> Stack<P, T, R, G> {
-        let Self { peer_cert, rate_limit, prompt_guard, .. } = self;
-        Stack { peer_cert, jwt: layer, rate_limit, prompt_guard }
+    pub fn jwt<T>(self, layer: T) -> Stack<P, T, R, G, O> {
+        let Self { outermost, peer_cert, rate_limit, prompt_guard, .. } = self;
+        Stack { outermost, peer_cert, jwt: layer, rate_limit, prompt_guard }
     }
 
     /// With the layer that knows how much the caller may use.
     #[must_use]
-    pub fn rate_limit<T>(self, layer: T) -> Stack<P, J, T, G> {
-        let Self { peer_cert, jwt, prompt_guard, .. } = self;
-        Stack { peer_cert, jwt, rate_limit: layer, prompt_guard }
+    pub fn rate_limit<T>(self, layer: T) -> Stack<P, J, T, G, O> {
+        let Self { outermost, peer_cert, jwt, prompt_guard, .. } = self;
+        Stack { outermost, peer_cert, jwt, rate_limit: layer, prompt_guard }
     }
 
     /// With the layer that reads what is asked and answered: the last before the model.
     #[must_use]
-    pub fn prompt_guard<T>(self, layer: T) -> Stack<P, J, R, T> {
-        let Self { peer_cert, jwt, rate_limit, .. } = self;
-        Stack { peer_cert, jwt, rate_limit, prompt_guard: layer }
+    pub fn prompt_guard<T>(self, layer: T) -> Stack<P, J, R, T, O> {
+        let Self { outermost, peer_cert, jwt, rate_limit, .. } = self;
+        Stack { outermost, peer_cert, jwt, rate_limit, prompt_guard: layer }
     }
 }
 
-impl<S, P, J, R, G> Layer<S> for Stack<P, J, R, G>
+impl<S, P, J, R, G, O> Layer<S> for Stack<P, J, R, G, O>
 where
     G: Layer<S>,
     R: Layer<G::Service>,
     J: Layer<R::Service>,
     P: Layer<J::Service>,
+    O: Layer<P::Service>,
 {
-    type Service = P::Service;
+    type Service = O::Service;
 
     fn layer(&self, inner: S) -> Self::Service {
         let inner = self.rate_limit.layer(self.prompt_guard.layer(inner));
-        self.peer_cert.layer(self.jwt.layer(inner))
+        self.outermost.layer(self.peer_cert.layer(self.jwt.layer(inner)))
     }
 }

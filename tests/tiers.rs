@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use palisade::{
-    Identity, Rejection, RejectionKind, UsageMeter,
+    Identity, Rejection, RejectionKind, Stack, UsageMeter,
     clock::ManualClock,
     connection::TlsPeer,
     identity::UserIdentity,
@@ -308,9 +308,10 @@ async fn networks_are_limited_before_anybody_is_known() {
         request.extensions_mut().insert(Identity::asserted(user));
         request
     });
-    let service = ServiceBuilder::new().layer(outer).layer(auth).layer(inner).service_fn(
-        async |_: Request<()>| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())),
-    );
+    let stack = Stack::new().rate_limit(inner).jwt(auth).before_authentication(outer.clone());
+    let service = ServiceBuilder::new().layer(stack).service_fn(async |_: Request<()>| {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
     let ask = async |address: &str| {
         let address: SocketAddr = address.parse().unwrap();
         let request = Request::post("/generate").extension(address).body(()).unwrap();
@@ -329,7 +330,14 @@ async fn networks_are_limited_before_anybody_is_known() {
         TierLimit::requests(1, MINUTE).per([Scope::Network, Scope::Organisation]),
         TierLimit::tokens(1, MINUTE).per([Scope::Network]),
     ] {
-        assert!(of(bad).build().is_err());
+        assert!(of(bad.clone()).build().is_err());
+        let good = || of(TierLimit::requests(1, MINUTE).per([Scope::Global]));
+        let bad = vec![("anybody".to_owned(), Tier::new().limit(bad))];
+        // Also when it comes later, or from elsewhere.
+        let replaced = outer.replace_tiers(bad.clone()).unwrap_err();
+        assert!(replaced.to_string().contains("before_authentication"), "{replaced}");
+        let beside = bad.into_iter().map(|(_, tier)| ("others".to_owned(), tier));
+        assert!(good().tiers(beside).build().is_err());
     }
 }
 

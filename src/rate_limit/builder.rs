@@ -8,7 +8,7 @@ use super::{
     layer::{Config, Source},
     settlement::Options,
     tier::Tier,
-    tiers::{TierOverrides, Tiers, TiersFile},
+    tiers::{Terms, TierOverrides, Tiers, TiersFile},
 };
 use crate::{
     BoxError, BuildError, Routes,
@@ -235,16 +235,11 @@ impl TieredRateLimitLayerBuilder {
         if self.bytes_per_token == 0 {
             return Err(BuildError::invalid("bytes_per_token", "zero"));
         }
-        let needs_callers = |(_, tier): &(String, Tier)| tier.needs_callers();
-        if matches!(self.source, Source::Nobody) && self.tiers.iter().any(needs_callers) {
-            return Err(BuildError::invalid(
-                "before_authentication",
-                "a limit counts tokens, or is per subject or organisation",
-            ));
-        }
+        let of_nobody = matches!(self.source, Source::Nobody);
+        let terms = Terms { fallback: self.fallback, of_nobody };
         let tiers = match self.file {
-            Some(file) => Tiers::of_file(file, self.tiers, self.fallback)?,
-            None => Tiers::given(&self.tiers, self.fallback)?,
+            Some(file) => Tiers::of_file(file, self.tiers, terms)?,
+            None => Tiers::given(&self.tiers, terms)?,
         };
         Ok(TieredRateLimitLayer {
             config: Arc::new(Config {

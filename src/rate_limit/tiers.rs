@@ -29,7 +29,16 @@ pub(super) struct Tiers {
 #[derive(Debug)]
 struct Current {
     table: RwLock<Arc<Table>>,
-    fallback: Option<String>,
+    terms: Terms,
+}
+
+/// What holds for all tables of a layer.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The tier of callers who have none.
+    pub(super) fallback: Option<String>,
+    /// Whether the layer stands outside of what tells callers.
+    pub(super) of_nobody: bool,
 }
 
 /// Tiers by name, and that of callers who have none.
@@ -42,18 +51,14 @@ struct Table {
 type Named = Vec<(String, Tier)>;
 
 impl Tiers {
-    pub(super) fn given(tiers: &Named, fallback: Option<String>) -> Result<Self, BuildError> {
-        Ok(Self { current: Arc::new(Current::new(tiers, fallback)?), file: None })
+    pub(super) fn given(tiers: &Named, terms: Terms) -> Result<Self, BuildError> {
+        Ok(Self { current: Arc::new(Current::new(tiers, terms)?), file: None })
     }
 
     /// Those of a file, beside those that are given.
-    pub(super) fn of_file(
-        file: TiersFile,
-        given: Named,
-        fallback: Option<String>,
-    ) -> Result<Self, BuildError> {
+    pub(super) fn of_file(file: TiersFile, given: Named, terms: Terms) -> Result<Self, BuildError> {
         let files = Files::at(vec![file.path.clone()]);
-        let current = Arc::new(Current::new(&file.read(&given)?, fallback)?);
+        let current = Arc::new(Current::new(&file.read(&given)?, terms)?);
         let watcher = Watcher::new();
         watcher.has_looked();
         let (files, watched) = (Mutex::new(files), Arc::clone(&current));
@@ -80,20 +85,26 @@ impl Tiers {
 }
 
 impl Current {
-    fn new(tiers: &Named, fallback: Option<String>) -> Result<Self, BuildError> {
-        let table = RwLock::new(Arc::new(Table::ready(tiers, fallback.as_deref())?));
-        Ok(Self { table, fallback })
+    fn new(tiers: &Named, terms: Terms) -> Result<Self, BuildError> {
+        let table = RwLock::new(Arc::new(Table::ready(tiers, &terms)?));
+        Ok(Self { table, terms })
     }
 
     fn replace(&self, tiers: &Named) -> Result<(), BuildError> {
-        let table = Arc::new(Table::ready(tiers, self.fallback.as_deref())?);
+        let table = Arc::new(Table::ready(tiers, &self.terms)?);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
         Ok(())
     }
 }
 
 impl Table {
-    fn ready(tiers: &Named, fallback: Option<&str>) -> Result<Self, BuildError> {
+    fn ready(tiers: &Named, terms: &Terms) -> Result<Self, BuildError> {
+        if terms.of_nobody && tiers.iter().any(|(_, tier)| tier.needs_callers()) {
+            return Err(BuildError::invalid(
+                "before_authentication",
+                "a limit counts tokens, or is per subject or organisation",
+            ));
+        }
         if tiers.is_empty() {
             return Err(BuildError::Empty("the list of tiers"));
         }
@@ -109,7 +120,7 @@ impl Table {
                 BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
             })
         };
-        let fallback = fallback.map(existing).transpose()?;
+        let fallback = terms.fallback.as_deref().map(existing).transpose()?;
         Ok(Self { named, fallback })
     }
 }
