@@ -2,13 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::Args;
 
-/// A guarded inference server with a small text generator of its own.
-///
-/// Without arguments it makes a signing key, prints three commands to try, and serves.
-#[derive(Debug, Parser)]
-#[command(name = "generate")]
+/// What the layers and the listener want to know.
+#[derive(Debug, Args)]
 pub(crate) struct Config {
     /// Where to listen. Port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:8080")]
@@ -88,11 +85,6 @@ pub(crate) struct Config {
     /// whom an authority of `--client-ca` vouches for may.
     #[arg(long, value_name = "SPIFFE-ID", requires = "client_ca")]
     pub(crate) allow_peer: Vec<String>,
-
-    /// How fast each answer is generated.
-    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = pace,
-        allow_negative_numbers = true)]
-    pub(crate) tokens_per_second: f64,
 }
 
 impl Config {
@@ -128,12 +120,5 @@ fn store(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("write memory, or redis://host:port".to_owned())
-    }
-}
-
-fn pace(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(pace) if (0.001..=1e6).contains(&pace) => Ok(pace),
-        _ => Err("a number from 0.001 to 1000000".to_owned()),
     }
 }

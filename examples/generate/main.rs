@@ -25,14 +25,36 @@ use palisade::BoxError;
 
 use crate::{config::Config, dev::Issuer, engine::Engine};
 
+/// A guarded inference server with a small text generator of its own.
+///
+/// Without arguments it makes a signing key, prints three commands to try, and serves.
+#[derive(Debug, Parser)]
+#[command(name = "generate")]
+struct Arguments {
+    #[command(flatten)]
+    config: Config,
+
+    /// How fast each answer is generated.
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = pace,
+        allow_negative_numbers = true)]
+    tokens_per_second: f64,
+}
+
+fn pace(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(pace) if (0.001..=1e6).contains(&pace) => Ok(pace),
+        _ => Err("a number from 0.001 to 1000000".to_owned()),
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(io::stderr)
         .init();
-    match run(&config).await {
+    match run(&arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("generate: {}", with_causes(&*error));
@@ -54,13 +76,8 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-async fn run(config: &Config) -> Result<(), BoxError> {
-    let own = match (&config.jwks, &config.dev_key) {
-        (Some(_), _) => None,
-        (None, Some(file)) => Some(Issuer::from_file(file, config.issuer(), &config.audience)?),
-        (None, None) if config.discovers_keys() => None,
-        (None, None) => Some(Issuer::new(config.issuer(), &config.audience)?),
-    };
+async fn run(Arguments { config, tokens_per_second }: &Arguments) -> Result<(), BoxError> {
+    let own = stack::own_issuer(config)?;
     if let (Some((tier, subject)), Some(issuer)) = (&config.print_token, &own) {
         writeln!(io::stdout(), "{}", issuer.token(tier, subject)?)?;
         return Ok(());
@@ -70,10 +87,10 @@ async fn run(config: &Config) -> Result<(), BoxError> {
     tokens.warm_up().await;
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let stores = stack::stores(config).await?;
-    let engine = Engine::start(config.tokens_per_second);
+    let engine = Engine::start(*tokens_per_second);
     let app = api::router(engine.clone(), metrics.clone());
     let keys = stack::api_keys(config, &stores)?;
-    let app = stack::guarded(app, config, &stores, tokens, keys.clone())?;
+    let app = stack::guarded(app, api::DEFAULT_MAX_TOKENS, config, &stores, tokens, keys.clone())?;
 
     let upkeep = tokio::spawn(keep_up(metrics));
     let bound = serve::bind(config).await?;
@@ -81,7 +98,7 @@ async fn run(config: &Config) -> Result<(), BoxError> {
         print_commands(issuer, &format!("http://{}", bound.addr()))?;
     }
     writeln!(io::stdout(), "listening on {}", bound.addr())?;
-    bound.serve(app, &engine).await?;
+    bound.serve(app, || engine.live()).await?;
 
     upkeep.abort();
     tokio::time::timeout(FLUSH, stores.limiter().flush()).await??;

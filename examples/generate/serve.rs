@@ -20,7 +20,7 @@ use palisade::{
 };
 use tokio::net::TcpListener;
 
-use crate::{config::Config, engine::Engine};
+use crate::config::Config;
 
 /// How long answers may go on once the server is told to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -58,18 +58,23 @@ impl Bound {
         self.addr
     }
 
-    /// Serves until the process is told to end, and then to the end of the answers under way.
-    pub(crate) async fn serve(self, app: Router, engine: &Engine) -> io::Result<()> {
+    /// Serves until the process is told to end, and then to the end of the answers under way, of which `live` tells the
+    /// number.
+    pub(crate) async fn serve(
+        self,
+        app: Router,
+        live: impl Fn() -> usize + Send + Sync,
+    ) -> io::Result<()> {
         match self.listener {
             Either::Plain(listener) => {
                 // A token is a small packet, which must not wait for the next one.
                 let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
                 let app = app.into_make_service_with_connect_info::<SocketAddr>();
-                serve(listener, app, engine).await
+                serve(listener, app, live).await
             }
             Either::Tls(listener) => {
                 let app = app.into_make_service_with_connect_info::<TlsPeer>();
-                serve(listener, app, engine).await
+                serve(listener, app, live).await
             }
         }
     }
@@ -78,7 +83,7 @@ impl Bound {
 async fn serve<L, C>(
     listener: L,
     app: IntoMakeServiceWithConnectInfo<Router, C>,
-    engine: &Engine,
+    live: impl Fn() -> usize + Send + Sync,
 ) -> io::Result<()>
 where
     L: Listener<Addr: Debug>,
@@ -86,14 +91,14 @@ where
 {
     let told = told_to_end().shared();
     let patience = {
-        let told = told.clone();
+        let (told, live) = (told.clone(), &live);
         async move {
             told.await;
-            eprintln!("generate: ending, {} answers under way", engine.live());
+            eprintln!("ending, {} answers under way", live());
             // Told twice, it does not wait.
             tokio::select! {
                 () = tokio::time::sleep(DRAIN) => {}
-                () = silence(engine) => {}
+                () = silence(live) => {}
                 () = told_to_end() => {}
             }
         }
@@ -101,8 +106,8 @@ where
     tokio::select! {
         ended = axum::serve(listener, app).with_graceful_shutdown(told) => ended,
         () = patience => {
-            if engine.live() > 0 {
-                eprintln!("generate: {} answers are cut short", engine.live());
+            if live() > 0 {
+                eprintln!("{} answers are cut short", live());
             }
             Ok(())
         }
@@ -111,11 +116,11 @@ where
 
 /// Ready once nothing was generated for a while. Clients that connect and then say nothing must not
 /// keep the server from ending.
-async fn silence(engine: &Engine) {
+async fn silence(live: impl Fn() -> usize + Send + Sync) {
     let mut since = Instant::now();
     while since.elapsed() < SILENCE {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if engine.live() > 0 {
+        if live() > 0 {
             since = Instant::now();
         }
     }

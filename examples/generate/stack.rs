@@ -12,11 +12,12 @@ use palisade::{
     store::{Pepper, RedisStore, Stores},
 };
 
-use crate::{api::DEFAULT_MAX_TOKENS, config::Config, dev};
+use crate::{config::Config, dev};
 
-/// Puts the layers around the application.
+/// Puts the layers around the application, whose answers have `default_tokens` where a request does not say how many.
 pub(crate) fn guarded(
     app: Router,
+    default_tokens: u64,
     config: &Config,
     stores: &Stores,
     tokens: ResourceServer,
@@ -35,7 +36,7 @@ pub(crate) fn guarded(
     let jwt = jwt.build()?;
 
     let limits = TieredRateLimitLayer::builder(stores)
-        .default_output_tokens(DEFAULT_MAX_TOKENS)
+        .default_output_tokens(default_tokens)
         .routes(routes.clone());
     let read = |text: &str| toml::from_str::<BTreeMap<String, Tier>>(text);
     let limits = match &config.tiers {
@@ -52,7 +53,7 @@ pub(crate) fn guarded(
         .detector(InjectionRules::builtin()?, Action::Block)
         .detector(Secrets::builtin()?, Action::Redact)
         .detector(PersonalData::builder().build()?, Action::Redact)
-        .default_output_tokens(DEFAULT_MAX_TOKENS)
+        .default_output_tokens(default_tokens)
         .routes(routes.clone())
         .build()?;
 
@@ -77,12 +78,22 @@ pub(crate) async fn stores(config: &Config) -> Result<Stores, BoxError> {
         .await
         .map_err(|error| format!("--store: {error}"))?;
     let pepper = config.pepper.as_deref().unwrap_or_else(|| {
-        eprintln!(
-            "generate: no PALISADE_PEPPER: who reads the store can guess whose records it has"
-        );
+        eprintln!("no PALISADE_PEPPER: who reads the store can guess whose records it has");
         "palisade"
     });
     Ok(Stores::new(Arc::new(redis), Pepper::from_secret(pepper)))
+}
+
+/// The issuer that the example is itself, where it is told of no other.
+pub(crate) fn own_issuer(config: &Config) -> Result<Option<dev::Issuer>, BoxError> {
+    match (&config.jwks, &config.dev_key) {
+        (Some(_), _) => Ok(None),
+        (None, Some(file)) => {
+            dev::Issuer::from_file(file, config.issuer(), &config.audience).map(Some)
+        }
+        (None, None) if config.discovers_keys() => Ok(None),
+        (None, None) => dev::Issuer::new(config.issuer(), &config.audience).map(Some),
+    }
 }
 
 /// Whose tokens are believed: those of the issuer whose keys are in this file, or at this URL or where its

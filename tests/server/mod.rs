@@ -1,4 +1,4 @@
-//! Starts the example `generate`, which `cargo test` has built, on a free port.
+//! Starts the example `generate`, or one like it, which `cargo test` has built, on a free port.
 #![allow(dead_code)] // Each test binary uses a part of it.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // Only tests use it.
 
@@ -21,7 +21,12 @@ pub(crate) struct Server {
 impl Server {
     /// Runs it with these arguments.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = example("generate")
+        Self::start_example("generate", arguments)
+    }
+
+    /// Runs the example of this name.
+    pub(crate) fn start_example(name: &str, arguments: &[&str]) -> Self {
+        let mut child = example(name)
             .args(["--addr", "127.0.0.1:0"])
             .args(arguments)
             .stdout(Stdio::piped())
