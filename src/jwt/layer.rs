@@ -6,7 +6,10 @@ use tower_layer::Layer;
 
 use super::{
     MetadataService, Policy, ProtectedResourceMetadata, ResourceServer, TokenVerifier,
-    challenge::Challenger, scopes::AccessRules, service::JwtAuth, throttle::Throttle,
+    challenge::Challenger,
+    scopes::AccessRules,
+    service::JwtAuth,
+    throttle::{Throttle, ThrottleOptions},
 };
 use crate::{
     BuildError, Routes,
@@ -78,7 +81,7 @@ pub struct JwtAuthLayerBuilder {
     access: AccessRules,
     realm: Option<String>,
     metadata: Option<ProtectedResourceMetadata>,
-    throttle: Option<Throttle>,
+    throttle: Option<ThrottleOptions>,
     client: ClientAddress,
     ends_streams: bool,
     clock: Arc<dyn Clock>,
@@ -143,7 +146,7 @@ impl JwtAuthLayerBuilder {
     /// Missing credentials, tokens that grant too little and outages are no failures. While the store is out
     /// of reach, tokens are verified and failures go uncounted.
     pub fn throttle_failures(mut self, stores: &Stores, quota: u64, window: Duration) -> Self {
-        self.throttle = Some(Throttle::new(stores, quota, window));
+        self.throttle = Some(ThrottleOptions::new(stores, quota, window));
         self
     }
 

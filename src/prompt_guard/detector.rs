@@ -34,6 +34,21 @@ impl Category {
     }
 }
 
+/// A set of categories.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Categories(u16);
+
+impl Categories {
+    pub(crate) fn of(categories: impl IntoIterator<Item = Category>) -> Self {
+        Self(categories.into_iter().fold(0, |all, category| all | 1 << category as u16))
+    }
+
+    /// Whether any of them is in the other set, too.
+    pub(crate) fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// Something that was found: which rule, how sure, where. Never the text itself.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]

@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{
-    AsyncDetector, Detector, PromptGuard,
+    AsyncDetector, Detector, PromptGuard, Strikes,
     count::Estimators,
     policy::Rule,
     scan::{Local, Remote},
+    strikes::Counted,
 };
 use crate::{
     BuildError,
-    inference::{ReadLimits, TokenEstimator},
+    inference::{Origin, ReadLimits, TokenEstimator},
     route::Routes,
 };
 
@@ -43,6 +44,15 @@ pub(crate) struct Config {
     pub(crate) max_answer: usize,
     pub(crate) stream_window: usize,
     pub(crate) enforced: bool,
+    pub(crate) turns: Turns,
+    pub(crate) strikes: Option<Counted>,
+}
+
+/// What conversations may be made of.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    pub(crate) most: usize,
+    pub(crate) refused: Vec<Origin>,
 }
 
 impl PromptGuardLayer {
@@ -66,7 +76,10 @@ impl PromptGuardLayer {
                 max_answer: 1 << 20,
                 stream_window: 1024,
                 enforced: true,
+                turns: Turns { most: usize::MAX, refused: Vec::new() },
+                strikes: None,
             },
+            strikes: None,
         }
     }
 }
@@ -84,6 +97,7 @@ impl<S> Layer<S> for PromptGuardLayer {
 #[must_use]
 pub struct PromptGuardLayerBuilder {
     config: Config,
+    strikes: Option<Strikes>,
 }
 
 impl PromptGuardLayerBuilder {
@@ -110,6 +124,37 @@ impl PromptGuardLayerBuilder {
     /// How deep and how large the JSON of a request may be.
     pub fn limits(mut self, limits: ReadLimits) -> Self {
         self.config.limits = limits;
+        self
+    }
+
+    /// How many messages, input items or prompts of a list a request may have. More are refused with 400, code
+    /// `too_many_turns`. Default: any number, within [`limits`](Self::limits).
+    pub fn max_turns(mut self, turns: usize) -> Self {
+        self.config.turns.most = turns;
+        self
+    }
+
+    /// Refuses requests with text of this origin, with 400, code `origin_not_allowed`: where the application's own server
+    /// writes system prompts and callers have no business to. May be called for several. Default: all may be sent.
+    ///
+    /// ```
+    /// use palisade::{inference::Origin, prompt_guard::PromptGuardLayer};
+    ///
+    /// let guard = PromptGuardLayer::builder()
+    ///     .refuse_origin(Origin::System)
+    ///     .refuse_origin(Origin::Developer)
+    ///     .max_turns(50)
+    ///     .build()?;
+    /// # Ok::<(), palisade::BuildError>(())
+    /// ```
+    pub fn refuse_origin(mut self, origin: Origin) -> Self {
+        self.config.turns.refused.push(origin);
+        self
+    }
+
+    /// Makes those wait whose prompts are blocked again and again. Default: they may go on.
+    pub fn strikes(mut self, strikes: Strikes) -> Self {
+        self.strikes = Some(strikes);
         self
     }
 
@@ -247,9 +292,11 @@ impl PromptGuardLayerBuilder {
     /// The layer.
     ///
     /// # Errors
-    /// [`BuildError::Invalid`] for a cap or a time limit of zero, or a score that is not from 0 to 1.
+    /// [`BuildError::Invalid`] for a cap or a time limit of zero, strikes that make no sense, or a score that is not from
+    /// 0 to 1.
     pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
-        let config = self.config;
+        let mut config = self.config;
+        config.strikes = self.strikes.map(Strikes::ready).transpose()?;
         for (what, size) in [("max_body", config.max_body), ("max_answer", config.max_answer)] {
             if size == 0 {
                 return Err(BuildError::invalid(what, "it is zero, so nothing could pass"));

@@ -69,9 +69,11 @@
 //! | a body on a route that is no known endpoint, a change of protocol, gRPC | 415 `unreadable_endpoint` |
 //! | an image, a sound, a file, token ids, a prompt in the query, a chat template with code | 415 `unreadable_content` |
 //! | a body that is not strict JSON of its endpoint's shape, or not as long as stated | 400 `invalid_request` |
+//! | more turns, or another role, than may be sent ([`max_turns`], [`refuse_origin`]) | 400 `too_many_turns`, `origin_not_allowed` |
 //! | a body that does not arrive in time | 408 `request_timeout` |
 //! | something that a detector found | 403 `content_blocked` |
 //! | a detector that can't tell | 503 `guard_unavailable` |
+//! | anything from whom too much was blocked ([`Strikes`]) | 429 `too_many_blocked_prompts` |
 //!
 //! Put a decompressing layer outside of this one if clients compress. Handlers and layers find what
 //! was found in the [`Verdict`], in the extensions of the request and of its answer.
@@ -112,6 +114,8 @@
 //! The inner service gets a [`RequestBody`](crate::body::RequestBody). axum and tonic take any body. A stack that takes
 //! one type needs a `map_request` after this layer: `.map_request(|r: Request<_>| r.map(Body::new))`.
 //!
+//! [`max_turns`]: PromptGuardLayerBuilder::max_turns
+//! [`refuse_origin`]: PromptGuardLayerBuilder::refuse_origin
 //! [`report_only`]: PromptGuardLayerBuilder::report_only
 
 mod answer;
@@ -132,6 +136,7 @@ mod secrets;
 mod service;
 mod spans;
 mod stream;
+mod strikes;
 mod turn;
 mod verdict;
 mod views;
@@ -146,6 +151,7 @@ pub use self::{
     policy::{Action, Rule},
     secrets::Secrets,
     service::PromptGuard,
+    strikes::Strikes,
     verdict::{AnswerVerdict, Outcome, Verdict},
     views::{View, ViewKind, Views},
 };

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use super::{Category, Finding, Outcome, Verdict};
+use super::{Category, Finding, Outcome, Verdict, detector::Categories};
 use crate::{
     inference::{Edit, Origin},
     reject::{Rejection, RejectionKind},
@@ -125,6 +125,8 @@ pub(crate) struct Decision {
     pub(crate) edits: Vec<Edit>,
     /// The refusal, when the verdict is to block.
     pub(crate) rejection: Option<Rejection>,
+    /// What it was blocked for.
+    pub(crate) blocking: Categories,
 }
 
 /// What was looked at.
@@ -160,19 +162,25 @@ pub(crate) fn decide(gathered: Gathered, subject: Subject, enforced: bool) -> De
         rejection = Some(self::unavailable());
     }
     let edits = if action == Outcome::Sanitize { masks(&found) } else { Vec::new() };
+    let blocking = Categories::of(blocking(&found).map(|finding| finding.category));
     let findings = found.into_iter().take(MAX_REPORTED).map(|(_, finding)| finding).collect();
     let code = rejection.as_ref().map(Rejection::code);
     Decision {
         verdict: Verdict { action, enforced, code, findings, unavailable },
         edits,
         rejection,
+        blocking,
     }
+}
+
+fn blocking(found: &[(Rule, Finding)]) -> impl Iterator<Item = &Finding> {
+    let blocks = |(rule, finding): &&(Rule, Finding)| rule.outcome(finding) == Outcome::Block;
+    found.iter().filter(blocks).map(|(_, finding)| finding)
 }
 
 /// Names the category and nothing else: not the rule, which would help to get around it.
 fn prompt_blocked(found: &[(Rule, Finding)]) -> Rejection {
-    let blocking = found.iter().filter(|(rule, finding)| rule.outcome(finding) == Outcome::Block);
-    let message = match blocking.map(|(_, finding)| finding.category).min() {
+    let message = match blocking(found).map(|finding| finding.category).min() {
         Some(Category::Injection) => {
             "Refused by the content policy: it looks like an attempt to override instructions."
         }

@@ -108,7 +108,7 @@ impl Turn {
             // Its tokens would still say what a mask hides.
             gathered.forget_places();
         }
-        let Decision { verdict, edits, rejection } = self.decide(gathered, Subject::Answer);
+        let Decision { verdict, edits, rejection, .. } = self.decide(gathered, Subject::Answer);
         let sanitize = verdict.action == Outcome::Sanitize;
         self.answer_verdict = Some(AnswerVerdict(verdict));
         if let Some(rejection) = rejection {

@@ -97,6 +97,9 @@ impl Config {
         request: &mut Request<B>,
     ) -> Result<Admitted, Rejection> {
         Identity::enter(request.extensions_mut(), Stage::PromptGuard)?;
+        if let Some(strikes) = self.strikes.as_ref().filter(|_| self.enforced) {
+            strikes.check(request.headers(), request.extensions())?;
+        }
         self.inspect(endpoint, request).or_else(|rejection| {
             request.extensions_mut().insert(self.excuse(rejection)?);
             Ok(Admitted::Unread)

@@ -10,7 +10,7 @@ use super::{
     count::Counted,
     head::no_prompt_as_form,
     joined::Joined,
-    layer::Config,
+    layer::{Config, Turns},
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
     scan::{ON_EXECUTOR, Remote, Waiting, run, scan_segment},
@@ -179,8 +179,12 @@ impl Turn {
         prompt: &Prompt,
         gathered: Gathered,
     ) -> Next<S> {
-        let Decision { verdict, edits, rejection } = self.decide(gathered, Subject::Prompt);
+        let Decision { verdict, edits, rejection, blocking } =
+            self.decide(gathered, Subject::Prompt);
         if let Some(rejection) = rejection.filter(|_| self.config.enforced) {
+            if let Some(strikes) = &self.config.strikes {
+                strikes.note(blocking, &held.parts.headers, &held.parts.extensions);
+            }
             self.verdict = Some(verdict);
             return Next::Refuse(rejection);
         }
@@ -209,6 +213,7 @@ impl Turn {
         if !prompt.unread().is_empty() && self.config.unread == Unseen::Refuse {
             return Err(unreadable_content());
         }
+        self.config.turns.check(&prompt)?;
         Ok(prompt)
     }
 
@@ -259,6 +264,31 @@ pub(super) fn fix_head(headers: &mut http::HeaderMap, length: usize) {
     }
     if headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+impl Turns {
+    fn check(&self, prompt: &Prompt) -> Result<(), Rejection> {
+        let refused =
+            |(code, message)| Err(Rejection::new(RejectionKind::BadRequest, code, message));
+        if self.refused.is_empty() && self.most == usize::MAX {
+            return Ok(());
+        }
+        for segment in prompt.segments() {
+            if self.refused.contains(&segment.origin) {
+                return refused((
+                    "origin_not_allowed",
+                    "A message has a role that may not be sent here.",
+                ));
+            }
+            if segment.turn as usize >= self.most {
+                return refused((
+                    "too_many_turns",
+                    "The conversation has more messages than may be sent here.",
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

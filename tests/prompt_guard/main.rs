@@ -10,5 +10,6 @@ mod detectors;
 mod evasion;
 mod refusals;
 mod requests;
+mod strikes;
 mod support;
 mod tokens;
