@@ -57,6 +57,14 @@ struct Spot {
     overflow: bool,
 }
 
+/// What became of an admission where its limits are kept.
+enum Decided {
+    Admitted,
+    Refused(Refusal),
+    /// Nothing: leases are to be recalled first.
+    Later,
+}
+
 /// The shards of an admission, locked in the order of their numbers so that no two callers wait for
 /// each other.
 struct Locked<'a> {
@@ -91,39 +99,48 @@ impl Limits {
             return Ok(None);
         }
         rules::check(admission)?;
-        let refused = self.decide(charges, now, seen, lane.as_deref_mut())?;
+        let decided = self.decide(charges, now, seen, lane.as_deref_mut(), true)?;
+        // Whoever holds a lane waits for no other.
         drop(lane);
+        let refused = match decided {
+            Decided::Admitted => return Ok(None),
+            Decided::Refused(refusal) => Some(refusal),
+            Decided::Later => None,
+        };
         // Nobody is refused for what only lies ready for others.
-        if refused.is_some() && self.recall(charges, now) {
-            return self.decide(charges, now, seen, None);
+        if !self.recall(charges, now) && refused.is_some() {
+            return Ok(refused);
         }
-        Ok(refused)
+        match self.decide(charges, now, seen, None, false)? {
+            Decided::Refused(refusal) => Ok(Some(refusal)),
+            Decided::Admitted | Decided::Later => Ok(None),
+        }
     }
 
-    /// Decides where the limits are kept, and takes more ahead for `lease`, if they are in demand.
+    /// Decides where the limits are kept, and takes more ahead for `lease`, if they are in demand. Where leases are `heeded`
+    /// one that is over must be recalled first.
     fn decide(
         &self,
         charges: &[Charge],
         now: u64,
         seen: &mut Seen,
         mut lease: Option<&mut Lease>,
-    ) -> Result<Option<Refusal>, StoreError> {
+        heeded: bool,
+    ) -> Result<Decided, StoreError> {
         let in_demand = lease.as_ref().is_some_and(|lease| lease.is_used_up(now));
         if let Some(lease) = &mut lease {
             self.end(lease, now);
         }
         let asks = Asks::of(charges);
         let mut locked = self.lock(charges);
-        if locked.holds_what_is_over(now) {
-            drop(locked);
-            self.recall(charges, now);
-            locked = self.lock(charges);
+        if heeded && locked.holds_what_is_over(now) {
+            return Ok(Decided::Later);
         }
         seen.at = locked.now(now);
         let spots = locked.read(charges, seen)?;
         if !rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at) {
             drop(locked);
-            return Ok(Some(rules::refusal(charges, &asks, *seen)));
+            return Ok(Decided::Refused(rules::refusal(charges, &asks, *seen)));
         }
         locked.write(charges, &asks, spots.as_slice(), seen);
         if let Some(Charge { record, .. }) = charges.first()
@@ -134,7 +151,7 @@ impl Limits {
                 None => self.lanes.look_for(record),
             }
         }
-        Ok(None)
+        Ok(Decided::Admitted)
     }
 
     /// Ends the leases that keep something of records that are charged, and those that are over. Whether anything was given

@@ -117,6 +117,8 @@ fn what_is_taken_ahead_is_admitted_once_or_given_back() {
             // Some ask for one of the limits alone, and again when they are refused.
             let wanted = if n == 2 { &charges[1..] } else { &charges };
             for _ in 0..12 {
+                // Leases end, too.
+                clock.advance(Duration::from_micros(30));
                 count.fetch_add(u64::from(acquire(&shared, wanted).is_some()), Ordering::Relaxed);
             }
         });

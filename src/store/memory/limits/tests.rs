@@ -123,6 +123,19 @@ fn a_lease_ends_and_gives_its_rest_back() {
     assert_eq!(remaining(&limits, &one, later), [899]);
 }
 
+/// Each of two threads has a lease of the key when both are over.
+#[test]
+fn leases_of_other_threads_are_recalled_when_they_are_over() {
+    let limits = Limits::new(2, 10);
+    let one = [Charge::new(key(0), slots(1000), 1)];
+    let admit = || (0..100).for_each(|_| assert!(acquire(&limits, &one, START).is_some()));
+    thread::scope(|scope| scope.spawn(admit).join().unwrap());
+    admit();
+    let later = START + lanes::LONGEST + 1;
+    let seen = acquire(&limits, &one, later).unwrap();
+    assert_eq!(rules::standings(&one, &seen).as_slice()[0].remaining, 799);
+}
+
 #[test]
 fn limits_that_count_by_borders_and_charges_of_nothing_are_never_taken_ahead() {
     let limits = Limits::new(2, 10);
