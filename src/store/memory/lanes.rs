@@ -1,15 +1,16 @@
 //! Admissions of a busy key, taken ahead.
 //!
-//! Where one key is admitted so often that those who ask would wait for each other, a lane (of each thread one, as far as
+//! Where one key is admitted more than a million times a second, so that those who ask would wait for each other, a lane (of each thread one, as far as
 //! they go) charges many of the same admissions at once and grants them one by one: a lease, by which only its own lane
 //! is locked.
 //!
 //! A lease admits no more than its limits do: it is charged as if all of it were used when it ends, and what it grants
 //! counts as if it had been charged alone. And it keeps nothing from others: before anyone is refused, or a record is
 //! looked at or reset, its leases are recalled and give back what is left of them. What an admission is told of where its
-//! limits stand may be older than it by as long as a lease lasts.
+//! limits stand may be older than it by as long as a lease lasts; and what a lease gives back counts as any refund does: a
+//! reservation that began before it may be given back that much less.
 //!
-//! Order of locks: a lane, then shards.
+//! Order of locks: lanes as they are numbered, then shards.
 
 use std::sync::{
     PoisonError,
@@ -49,6 +50,8 @@ pub(super) struct Lease {
     left: u64,
     /// The tick with which it ends.
     until: u64,
+    /// Grows from lease to lease.
+    number: usize,
 }
 
 /// What a lease that is no more did not grant: so many of the same.
@@ -60,6 +63,7 @@ pub(super) struct Rest {
     pub(super) left: u64,
     /// The tick with which the lease ended.
     pub(super) ended: u64,
+    number: usize,
 }
 
 impl Default for Lanes {
@@ -90,9 +94,20 @@ impl Lanes {
         }
     }
 
-    /// All lanes, locked one after the other.
-    pub(super) fn all(&self) -> impl Iterator<Item = MutexGuard<'_, Lease>> {
-        self.0.iter().map(Lane::lock)
+    /// Ends the leases of all lanes that it `concerns`, and has `give_back` what they did not grant, in the order in which
+    /// they began: what is given back of a rate moves what was charged before. Until all of it is given back, whoever
+    /// else wants to end one waits. Not to be called with a lane locked.
+    pub(super) fn recall(
+        &self,
+        now: u64,
+        concerns: impl Fn(&Lease) -> bool,
+        mut give_back: impl FnMut(&Rest),
+    ) {
+        let lanes = self.0.iter().map(Lane::lock);
+        let mut held: Vec<_> = lanes.filter(|lease| concerns(lease)).collect();
+        let mut rests: Vec<_> = held.iter_mut().filter_map(|lease| lease.end(now)).collect();
+        rests.sort_by_key(|rest| rest.number);
+        rests.iter().for_each(&mut give_back);
     }
 
     fn mine(&self) -> Option<&Lane> {
@@ -140,19 +155,25 @@ impl Lease {
         self.asks = Asks::of(charges);
         (self.seen, self.receipts) = (*seen, receipts);
         (self.left, self.until) = (count, seen.at + LONGEST);
+        self.number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends it. What it did not grant is to be given back.
     pub(super) fn end(&mut self, now: u64) -> Option<Rest> {
-        let Self { charges, receipts, asks, left, until, .. } = *self;
+        let Self { charges, receipts, asks, left, until, number, .. } = *self;
         self.left = 0;
         self.charges.clear();
-        let rest = Rest { charges, receipts, asks, left, ended: until.min(now) };
+        let rest = Rest { charges, receipts, asks, left, ended: until.min(now), number };
         (!charges.as_slice().is_empty()).then_some(rest)
     }
 
-    /// Whether all was granted in time: then more of it will be wanted.
-    pub(super) fn is_used_up(&self, now: u64) -> bool {
+    /// Whether there is nothing to give back.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Whether all was granted before it ended: then more of it will be wanted.
+    pub(super) fn was_in_demand(&self, now: u64) -> bool {
         self.left == 0 && now <= self.until
     }
 
@@ -172,20 +193,22 @@ impl Default for Lease {
             receipts: Inline::default(),
             left: 0,
             until: 0,
+            number: 0,
         }
     }
 }
 
 /// The most lanes.
 const MOST: usize = 64;
-/// How long a lease lasts, in ticks: 100 microseconds. The drain of so long a time is what it may cost.
-pub(super) const LONGEST: u64 = rules::SECOND / 10_000;
+/// How long a lease lasts, in ticks: 20 microseconds. The drain of so long a time is what it may cost.
+pub(super) const LONGEST: u64 = rules::SECOND / 50_000;
 
 fn tag(key: &Key) -> u64 {
     let [.., a, b, c, d, e, f, g, h] = *key.as_bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
+static NUMBERS: AtomicUsize = AtomicUsize::new(1);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {

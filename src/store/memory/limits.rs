@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::{
-    lanes::{self, Lanes, Lease},
+    lanes::{self, Lanes, Lease, Rest},
     slabs::{Place as At, Slabs},
 };
 use crate::{
@@ -99,17 +99,16 @@ impl Limits {
             return Ok(None);
         }
         rules::check(admission)?;
-        let decided = self.decide(charges, now, seen, lane.as_deref_mut(), true)?;
-        // Whoever holds a lane waits for no other.
-        drop(lane);
-        let refused = match decided {
-            Decided::Admitted => return Ok(None),
-            Decided::Refused(refusal) => Some(refusal),
-            Decided::Later => None,
+        let decided = match &mut lane {
+            Some(lease) if !lease.is_used_up() => Decided::Later,
+            lease => self.decide(charges, now, seen, lease.as_deref_mut(), true)?,
         };
-        // Nobody is refused for what only lies ready for others.
-        if !self.recall(charges, now) && refused.is_some() {
-            return Ok(refused);
+        drop(lane);
+        match decided {
+            Decided::Admitted => return Ok(None),
+            Decided::Refused(refusal) => return Ok(Some(refusal)),
+            // Nobody is refused for what only lies ready for others.
+            Decided::Later => self.recall(charges, now),
         }
         match self.decide(charges, now, seen, None, false)? {
             Decided::Refused(refusal) => Ok(Some(refusal)),
@@ -117,8 +116,8 @@ impl Limits {
         }
     }
 
-    /// Decides where the limits are kept, and takes more ahead for `lease`, if they are in demand. Where leases are `heeded`
-    /// one that is over must be recalled first.
+    /// Decides where the limits are kept, and takes more ahead for `lease`, if they are in demand. Where leases are `heeded`,
+    /// those that are over, or that keep what is asked for, must be recalled first.
     fn decide(
         &self,
         charges: &[Charge],
@@ -127,9 +126,9 @@ impl Limits {
         mut lease: Option<&mut Lease>,
         heeded: bool,
     ) -> Result<Decided, StoreError> {
-        let in_demand = lease.as_ref().is_some_and(|lease| lease.is_used_up(now));
-        if let Some(lease) = &mut lease {
-            self.end(lease, now);
+        let in_demand = lease.as_ref().is_some_and(|lease| lease.was_in_demand(now));
+        if let Some(rest) = lease.as_mut().and_then(|lease| lease.end(now)) {
+            self.give_back(&rest);
         }
         let asks = Asks::of(charges);
         let mut locked = self.lock(charges);
@@ -139,6 +138,9 @@ impl Limits {
         seen.at = locked.now(now);
         let spots = locked.read(charges, seen)?;
         if !rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at) {
+            if heeded && locked.holds_leases() {
+                return Ok(Decided::Later);
+            }
             drop(locked);
             return Ok(Decided::Refused(rules::refusal(charges, &asks, *seen)));
         }
@@ -154,32 +156,25 @@ impl Limits {
         Ok(Decided::Admitted)
     }
 
-    /// Ends the leases that keep something of records that are charged, and those that are over. Whether anything was given
-    /// back.
-    fn recall(&self, charges: &[Charge], now: u64) -> bool {
-        let numbers = charges.iter().map(|charge| number(&charge.record, self.shards.len() - 1));
-        if !numbers.clone().any(|number| self.shard(number).is_some_and(|shard| shard.ahead > 0)) {
-            return false;
-        }
+    /// Ends the leases that keep something of records that are charged, and those that are over.
+    fn recall(&self, charges: &[Charge], now: u64) {
         let is_charged = |key: &Key| charges.iter().any(|charge| charge.record == *key);
-        let mut given_back = false;
-        for mut lease in self.lanes.all() {
-            given_back |= lease.concerns(is_charged, now) && self.end(&mut lease, now);
-        }
-        given_back
+        self.lanes.recall(
+            now,
+            |lease| lease.concerns(is_charged, now),
+            |rest| self.give_back(rest),
+        );
     }
 
-    /// Ends a lease. Whether anything was given back.
-    fn end(&self, lease: &mut Lease, now: u64) -> bool {
-        let Some(rest) = lease.end(now) else { return false };
+    /// Gives back what a lease did not grant.
+    fn give_back(&self, rest: &Rest) {
         let steps = rest.asks.iter().map(|ask| ask.step * rest.left);
         let parts = rest.charges.as_slice().iter().zip(rest.receipts.as_slice()).zip(steps);
         let parts = parts.map(|((charge, receipt), give_back)| {
             (charge, *receipt, Correction { give_back, add: 0 })
         });
-        // Where nothing has happened since it ended, it gives back as much as it would have then.
+        // Where nothing has happened since it ended, as much as it would have been then.
         self.correct(parts, || rest.ended, |shard| shard.ahead = shard.ahead.saturating_sub(1));
-        rest.left > 0
     }
 
     pub(super) fn peek(
@@ -200,6 +195,7 @@ impl Limits {
         let parts = settlement.charges.iter().zip(settlement.receipts).zip(settlement.used);
         let parts = parts
             .map(|((charge, receipt), used)| (charge, *receipt, Correction::of(charge, *used)));
+        // Shards of which nothing changes are not locked.
         let parts = parts.filter(|(_, _, correction)| !correction.changes_nothing());
         self.correct(parts, now, |_| ());
     }
@@ -224,7 +220,9 @@ impl Limits {
             }
             if let Some((_, shard)) = &mut held {
                 note(shard);
-                shard.settle(charge, receipt, correction, self.capacity);
+                if !correction.changes_nothing() {
+                    shard.settle(charge, receipt, correction, self.capacity);
+                }
             }
         }
     }
@@ -382,6 +380,11 @@ impl Locked<'_> {
         }
     }
 
+    /// Whether there are leases.
+    fn holds_leases(&self) -> bool {
+        self.guards.iter().flatten().any(|shard| shard.ahead > 0)
+    }
+
     /// Whether a lease is over that has not given back what it did not grant.
     fn holds_what_is_over(&self, now: u64) -> bool {
         self.guards.iter().flatten().any(|shard| shard.ahead > 0 && now > shard.ahead_until)
@@ -536,8 +539,8 @@ const STEPS_WHEN_FULL: usize = 16;
 const BUSY: u32 = if cfg!(palisade_shuttle) { 1 } else { 32 };
 /// What a lease takes at the least and at the most, and of what is left of a limit: one part of so many.
 const LEAST_AHEAD: u64 = if cfg!(palisade_shuttle) { 2 } else { 16 };
-const MOST_AHEAD: u64 = 512;
-const PART_AHEAD: u64 = 4;
+const MOST_AHEAD: u64 = 128;
+const PART_AHEAD: u64 = 8;
 /// Marks the receipt of what was charged to an overflow record, in the second word of which two bits are free.
 const IN_OVERFLOW: u64 = 1 << 63;
 
