@@ -9,6 +9,7 @@ mod injection;
 mod joined;
 mod obfuscation;
 mod personal_data;
+mod secrets;
 #[path = "../support/mod.rs"]
 mod support;
 mod vectors;

@@ -1,0 +1,90 @@
+//! What the guard's detectors cost: to build, in memory, and for each prompt.
+//!
+//! `scripts/bench guard`.
+
+#![allow(missing_docs)]
+
+use std::{hint::black_box, time::Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use palisade::{
+    inference::{Origin, Segment},
+    prompt_guard::{Detector, InjectionRules, PersonalData, Secrets, Views},
+};
+
+fn guard(c: &mut Criterion) {
+    let all = detectors();
+    let texts = [
+        ("560 clean characters", repeated(CLEAN, 560)),
+        ("560 characters with numbers", repeated(NUMBERS, 560)),
+        ("100 kB", repeated(CLEAN, 100_000)),
+    ];
+    for (name, text) in &texts {
+        let mut group = c.benchmark_group(*name);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function("views", |b| b.iter(|| Views::of(black_box(text))));
+        for detector in &all {
+            let views = Views::of(text);
+            group.bench_function(detector.name(), |b| b.iter(|| scan(&**detector, text, &views)));
+        }
+        group.bench_function("all", |b| {
+            b.iter(|| {
+                let views = Views::of(black_box(text));
+                all.iter().map(|detector| scan(&**detector, text, &views)).sum::<usize>()
+            });
+        });
+        group.finish();
+    }
+}
+
+fn scan(detector: &dyn Detector, text: &str, views: &Views<'_>) -> usize {
+    let mut findings = Vec::new();
+    detector.scan(&Segment::new(0, black_box(text), Origin::User, 0), views, &mut findings);
+    findings.len()
+}
+
+/// Builds them, and prints what that takes and what they hold once they have scanned.
+fn detectors() -> Vec<Box<dyn Detector>> {
+    let build: [fn() -> Box<dyn Detector>; 3] = [
+        || Box::new(Secrets::builtin().expect("built in")),
+        || Box::new(PersonalData::builder().build().expect("built in")),
+        || Box::new(InjectionRules::builtin().expect("built in")),
+    ];
+    let text = repeated(NUMBERS, 2_000);
+    build
+        .map(|build| {
+            let mut detector = None;
+            let started = Instant::now();
+            let held = allocation_counter::measure(|| {
+                let built = build();
+                let taken = started.elapsed();
+                scan(&*built, &text, &Views::of(&text));
+                detector = Some((built, taken));
+            });
+            let (detector, taken) = detector.expect("was built");
+            println!(
+                "{}: built in {taken:?}, holds {} KiB",
+                detector.name(),
+                held.bytes_current / 1024
+            );
+            detector
+        })
+        .into()
+}
+
+fn repeated(text: &str, length: usize) -> String {
+    text.chars().cycle().take(length).collect()
+}
+
+const CLEAN: &str = "The committee met on Tuesday to discuss the new library, its opening hours and the budget for next \
+    year. Nobody minded that the tokens for the vending machine are kept secret. ";
+
+const NUMBERS: &str = "On 2024-03-01 at 12:30 the build 1.14.2 took 318 seconds, used 4096 MB and wrote 1700000000 rows; \
+    commit 3f786850e387550fdab836ed7e6dc881de23001b went out to 10 000 users, see ticket 12345-678. ";
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20);
+    targets = guard
+}
+criterion_main!(benches);
