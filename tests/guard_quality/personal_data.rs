@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use crate::vectors::{files, lines, scan};
-use palisade::prompt_guard::PersonalData;
+use palisade::prompt_guard::{PersonalData, PersonalDataKind};
+
+use crate::vectors::{THRESHOLD, files, lines, scan};
 
 /// The rule, the label and the recogniser that stand for the same kind.
 const KINDS: [(&str, &str, &str); 6] = [
@@ -14,15 +15,14 @@ const KINDS: [(&str, &str, &str); 6] = [
     ("personal_data.phone", "PHONE_NUMBER", "phone_recognizer"),
     ("personal_data.ip_address", "IP_ADDRESS", "ip_recognizer"),
 ];
-/// Kinds that hold these floors; the rest is printed.
-const STRICT: [&str; 4] = [
-    "personal_data.email",
-    "personal_data.card",
-    "personal_data.iban",
-    "personal_data.us_social_security",
+/// The least precision and recall of a kind; the rest is printed.
+const FLOORS: [(&str, f64, f64); 5] = [
+    ("personal_data.email", 0.99, 0.95),
+    ("personal_data.card", 0.99, 0.95),
+    ("personal_data.iban", 0.99, 0.95),
+    ("personal_data.us_social_security", 0.99, 0.95),
+    ("personal_data.phone", 0.90, 0.85),
 ];
-const PRECISION: f64 = 0.99;
-const RECALL: f64 = 0.90;
 
 #[derive(Debug, Default)]
 struct Count {
@@ -73,7 +73,10 @@ fn kinds_with_a_fixed_form_are_found() {
         let precision = count.right as f64 / (count.right + count.wrong).max(1) as f64;
         let recall = count.right as f64 / (count.right + count.missed).max(1) as f64;
         println!("{kind:36} precision {precision:.3} recall {recall:.3} {count:?}");
-        if STRICT.contains(kind) && (precision < PRECISION || recall < RECALL) {
+        let floor = FLOORS.iter().find(|(name, ..)| name == kind);
+        if floor
+            .is_some_and(|(_, least, least_recall)| precision < *least || recall < *least_recall)
+        {
             broken.push(*kind);
         }
     }
@@ -119,4 +122,24 @@ fn bytes(text: &str, span: &serde_json::Value) -> Option<Range<usize>> {
         Some(text.char_indices().nth(count).map_or(text.len(), |(offset, _)| offset))
     };
     Some(at(0)?..at(1)?)
+}
+
+/// Addresses of e-mail stand in many harmless prompts, and rightly count; of all else there is next to none.
+#[test]
+fn ordinary_prompts_hold_no_other_personal_data() {
+    let detector = PersonalData::builder().without(PersonalDataKind::Email).build().unwrap();
+    let (mut benign, mut flagged) = (0, 0);
+    for line in files("prompts").iter().flat_map(lines) {
+        if line["label"].as_u64() != Some(0) {
+            continue;
+        }
+        benign += 1;
+        let text = line["text"].as_str().unwrap();
+        for finding in scan(&detector, text).iter().filter(|finding| finding.score >= THRESHOLD) {
+            flagged += 1;
+            println!("{} {:?}", finding.rule, &text[finding.span.clone().unwrap()]);
+        }
+    }
+    println!("{flagged} in {benign} harmless prompts");
+    assert!(flagged * 1000 <= benign, "{flagged} in {benign}");
 }

@@ -1,5 +1,5 @@
 //! Personal data that can be told by its form: addresses of e-mail and network, telephone numbers,
-//! payment cards, bank accounts, social security numbers.
+//! payment cards, bank accounts, national identifiers.
 //!
 //! What has check digits is checked; what has a register of prefixes is held against it. Names and
 //! postal addresses have no form: finding them takes a model (`AsyncDetector`).
@@ -7,6 +7,7 @@
 mod card;
 mod email;
 mod iban;
+mod national;
 mod network;
 mod phone;
 mod social_security;
@@ -15,7 +16,10 @@ use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{Category, Detector, Finding, ViewKind, Views, spans::Spans};
+use super::{
+    Category, Detector, Finding, ViewKind, Views, injection::DFA_CACHE, spans::Spans,
+    views::on_borders,
+};
 use crate::{BuildError, inference::Segment};
 
 /// A kind of personal data.
@@ -35,12 +39,23 @@ pub enum PersonalDataKind {
     UsSocialSecurity,
     /// An address of IPv4 or IPv6, other than loopback and unspecified ones.
     IpAddress,
+    /// What a state gives its people to tell them by, of more than forty states: check digits and dates
+    /// where it has them, and next to a word that names it where that is not enough. Each has a rule of its
+    /// own below this one's, `personal_data.national_id.de_tax_id`.
+    NationalId,
 }
 
 impl PersonalDataKind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Email, Self::Phone, Self::Card, Self::Iban, Self::UsSocialSecurity, Self::IpAddress];
+    pub const ALL: [Self; 7] = [
+        Self::Email,
+        Self::Phone,
+        Self::Card,
+        Self::Iban,
+        Self::UsSocialSecurity,
+        Self::IpAddress,
+        Self::NationalId,
+    ];
 
     /// The rule that its findings name, `personal_data.email`.
     #[must_use]
@@ -52,6 +67,7 @@ impl PersonalDataKind {
             Self::Iban => "personal_data.iban",
             Self::UsSocialSecurity => "personal_data.us_social_security",
             Self::IpAddress => "personal_data.ip_address",
+            Self::NationalId => "personal_data.national_id",
         }
     }
 }
@@ -63,6 +79,7 @@ impl PersonalDataKind {
 #[derive(Debug)]
 pub struct PersonalData {
     patterns: Vec<(PersonalDataKind, Regex)>,
+    national: bool,
 }
 
 impl PersonalData {
@@ -74,47 +91,65 @@ impl PersonalData {
     /// All values in a text: the kind, how sure, where. No two overlap.
     fn find(&self, text: &str) -> Vec<Value> {
         let mut values: Vec<Value> = Vec::new();
-        let mut taken = Spans::default();
-        let digits = text.bytes().any(|byte| byte.is_ascii_digit() || byte == b':');
+        let address = text.contains('@');
+        let (digits, colons) = text.bytes().fold((false, false), |(digits, colons), byte| {
+            (digits || byte.is_ascii_digit(), colons || byte == b':')
+        });
+        if self.national && digits {
+            national::scan(text, |rule, score, range| values.push(Value { rule, score, range }));
+        }
         for (kind, regex) in &self.patterns {
-            match kind {
-                PersonalDataKind::Email if !text.contains('@') => continue,
-                PersonalDataKind::Email => {}
-                _ if !digits => continue,
-                _ => {}
-            }
-            let mut at = 0;
-            while let Some(candidate) = regex.find_at(text.as_bytes(), at) {
-                let around = Candidate { text, range: candidate.range() };
-                let found = match kind {
-                    PersonalDataKind::Email => email::check(&around),
-                    PersonalDataKind::Phone => phone::check(&around),
-                    PersonalDataKind::Card => card::check(&around),
-                    PersonalDataKind::Iban => iban::check(&around),
-                    PersonalDataKind::UsSocialSecurity => social_security::check(&around),
-                    PersonalDataKind::IpAddress => network::check(&around),
-                };
-                at = match found {
-                    Some((range, score)) => {
-                        at = range.end.max(candidate.start() + 1);
-                        if taken.take(&range) {
-                            values.push(Value { kind: *kind, score, range });
-                        }
-                        at
-                    }
-                    // What is no value as a whole may hold one further on, in its next group.
-                    None => candidate.start() + around.first_group(),
-                };
+            let possible = match kind {
+                PersonalDataKind::Email => address,
+                PersonalDataKind::IpAddress => digits || colons,
+                _ => digits,
+            };
+            if possible {
+                find_each(*kind, regex, text, &mut values);
             }
         }
+        // Who is surer takes a stretch first; of two that are alike, the longer.
+        values.sort_by(|one, other| {
+            let length = |value: &Value| value.range.len();
+            other.score.total_cmp(&one.score).then(length(other).cmp(&length(one)))
+        });
+        let mut taken = Spans::default();
+        values.retain(|value| taken.take(&value.range));
+        values.sort_by_key(|value| value.range.start);
         values
+    }
+}
+
+/// All values of one kind.
+fn find_each(kind: PersonalDataKind, regex: &Regex, text: &str, values: &mut Vec<Value>) {
+    let mut at = 0;
+    while let Some(candidate) = regex.find_at(text.as_bytes(), at) {
+        let around = Candidate { text, range: candidate.range() };
+        let found = match kind {
+            PersonalDataKind::Email => email::check(&around),
+            PersonalDataKind::Phone => phone::check(&around),
+            PersonalDataKind::Card => card::check(&around),
+            PersonalDataKind::Iban => iban::check(&around),
+            PersonalDataKind::UsSocialSecurity => social_security::check(&around),
+            PersonalDataKind::IpAddress => network::check(&around),
+            PersonalDataKind::NationalId => None,
+        };
+        at = match found {
+            Some((range, score)) => {
+                let end = range.end;
+                values.push(Value { rule: kind.rule(), score, range });
+                end.max(candidate.start() + 1)
+            }
+            // What is no value as a whole may hold one further on, in its next group.
+            None => candidate.start() + around.first_group(),
+        };
     }
 }
 
 /// Something found in a text.
 #[derive(Debug)]
 struct Value {
-    kind: PersonalDataKind,
+    rule: &'static str,
     score: f32,
     range: Range<usize>,
 }
@@ -125,12 +160,12 @@ impl Detector for PersonalData {
     }
 
     fn scan(&self, segment: &Segment<'_>, views: &Views<'_>, findings: &mut Vec<Finding>) {
-        let mut taken = PersonalDataKind::ALL.map(|kind| (kind, Spans::default()));
-        let mut add = |kind: PersonalDataKind, score, span: Range<usize>| {
-            let taken = taken.iter_mut().find(|(other, _)| *other == kind);
-            if taken.is_some_and(|(_, taken)| taken.take(&span)) {
+        let mut taken = Spans::default();
+        let mut add = |value: Value, span: Range<usize>| {
+            if taken.take(&span) {
+                let Value { rule, score, .. } = value;
                 findings.push(Finding::new(
-                    kind.rule(),
+                    rule,
                     Category::PersonalData,
                     score,
                     segment.index,
@@ -139,7 +174,8 @@ impl Detector for PersonalData {
             }
         };
         for value in self.find(views.original()) {
-            add(value.kind, value.score, value.range);
+            let span = value.range.clone();
+            add(value, span);
         }
         for view in views.iter() {
             let look = match view.kind() {
@@ -150,7 +186,8 @@ impl Detector for PersonalData {
             };
             if look {
                 for value in self.find(view.cased()) {
-                    add(value.kind, value.score, view.origin_span(value.range));
+                    let span = view.origin_span(value.range.clone());
+                    add(value, span);
                 }
             }
         }
@@ -185,18 +222,9 @@ impl PersonalDataBuilder {
         if self.kinds.is_empty() {
             return Err(BuildError::Empty("kinds of personal data"));
         }
-        // What is checked most strictly takes a stretch of text first.
-        let order = [
-            PersonalDataKind::Email,
-            PersonalDataKind::Iban,
-            PersonalDataKind::Card,
-            PersonalDataKind::UsSocialSecurity,
-            PersonalDataKind::IpAddress,
-            PersonalDataKind::Phone,
-        ];
-        let patterns = order
+        let patterns = PersonalDataKind::ALL
             .into_iter()
-            .filter(|kind| self.kinds.contains(kind))
+            .filter(|kind| *kind != PersonalDataKind::NationalId && self.kinds.contains(kind))
             .map(|kind| {
                 let pattern = match kind {
                     PersonalDataKind::Email => email::PATTERN,
@@ -205,14 +233,16 @@ impl PersonalDataBuilder {
                     PersonalDataKind::Iban => iban::PATTERN,
                     PersonalDataKind::UsSocialSecurity => social_security::PATTERN,
                     PersonalDataKind::IpAddress => network::PATTERN,
+                    PersonalDataKind::NationalId => "",
                 };
-                let regex = RegexBuilder::new(pattern).unicode(false).build();
+                let regex =
+                    RegexBuilder::new(pattern).unicode(false).dfa_size_limit(DFA_CACHE).build();
                 let regex =
                     regex.map_err(|error| BuildError::invalid(kind.rule(), error.to_string()))?;
                 Ok((kind, regex))
             })
             .collect::<Result<_, BuildError>>()?;
-        Ok(PersonalData { patterns })
+        Ok(PersonalData { patterns, national: self.kinds.contains(&PersonalDataKind::NationalId) })
     }
 }
 
@@ -247,15 +277,28 @@ impl<'a> Candidate<'a> {
             || matches!((next, after.next()), (Some('.' | '-' | '/' | ','), Some(digit)) if digit.is_ascii_digit())
     }
 
-    /// Whether one of these words stands in the forty bytes before, in any case.
+    /// Whether one of these words, in small letters, stands in the forty bytes before.
     fn follows(&self, words: &[&str]) -> bool {
-        let mut start = self.range.start.saturating_sub(40);
-        while !self.text.is_char_boundary(start) {
-            start += 1;
-        }
-        let context =
-            self.text.get(start..self.range.start).unwrap_or_default().to_ascii_lowercase();
-        words.iter().any(|word| context.contains(word))
+        self.has_word(self.range.start.saturating_sub(40), self.range.start, words)
+    }
+
+    /// Whether one of them stands in the forty bytes before or the sixteen after.
+    fn is_near(&self, words: &[&str]) -> bool {
+        self.follows(words) || self.has_word(self.range.end, self.range.end + 16, words)
+    }
+
+    fn has_word(&self, from: usize, until: usize, words: &[&str]) -> bool {
+        let around = self.text.get(on_borders(self.text, from..until.min(self.text.len())));
+        let around = around.unwrap_or_default().to_lowercase();
+        words.iter().any(|word| {
+            around.match_indices(word).any(|(at, _)| {
+                // A short word may be a part of any other: it has to stand by itself.
+                let before = around.get(..at).and_then(|before| before.chars().next_back());
+                let after = around.get(at + word.len()..).and_then(|after| after.chars().next());
+                let apart = |mark: Option<char>| mark.is_none_or(|mark| !mark.is_alphabetic());
+                !word.is_ascii() || word.len() > 4 && apart(before) || apart(before) && apart(after)
+            })
+        })
     }
 
     /// The length of the first run of letters and digits, at least 1.
@@ -300,5 +343,31 @@ mod tests {
             ["personal_data.email:ａnn＠example．org"]
         );
         assert_eq!(values("mail ann&#64;example.org now").len(), 1);
+    }
+
+    #[test]
+    fn the_surer_of_two_that_overlap_is_taken() {
+        let text = "card 4111 1111 1111 1111 and DE89 3704 0044 0532 0130 00, CPF 111.444.777-35";
+        assert_eq!(
+            values(text),
+            [
+                "personal_data.card:4111 1111 1111 1111",
+                "personal_data.iban:DE89 3704 0044 0532 0130 00",
+                "personal_data.national_id.br_cpf:111.444.777-35",
+            ]
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read(text in r"(?s)([0-9]{1,20}|[A-Z0-9]{1,18}|.|[ +().:/@-]|card|tel|BSN ){0,40}") {
+            static DETECTOR: std::sync::LazyLock<PersonalData> =
+                std::sync::LazyLock::new(|| PersonalData::builder().build().unwrap());
+            let mut spans = Spans::default();
+            for value in DETECTOR.find(&text) {
+                proptest::prop_assert!(text.get(value.range.clone()).is_some_and(|value| !value.is_empty()));
+                proptest::prop_assert!(spans.take(&value.range));
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
     let text = candidate.as_str();
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let area = digits.get(..3)?;
-    let named = candidate.follows(&["ssn", "social security", "social-security", "soc sec"]);
+    let named = candidate.is_near(&["ssn", "social security", "social-security", "soc sec"]);
     // Area, group and serial: never all zeros; 666 and from 900 on were never given out.
     let sound = !candidate.is_inside_word(candidate.range.end)
         && !matches!(candidate.before(), Some('-' | '.' | '+' | '/'))
@@ -25,7 +25,9 @@ pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
     let score = match (text.as_bytes().get(3), named) {
         (_, true) => 0.95,
         (Some(b'-'), false) => 0.85,
-        (Some(b' '), false) => 0.5,
+        (Some(b' '), false) => 0.8,
+        // An answer to the question for it.
+        _ if candidate.text.trim().len() == text.len() => 0.6,
         // Nine digits are anything.
         _ => return None,
     };
@@ -50,7 +52,7 @@ mod tests {
             "536-00-4399",
             "536-90-0000",
             "078-05-1120",
-            "536904399",
+            "order 536904399 came",
             "1-536-90-4399",
             "536-90-43991",
         ] {
