@@ -2,7 +2,7 @@
 //!
 //! `scripts/bench guard`.
 
-#![allow(missing_docs)]
+#![allow(clippy::expect_used, missing_docs)]
 
 use std::{hint::black_box, time::Instant};
 

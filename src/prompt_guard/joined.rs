@@ -104,7 +104,7 @@ impl<'a> Joined<'a> {
                 .collect();
             if parts.len() > 1 {
                 for (piece, part) in parts {
-                    keep(local.detector.name(), local.rule, part, Some(&piece.segment), gathered);
+                    keep(local.detector.name(), &local.rule, part, Some(&piece.segment), gathered);
                 }
             }
         });

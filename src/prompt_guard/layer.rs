@@ -15,6 +15,7 @@ use crate::{
     BuildError,
     inference::{Origin, ReadLimits, TokenEstimator},
     route::Routes,
+    store::Pepper,
 };
 
 /// Reads prompts and answers, and blocks, masks or reports what its detectors find.
@@ -46,6 +47,7 @@ pub(crate) struct Config {
     pub(crate) enforced: bool,
     pub(crate) turns: Turns,
     pub(crate) strikes: Option<Counted>,
+    pub(crate) hash_key: Pepper,
 }
 
 /// What conversations may be made of.
@@ -78,6 +80,7 @@ impl PromptGuardLayer {
                 enforced: true,
                 turns: Turns { most: usize::MAX, refused: Vec::new() },
                 strikes: None,
+                hash_key: Pepper::random(),
             },
             strikes: None,
         }
@@ -281,6 +284,13 @@ impl PromptGuardLayerBuilder {
         self
     }
 
+    /// The key of [`Action::Hash`](super::Action::Hash): give processes that shall write the same hash of a value the
+    /// same one. Random by default, so that hashes hold as long as the layer.
+    pub fn hash_key(mut self, key: Pepper) -> Self {
+        self.config.hash_key = key;
+        self
+    }
+
     /// Enforces nothing that depends on content: what would be refused or masked passes as it came, and
     /// is counted and noted in the [`Verdict`](super::Verdict). The cap, the time limit and the token
     /// quota still hold.
@@ -308,8 +318,8 @@ impl PromptGuardLayerBuilder {
                 return Err(BuildError::invalid(what, "its time limit is zero"));
             }
         }
-        let rules = config.local.iter().chain(&config.output).map(|local| local.rule);
-        if rules.chain(config.remote.iter().map(|remote| remote.rule)).any(|rule| !rule.is_valid())
+        let rules = config.local.iter().chain(&config.output).map(|local| &local.rule);
+        if rules.chain(config.remote.iter().map(|remote| &remote.rule)).any(|rule| !rule.is_valid())
         {
             return Err(BuildError::invalid("score", "it is not from 0 to 1"));
         }

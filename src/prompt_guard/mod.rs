@@ -127,6 +127,7 @@ mod head;
 mod injection;
 mod joined;
 mod layer;
+mod mask;
 mod personal_data;
 mod policy;
 mod read;
@@ -138,6 +139,7 @@ mod spans;
 mod stream;
 mod strikes;
 mod turn;
+mod vault;
 mod verdict;
 mod views;
 
@@ -152,6 +154,7 @@ pub use self::{
     secrets::Secrets,
     service::PromptGuard,
     strikes::Strikes,
+    vault::Vault,
     verdict::{AnswerVerdict, Outcome, Verdict},
     views::{View, ViewKind, Views},
 };

@@ -1,10 +1,10 @@
 //! What is done about what was found: plain data and a pure decision.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, sync::Arc};
 
-use super::{Category, Finding, Outcome, Verdict, detector::Categories};
+use super::{Category, Finding, Outcome, Verdict, detector::Categories, mask::Mask};
 use crate::{
-    inference::{Edit, Origin},
+    inference::Origin,
     reject::{Rejection, RejectionKind},
 };
 
@@ -17,6 +17,13 @@ pub enum Action {
     /// What was found is masked (`[EMAIL]`) and the rest passes. A finding that doesn't say where it
     /// is can't be masked, and blocks.
     Redact,
+    /// As `Redact`, with a keyed hash of the value (`[EMAIL:3f7a…]`): equal values can be told to be equal, by the model
+    /// and in logs, and by nobody without the key what they are. The key is the layer's
+    /// [`hash_key`](super::PromptGuardLayerBuilder::hash_key).
+    Hash,
+    /// As `Redact`, with a placeholder (`[EMAIL_K3J9X2QATRD7MWHC]`) by which handlers and outer layers put the value
+    /// back into the answer: see [`Vault`](super::Vault). In answers, which nobody restores, a plain mask.
+    Pseudonymize,
     /// The request is refused: 403, code `content_blocked`.
     Block,
 }
@@ -25,7 +32,13 @@ impl Action {
     /// This action, on findings of at least this score, from 0 to 1. Those below are only reported.
     #[must_use]
     pub fn at(self, score: f32) -> Rule {
-        Rule { action: self, threshold: score, skipped: 0 }
+        Rule { action: self, threshold: score, skipped: 0, exceptions: Arc::new([]) }
+    }
+
+    /// This action, but another one on what this rule of the detector finds. See [`Rule::except`].
+    #[must_use]
+    pub fn except(self, rule: impl Into<Cow<'static, str>>, action: Self) -> Rule {
+        Rule::from(self).except(rule, action)
     }
 
     /// This action, but not in texts of this origin. See [`Rule::insecure_skip`].
@@ -37,15 +50,51 @@ impl Action {
 
 /// An [`Action`] and the score from which on it is taken: 0.8 unless said otherwise with
 /// [`Action::at`].
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     action: Action,
     threshold: f32,
     /// One bit for each origin.
     skipped: u16,
+    exceptions: Arc<[(Cow<'static, str>, Action)]>,
 }
 
 impl Rule {
+    /// Another action on what this rule of the detector finds, or all rules below it: of several that
+    /// fit, the longest holds. The score from which on something is done stays the same.
+    ///
+    /// ```
+    /// use palisade::prompt_guard::{Action, PersonalData, PromptGuardLayer};
+    ///
+    /// # fn main() -> Result<(), palisade::BuildError> {
+    /// let by_kind = Action::Redact
+    ///     .except("personal_data.card", Action::Block)
+    ///     .except("personal_data.national_id", Action::Block)
+    ///     .except("personal_data.national_id.us_itin", Action::Hash)
+    ///     .except("personal_data.email", Action::Pseudonymize);
+    /// let guard = PromptGuardLayer::builder()
+    ///     .detector(PersonalData::builder().build()?, by_kind)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn except(mut self, rule: impl Into<Cow<'static, str>>, action: Action) -> Self {
+        let more = [(rule.into(), action)];
+        self.exceptions = self.exceptions.iter().cloned().chain(more).collect();
+        self
+    }
+
+    /// What is done about a finding that counts.
+    fn action(&self, finding: &Finding) -> Action {
+        let fits = |name: &str| {
+            let rest = finding.rule.strip_prefix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let exceptions = self.exceptions.iter().filter(|(name, _)| fits(name));
+        exceptions.max_by_key(|(name, _)| name.len()).map_or(self.action, |(_, action)| *action)
+    }
+
     /// Overlooks texts of this origin: where applications write system prompts or tool schemas that
     /// look like attacks. A client may claim any origin for any text, so this is for servers whose
     /// clients are trusted to tell them apart.
@@ -61,23 +110,24 @@ impl Rule {
         self
     }
 
-    pub(crate) fn skips(self, origin: Origin) -> bool {
+    pub(crate) fn skips(&self, origin: Origin) -> bool {
         self.skipped & bit(origin) != 0
     }
 
-    pub(crate) fn is_valid(self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         (0.0..=1.0).contains(&self.threshold)
     }
 
-    fn outcome(self, finding: &Finding) -> Outcome {
+    fn outcome(&self, finding: &Finding) -> Outcome {
         // A score that is not a number counts as the highest.
         if finding.score < self.threshold {
             return Outcome::Report;
         }
-        match self.action {
+        match self.action(finding) {
             Action::Report => Outcome::Report,
-            Action::Redact if finding.span.is_some() => Outcome::Sanitize,
-            Action::Redact | Action::Block => Outcome::Block,
+            Action::Block => Outcome::Block,
+            _ if finding.span.is_some() => Outcome::Sanitize,
+            _ => Outcome::Block,
         }
     }
 }
@@ -122,7 +172,7 @@ impl Gathered {
 pub(crate) struct Decision {
     pub(crate) verdict: Verdict,
     /// The masks, when the verdict is to sanitize.
-    pub(crate) edits: Vec<Edit>,
+    pub(crate) masks: Vec<Mask>,
     /// The refusal, when the verdict is to block.
     pub(crate) rejection: Option<Rejection>,
     /// What it was blocked for.
@@ -161,13 +211,13 @@ pub(crate) fn decide(gathered: Gathered, subject: Subject, enforced: bool) -> De
         action = Outcome::Block;
         rejection = Some(self::unavailable());
     }
-    let edits = if action == Outcome::Sanitize { masks(&found) } else { Vec::new() };
+    let masks = if action == Outcome::Sanitize { masks(&found) } else { Vec::new() };
     let blocking = Categories::of(blocking(&found).map(|finding| finding.category));
     let findings = found.into_iter().take(MAX_REPORTED).map(|(_, finding)| finding).collect();
     let code = rejection.as_ref().map(Rejection::code);
     Decision {
         verdict: Verdict { action, enforced, code, findings, unavailable },
-        edits,
+        masks,
         rejection,
         blocking,
     }
@@ -222,37 +272,27 @@ pub(crate) fn answer_blocked() -> Rejection {
 }
 
 /// One mask for each stretch of text that is to go, in order, those that overlap taken together.
-fn masks(found: &[(Rule, Finding)]) -> Vec<Edit> {
-    let mut spans: Vec<(usize, Range<usize>, &Finding)> = found
+fn masks(found: &[(Rule, Finding)]) -> Vec<Mask> {
+    let mut masks: Vec<Mask> = found
         .iter()
         .filter(|(rule, finding)| rule.outcome(finding) == Outcome::Sanitize)
-        .filter_map(|(_, finding)| Some((finding.segment, finding.span.clone()?, finding)))
+        .filter_map(|(rule, finding)| {
+            let (span, action) = (finding.span.clone()?, rule.action(finding));
+            Some(Mask { segment: finding.segment, span, rule: finding.rule.clone(), action })
+        })
         .collect();
-    spans.sort_by_key(|(segment, span, _)| (*segment, span.start, std::cmp::Reverse(span.end)));
-    let mut merged: Vec<(usize, Range<usize>, &Finding)> = Vec::with_capacity(spans.len());
-    for (segment, span, finding) in spans {
+    masks.sort_by_key(|mask| (mask.segment, mask.span.start, std::cmp::Reverse(mask.span.end)));
+    let mut merged: Vec<Mask> = Vec::with_capacity(masks.len());
+    for mask in masks {
         match merged.last_mut() {
             // The first of those that overlap is the one that names the mask.
-            Some((last, before, _)) if *last == segment && span.start < before.end => {
-                before.end = before.end.max(span.end);
+            Some(last) if last.segment == mask.segment && mask.span.start < last.span.end => {
+                last.span.end = last.span.end.max(mask.span.end);
             }
-            _ => merged.push((segment, span, finding)),
+            _ => merged.push(mask),
         }
     }
     merged
-        .into_iter()
-        .map(|(segment, span, finding)| Edit::new(segment, span, mask(&finding.rule)))
-        .collect()
-}
-
-/// `[EMAIL]` for `personal_data.email`.
-fn mask(rule: &str) -> Cow<'static, str> {
-    let name = rule.rsplit('.').next().unwrap_or_default();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if name.is_empty() || !name.bytes().all(plain) {
-        return Cow::Borrowed("[REDACTED]");
-    }
-    Cow::Owned(format!("[{}]", name.to_ascii_uppercase()))
 }
 
 /// Findings that a verdict keeps: enough for a report, and a bound on what a hostile prompt costs.
@@ -260,6 +300,8 @@ const MAX_REPORTED: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     fn finding(rule: &'static str, score: f32, span: Option<Range<usize>>) -> Finding {
@@ -278,14 +320,25 @@ mod tests {
             (Action::Redact.into(), 0.8, span.clone(), Outcome::Sanitize),
             (Action::Redact.into(), 0.79, span.clone(), Outcome::Report),
             (Action::Redact.into(), 0.8, None, Outcome::Block),
+            (Action::Hash.into(), 0.8, span.clone(), Outcome::Sanitize),
+            (Action::Pseudonymize.into(), 0.8, None, Outcome::Block),
+            (Action::Redact.except("pii.email", Action::Block), 0.8, span.clone(), Outcome::Block),
+            (Action::Block.except("pii", Action::Report), 0.8, span.clone(), Outcome::Report),
+            (Action::Block.except("pii.e", Action::Report), 0.8, span.clone(), Outcome::Block),
+            (
+                Action::Redact.except("pii.email", Action::Report).except("pii", Action::Block),
+                0.8,
+                span.clone(),
+                Outcome::Report,
+            ),
             (Action::Block.into(), 0.8, span.clone(), Outcome::Block),
             (Action::Block.at(0.9), 0.8, span.clone(), Outcome::Report),
             (Action::Block.into(), f32::NAN, span, Outcome::Block),
         ] {
-            let decision = decided(vec![(rule, finding("pii.email", score, span))]);
+            let decision = decided(vec![(rule.clone(), finding("pii.email", score, span))]);
             assert_eq!(decision.verdict.action, expected, "{rule:?} {score}");
             assert_eq!(decision.rejection.is_some(), expected == Outcome::Block);
-            assert_eq!(decision.edits.is_empty(), expected != Outcome::Sanitize);
+            assert_eq!(decision.masks.is_empty(), expected != Outcome::Sanitize);
         }
         assert_eq!(decided(Vec::new()).verdict.action, Outcome::Allow);
     }
@@ -294,14 +347,14 @@ mod tests {
     fn masks_that_overlap_are_one() {
         let rule = Rule::from(Action::Redact);
         let decision = decided(vec![
-            (rule, finding("pii.phone", 1.0, Some(12..20))),
-            (rule, finding("pii.email", 1.0, Some(0..9))),
-            (rule, finding("pii.url", 1.0, Some(4..11))),
+            (rule.clone(), finding("pii.phone", 1.0, Some(12..20))),
+            (rule.clone(), finding("pii.email", 1.0, Some(0..9))),
+            (rule.clone(), finding("pii.url", 1.0, Some(4..11))),
             (rule, finding("odd rule", 1.0, Some(11..12))),
         ]);
-        let edits: Vec<_> =
-            decision.edits.iter().map(|edit| (edit.span.clone(), &*edit.replacement)).collect();
-        assert_eq!(edits, [(0..11, "[EMAIL]"), (11..12, "[REDACTED]"), (12..20, "[PHONE]")]);
+        let masks: Vec<_> =
+            decision.masks.iter().map(|mask| (mask.span.clone(), &*mask.rule)).collect();
+        assert_eq!(masks, [(0..11, "pii.email"), (11..12, "odd rule"), (12..20, "pii.phone")]);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Turn {
             // Its tokens would still say what a mask hides.
             gathered.forget_places();
         }
-        let Decision { verdict, edits, rejection, .. } = self.decide(gathered, Subject::Answer);
+        let Decision { verdict, masks, rejection, .. } = self.decide(gathered, Subject::Answer);
         let sanitize = verdict.action == Outcome::Sanitize;
         self.answer_verdict = Some(AnswerVerdict(verdict));
         if let Some(rejection) = rejection {
@@ -117,6 +117,7 @@ impl Turn {
         }
         let mut data = answer.raw().clone();
         if sanitize {
+            let edits = self.edits(masks, answer.segments(), None);
             data = answer.rewrite(&edits);
             if !answer.still_reads(&data) {
                 // Two names of members were masked alike.
@@ -157,6 +158,9 @@ impl Turn {
         }
         if let Some(verdict) = self.answer_verdict.take() {
             extensions.insert(verdict);
+        }
+        if let Some(vault) = self.vault.take() {
+            extensions.insert(vault);
         }
     }
 }

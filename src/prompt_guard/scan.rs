@@ -41,7 +41,7 @@ pub(crate) struct Remote {
 pub(crate) fn scan_segment(detectors: &[Local], segment: &Segment<'_>, gathered: &mut Gathered) {
     scan_each(detectors, segment, gathered, |local, mut finding, gathered| {
         finding.segment = segment.index;
-        keep(local.detector.name(), local.rule, finding, Some(segment), gathered);
+        keep(local.detector.name(), &local.rule, finding, Some(segment), gathered);
     });
 }
 
@@ -176,7 +176,7 @@ impl Remote {
             if segment.is_some_and(|segment| self.rule.skips(segment.origin)) {
                 continue;
             }
-            keep(name, self.rule, finding, segment.as_ref(), gathered);
+            keep(name, &self.rule, finding, segment.as_ref(), gathered);
         }
     }
 }
@@ -211,7 +211,7 @@ fn miss(detector: &'static str, gathered: &mut Gathered) {
 /// Takes a finding in. A place that the text doesn't have is no place: masking it would miss.
 pub(crate) fn keep(
     detector: &'static str,
-    rule: Rule,
+    rule: &Rule,
     mut finding: Finding,
     segment: Option<&Segment<'_>>,
     gathered: &mut Gathered,
@@ -224,7 +224,7 @@ pub(crate) fn keep(
     observe::count("palisade_guard_findings_total", &labels);
     let covered = |span| segment.and_then(|segment| segment.text.get(span));
     finding.span = finding.span.filter(|span| covered(span.clone()).is_some_and(|t| !t.is_empty()));
-    gathered.found.push((rule, finding));
+    gathered.found.push((rule.clone(), finding));
 }
 
 /// Bytes that take a few milliseconds at most.

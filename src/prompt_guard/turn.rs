@@ -6,19 +6,21 @@ use bytes::Bytes;
 use http::{Extensions, HeaderName, HeaderValue, header, request};
 
 use super::{
-    AnswerVerdict, Outcome, Unseen, Verdict,
+    AnswerVerdict, Outcome, Unseen, Vault, Verdict,
     count::Counted,
     head::no_prompt_as_form,
     joined::Joined,
     layer::{Config, Turns},
+    mask::Mask,
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
     scan::{ON_EXECUTOR, Remote, Waiting, run, scan_segment},
     service::{bad_length, content_length, too_large, unreadable_endpoint},
+    vault::Filling,
 };
 use crate::{
     future::ReadyOr,
-    inference::Prompt,
+    inference::{Edit, Prompt, Segment},
     observe,
     reject::{Rejection, RejectionKind},
     reservation::{Refined, TokenUsage, UsageMeter},
@@ -34,6 +36,7 @@ pub(crate) struct Turn {
     pub(super) verdict: Option<Verdict>,
     pub(super) answer_verdict: Option<AnswerVerdict>,
     pub(super) meter: Option<UsageMeter>,
+    pub(super) vault: Option<Vault>,
 }
 
 /// A request that was read.
@@ -55,7 +58,7 @@ pub(crate) enum Next<S> {
 
 impl Turn {
     pub(crate) fn new(config: Arc<Config>, endpoint: Option<Endpoint>) -> Self {
-        Self { config, endpoint, verdict: None, answer_verdict: None, meter: None }
+        Self { config, endpoint, verdict: None, answer_verdict: None, meter: None, vault: None }
     }
 
     pub(crate) fn remotes(&self) -> &[Remote] {
@@ -179,7 +182,7 @@ impl Turn {
         prompt: &Prompt,
         gathered: Gathered,
     ) -> Next<S> {
-        let Decision { verdict, edits, rejection, blocking } =
+        let Decision { verdict, masks, rejection, blocking } =
             self.decide(gathered, Subject::Prompt);
         if let Some(rejection) = rejection.filter(|_| self.config.enforced) {
             if let Some(strikes) = &self.config.strikes {
@@ -189,6 +192,8 @@ impl Turn {
             return Next::Refuse(rejection);
         }
         if verdict.action == Outcome::Sanitize && self.config.enforced {
+            let mut filling = Filling::new();
+            let edits = self.edits(masks, prompt.segments(), Some(&mut filling));
             held.whole.data = prompt.rewrite(&edits);
             if self.read_prompt(&held.whole.data).is_err() {
                 // Two names of members were masked alike.
@@ -196,6 +201,10 @@ impl Turn {
                 return Next::Refuse(unmaskable());
             }
             fix_head(&mut held.parts.headers, held.whole.data.len());
+            self.vault = filling.finish();
+            if let Some(vault) = self.vault.clone() {
+                held.parts.extensions.insert(vault);
+            }
         }
         held.parts.extensions.insert(verdict);
         self.call(held)
@@ -241,6 +250,19 @@ impl Turn {
             }
         };
         Rejection::new(kind, code, message)
+    }
+
+    /// What is written in the place of what was found.
+    pub(super) fn edits<'a>(
+        &self,
+        masks: Vec<Mask>,
+        segments: impl Iterator<Item = Segment<'a>>,
+        mut vault: Option<&mut Filling>,
+    ) -> Vec<Edit> {
+        let segments: Vec<_> =
+            if masks.iter().any(Mask::needs_text) { segments.collect() } else { Vec::new() };
+        let key = &self.config.hash_key;
+        masks.into_iter().map(|mask| mask.edit(&segments, key, vault.as_deref_mut())).collect()
     }
 
     pub(super) fn decide(&self, gathered: Gathered, subject: Subject) -> Decision {

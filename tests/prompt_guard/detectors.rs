@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use palisade::{
     future::ReadyOr,
     inference::Origin,
-    prompt_guard::{Action, Category, Finding, OnUnavailable, Outcome, Rule, Verdict},
+    prompt_guard::{Action, Category, Finding, OnUnavailable, Outcome, Rule, Vault, Verdict},
+    store::Pepper,
 };
 
 use crate::support::*;
@@ -71,6 +72,47 @@ async fn a_mask_replaces_what_was_found_and_nothing_else() {
     assert_eq!(arrived.head.headers["content-length"], masked.len().to_string());
     assert_eq!(arrived.head.headers.len(), 2);
     assert_eq!(verdict(answer.extensions()).action, Outcome::Sanitize);
+}
+
+#[tokio::test]
+async fn a_hash_is_the_same_for_the_same_key() {
+    let ask_with = async |key: &str| {
+        let guard = guard().detector(MAIL, Action::Hash).hash_key(Pepper::from_secret(key));
+        let (_, inner) = ask(guard, post(CHAT, chat("I am a@b.example, a@b.example"))).await;
+        String::from_utf8(inner.only().body.to_vec()).unwrap()
+    };
+    let hashed = ask_with("one").await;
+    assert_eq!(hashed, ask_with("one").await);
+    assert_ne!(hashed, ask_with("another").await);
+    let start = hashed.find("[EMAIL:").unwrap();
+    let one = &hashed[start..=start + hashed[start..].find(']').unwrap()];
+    assert_eq!(hashed, chat(&format!("I am {one}, {one}")));
+}
+
+#[tokio::test]
+async fn a_placeholder_is_restored_by_whoever_has_the_vault() {
+    let guard = guard().detector(MAIL, Action::Pseudonymize);
+    let (answer, inner) = ask(guard, post(CHAT, chat("I am a@b.example"))).await;
+    let arrived = inner.only();
+    let body = str::from_utf8(&arrived.body).unwrap();
+    assert!(!body.contains("a@b.example") && body.contains("[EMAIL_"), "{body}");
+    for extensions in [&arrived.head.extensions, answer.extensions()] {
+        let vault = extensions.get::<Vault>().unwrap();
+        assert_eq!(vault.restore(body), chat("I am a@b.example"));
+        assert_eq!(format!("{vault:?}"), "Vault { values: 1, .. }");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_may_have_an_action_of_its_own() {
+    for (rule, status) in [
+        (Action::Redact.except("personal_data.email", Action::Block), 403),
+        (Action::Block.except("personal_data.email", Action::Redact), 200),
+        (Action::Block.except("other", Action::Redact), 403),
+    ] {
+        let (answer, _) = ask(guard().detector(MAIL, rule), post(CHAT, chat("a@b.example"))).await;
+        assert_eq!(answer.status(), status);
+    }
 }
 
 #[tokio::test]
@@ -213,8 +255,8 @@ async fn an_origin_is_overlooked_by_name_only() {
         })
     };
     let skips = Action::Block.insecure_skip(Origin::System);
-    for (rule, refused) in [(Rule::from(Action::Block), true), (skips, false)] {
-        let (answer, _) = ask(guard().detector(EVIL, rule), post(CHAT, body)).await;
+    for (rule, refused) in [(Rule::from(Action::Block), true), (skips.clone(), false)] {
+        let (answer, _) = ask(guard().detector(EVIL, rule.clone()), post(CHAT, body)).await;
         assert_eq!(answer.status() == 403, refused);
         let waits = guard().async_detector(remote(), rule, LIMIT, OnUnavailable::Refuse);
         let (answer, _) = ask(waits, post(CHAT, body)).await;

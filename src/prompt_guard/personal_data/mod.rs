@@ -76,6 +76,24 @@ impl PersonalDataKind {
 ///
 /// A finding's span covers the value alone. Scores: 0.9 and more where check digits or an
 /// unmistakable form tell, 0.75 to 0.85 for a usual form, less for a form that other things have too.
+///
+/// ```
+/// use palisade::{
+///     inference::{Origin, Segment},
+///     prompt_guard::{Detector, PersonalData, PersonalDataKind, Views},
+/// };
+///
+/// # fn main() -> Result<(), palisade::BuildError> {
+/// let data = PersonalData::builder().without(PersonalDataKind::IpAddress).build()?;
+/// let text = "I am ann@example.org, my PESEL is 44051401458.";
+/// let mut findings = Vec::new();
+/// data.scan(&Segment::new(0, text, Origin::User, 0), &Views::of(text), &mut findings);
+/// assert_eq!(findings[0].rule, "personal_data.email");
+/// assert_eq!(findings[1].rule, "personal_data.national_id.pl_pesel");
+/// assert_eq!(findings[1].span, Some(34..45));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct PersonalData {
     patterns: Vec<(PersonalDataKind, Regex)>,

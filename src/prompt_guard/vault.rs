@@ -1,0 +1,180 @@
+//! What stands behind the placeholders of one request.
+
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+
+use crate::{Secret, store::Pepper};
+
+/// The values that [`Action::Pseudonymize`](super::Action::Pseudonymize) took out of a prompt, by their placeholders.
+///
+/// It stands in the extensions of the request, for handlers, and of its answer, for outer layers. A placeholder holds
+/// 80 bits that nobody can guess, drawn for each request, so that no text can name another's value; one
+/// value has one placeholder in a request. Values are wiped from memory when the last copy of the vault is dropped, and
+/// never shown by `Debug`.
+///
+/// ```
+/// use palisade::prompt_guard::Vault;
+///
+/// fn answer(vault: &Vault, from_the_model: &str) -> String {
+///     vault.restore(from_the_model).into_owned()
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Vault(Arc<[Entry]>);
+
+#[derive(Clone)]
+struct Entry {
+    placeholder: String,
+    value: Secret<String>,
+}
+
+impl Vault {
+    /// Puts the values back in the place of their placeholders. Other text stays as it is, and so do
+    /// placeholders of other requests.
+    #[must_use]
+    pub fn restore<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let places = self.places(text);
+        if places.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut restored = String::with_capacity(text.len());
+        let mut at = 0;
+        for (range, value) in places {
+            restored.push_str(text.get(at..range.start).unwrap_or_default());
+            restored.push_str(value);
+            at = range.end;
+        }
+        restored.push_str(text.get(at..).unwrap_or_default());
+        Cow::Owned(restored)
+    }
+
+    /// Where placeholders stand in a text, in order, and what stands behind each. No two overlap.
+    #[must_use]
+    pub fn places(&self, text: &str) -> Vec<(Range<usize>, &str)> {
+        let mut places = Vec::new();
+        let mut at = 0;
+        while let Some(open) = text.get(at..).and_then(|rest| rest.find('[')) {
+            at += open;
+            let rest = text.get(at..).unwrap_or_default();
+            match self.0.iter().find(|entry| rest.starts_with(&entry.placeholder)) {
+                Some(entry) => {
+                    let end = at + entry.placeholder.len();
+                    places.push((at..end, entry.value.expose().as_str()));
+                    at = end;
+                }
+                None => at += 1,
+            }
+        }
+        places
+    }
+
+    /// The length of the longest placeholder in bytes: what a stream has to hold back to find one whole. 0 if
+    /// there is none.
+    #[must_use]
+    pub fn longest_placeholder(&self) -> usize {
+        self.0.first().map_or(0, |entry| entry.placeholder.len())
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("values", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
+/// A vault that is being filled.
+pub(crate) struct Filling {
+    key: Pepper,
+    entries: Vec<Entry>,
+}
+
+impl Filling {
+    pub(crate) fn new() -> Self {
+        Self { key: Pepper::random(), entries: Vec::new() }
+    }
+
+    /// The placeholder of a value, `[EMAIL_K3J9X2QATRD7MWHC]`.
+    pub(crate) fn placeholder(&mut self, name: &str, value: &str) -> String {
+        let drawn = self.key.key(name).with(value.as_bytes()).finish();
+        let mut placeholder = format!("[{name}_");
+        placeholder.extend(
+            drawn.as_bytes().iter().take(LENGTH).map(|byte| {
+                char::from(ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'A'))
+            }),
+        );
+        placeholder.push(']');
+        if !self.entries.iter().any(|entry| entry.placeholder == placeholder) {
+            let value = Secret::new(value.to_owned());
+            self.entries.push(Entry { placeholder: placeholder.clone(), value });
+        }
+        placeholder
+    }
+
+    /// The vault, if there is anything in it. The longest placeholder stands first, and is tried first.
+    pub(crate) fn finish(mut self) -> Option<Vault> {
+        self.entries.sort_by_key(|entry| std::cmp::Reverse(entry.placeholder.len()));
+        (!self.entries.is_empty()).then(|| Vault(self.entries.into()))
+    }
+}
+
+/// RFC 4648's alphabet of 32: no two letters that a model could take for each other in case.
+const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+/// Five bits each.
+const LENGTH: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(values: &[(&str, &str)]) -> (Vec<String>, Vault) {
+        let mut filling = Filling::new();
+        let placeholders =
+            values.iter().map(|(name, value)| filling.placeholder(name, value)).collect();
+        (placeholders, filling.finish().unwrap())
+    }
+
+    #[test]
+    fn values_come_back() {
+        let values = [
+            ("EMAIL", "ann@example.org"),
+            ("EMAIL", "bo@example.org"),
+            ("IBAN", "NO9386011117947"),
+        ];
+        let (placeholders, vault) = filled(&values);
+        let text = format!(
+            "[EMAIL] {0}{1}, [[{2}]], {0} [EMAIL_",
+            placeholders[0], placeholders[1], placeholders[2]
+        );
+        assert_eq!(
+            vault.restore(&text),
+            "[EMAIL] ann@example.orgbo@example.org, [[NO9386011117947]], ann@example.org [EMAIL_"
+        );
+        assert!(matches!(vault.restore("nothing [here]"), Cow::Borrowed(_)));
+        assert_eq!(vault.longest_placeholder(), "[EMAIL_]".len() + LENGTH);
+    }
+
+    #[test]
+    fn a_value_has_one_placeholder_in_a_request_and_another_in_the_next() {
+        let (placeholders, vault) =
+            filled(&[("EMAIL", "a@b.example"), ("EMAIL", "a@b.example"), ("CARD", "a@b.example")]);
+        assert_eq!(placeholders[0], placeholders[1]);
+        assert_ne!(placeholders[0], placeholders[2]);
+        assert_eq!(format!("{vault:?}"), "Vault { values: 2, .. }");
+        let (others, _) = filled(&[("EMAIL", "a@b.example")]);
+        assert_ne!(others[0], placeholders[0]);
+        assert_eq!(vault.restore(&others[0]), others[0]);
+    }
+
+    #[test]
+    fn a_value_that_looks_like_a_placeholder_is_not_restored_again() {
+        let mut filling = Filling::new();
+        let inner = filling.placeholder("EMAIL", "ann@example.org");
+        let outer = filling.placeholder("NOTE", &inner);
+        let vault = filling.finish().unwrap();
+        assert_eq!(vault.restore(&outer), inner);
+    }
+
+    #[test]
+    fn an_empty_vault_is_none() {
+        assert!(Filling::new().finish().is_none());
+    }
+}
