@@ -97,7 +97,7 @@ impl PersonalDataKind {
 #[derive(Debug)]
 pub struct PersonalData {
     patterns: Vec<(PersonalDataKind, Regex)>,
-    national: bool,
+    national: Option<national::Index>,
 }
 
 impl PersonalData {
@@ -113,8 +113,8 @@ impl PersonalData {
         let (digits, colons) = text.bytes().fold((false, false), |(digits, colons), byte| {
             (digits || byte.is_ascii_digit(), colons || byte == b':')
         });
-        if self.national && digits {
-            national::scan(text, |rule, score, range| values.push(Value { rule, score, range }));
+        if let Some(index) = self.national.as_ref().filter(|_| digits) {
+            index.scan(text, |rule, score, range| values.push(Value { rule, score, range }));
         }
         for (kind, regex) in &self.patterns {
             let possible = match kind {
@@ -260,7 +260,10 @@ impl PersonalDataBuilder {
                 Ok((kind, regex))
             })
             .collect::<Result<_, BuildError>>()?;
-        Ok(PersonalData { patterns, national: self.kinds.contains(&PersonalDataKind::NationalId) })
+        Ok(PersonalData {
+            patterns,
+            national: self.kinds.contains(&PersonalDataKind::NationalId).then(national::Index::new),
+        })
     }
 }
 
@@ -306,15 +309,19 @@ impl<'a> Candidate<'a> {
     }
 
     fn has_word(&self, from: usize, until: usize, words: &[&str]) -> bool {
-        let around = self.text.get(on_borders(self.text, from..until.min(self.text.len())));
-        let around = around.unwrap_or_default().to_lowercase();
-        words.iter().any(|word| {
-            around.match_indices(word).any(|(at, _)| {
-                // A short word may be a part of any other: it has to stand by itself.
-                let before = around.get(..at).and_then(|before| before.chars().next_back());
-                let after = around.get(at + word.len()..).and_then(|after| after.chars().next());
-                let apart = |mark: Option<char>| mark.is_none_or(|mark| !mark.is_alphabetic());
-                !word.is_ascii() || word.len() > 4 && apart(before) || apart(before) && apart(after)
+        let range = on_borders(self.text, from..until.min(self.text.len()));
+        let mut before = self.text.get(..range.start).and_then(|text| text.chars().next_back());
+        let around = self.text.get(range).unwrap_or_default();
+        let apart = |mark: Option<char>| mark.is_none_or(|mark| !mark.is_alphabetic());
+        around.char_indices().any(|(at, mark)| {
+            let begins = apart(before) || !mark.is_ascii();
+            before = Some(mark);
+            let rest = around.get(at..).filter(|_| begins).unwrap_or_default();
+            // A short word may be a part of any other: it has to stand by itself.
+            words.iter().any(|word| {
+                after_word(rest, word).is_some_and(|after| {
+                    word.len() > 4 || !word.is_ascii() || apart(after.chars().next())
+                })
             })
         })
     }
@@ -323,6 +330,18 @@ impl<'a> Candidate<'a> {
     fn first_group(&self) -> usize {
         self.as_str().bytes().take_while(u8::is_ascii_alphanumeric).count().max(1)
     }
+}
+
+/// What follows a word, in small letters, at the beginning of a text in any case.
+fn after_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let mut rest = text.chars();
+    for expected in word.chars() {
+        let mark = rest.next()?;
+        if mark != expected && !mark.to_lowercase().eq([expected]) {
+            return None;
+        }
+    }
+    Some(rest.as_str())
 }
 
 #[cfg(test)]

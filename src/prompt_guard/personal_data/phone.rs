@@ -70,7 +70,6 @@ fn score(candidate: &Candidate<'_>) -> Option<f32> {
     let text = candidate.as_str();
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let open = text.matches('(').count();
-    let after = candidate.has_word(candidate.range.end, candidate.range.end + 10, &AFTER);
     let joined = candidate.is_inside_word(candidate.range.end);
     if joined || open > 1 || open != text.matches(')').count() {
         return None;
@@ -84,7 +83,8 @@ fn score(candidate: &Candidate<'_>) -> Option<f32> {
     if is_date(&groups) || is_decimal(text) {
         return None;
     }
-    let near = after || candidate.follows(&CONTEXT);
+    let end = candidate.range.end;
+    let near = || candidate.has_word(end, end + 10, &AFTER) || candidate.follows(&CONTEXT);
     let trunk = digits.starts_with('0') && !digits.starts_with("00");
     let score = match lengths.as_slice() {
         // North America: area and exchange start with 2 to 9.
@@ -106,14 +106,14 @@ fn score(candidate: &Candidate<'_>) -> Option<f32> {
         }
         [2, 2, 2, 2, 2] if trunk => 0.85,
         // A social security number's groups.
-        [3, 2, 4] if !near => return None,
+        [3, 2, 4] if !near() => return None,
         [2..=5, 2..=9, ..] if trunk && matches!(digits.len(), 9..=11) && lengths.len() <= 5 => 0.8,
         [_, _, ..] if trunk && matches!(digits.len(), 9..=11) && lengths.len() <= 5 => 0.7,
         // Elsewhere only the words around tell.
-        _ if near && matches!(digits.len(), 7..=13) => return Some(0.85),
+        _ if matches!(digits.len(), 7..=13) && near() => return Some(0.85),
         _ => return None,
     };
-    Some(if near { score + 0.1 } else { score })
+    Some(if near() { score + 0.1 } else { score })
 }
 
 /// Whether a country has this calling code, and numbers of this length (ITU-T E.164).

@@ -28,55 +28,106 @@ pub(super) struct Identifier {
 /// The score next to one of its words.
 const NAMED: f32 = 0.92;
 
-/// Calls `found` for each identifier in a text. They may overlap.
-pub(super) fn scan(text: &str, mut found: impl FnMut(&'static str, f32, Range<usize>)) {
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    // Every identifier has a digit within the letters that it begins with.
-    while let Some(ahead) =
-        bytes.get(at..).and_then(|rest| rest.iter().position(u8::is_ascii_digit))
-    {
-        let digit = at + ahead;
-        let head = bytes.get(..digit).unwrap_or_default().iter().rev().take(MOST_LETTERS + 1);
-        let letters = head.take_while(|byte| byte.is_ascii_alphanumeric()).count();
-        if letters <= MOST_LETTERS {
-            try_at(text, digit - letters, &mut found);
-            // `AB 12 34 56 C`: letters that stand by themselves.
-            let spaced = bytes.get(..digit - letters).and_then(|before| before.strip_suffix(b" "));
-            let word = spaced.map_or(0, |before| {
-                before.iter().rev().take(3).take_while(|byte| byte.is_ascii_alphabetic()).count()
-            });
-            if word == 2 {
-                try_at(text, digit - letters - 3, &mut found);
+/// Which forms to try, by how many digits or letters a value begins with: of more than seventy, two or three.
+#[derive(Debug)]
+pub(super) struct Index {
+    digits: [Vec<Form>; 20],
+    letters: [Vec<Form>; 8],
+    /// Those that may go on with either.
+    either: Vec<Form>,
+}
+
+type Form = (&'static Identifier, &'static str);
+
+impl Index {
+    pub(super) fn new() -> Self {
+        let mut index =
+            Self { digits: Default::default(), letters: Default::default(), either: Vec::new() };
+        for identifier in IDENTIFIERS {
+            for form in identifier.forms {
+                let (digits, letters) =
+                    (leading(form, |b| b == b'0'), leading(form, |b| b == b'A'));
+                let list = match form.as_bytes().get(digits + letters) {
+                    Some(b'*') => &mut index.either,
+                    _ => match (index.digits.get_mut(digits), index.letters.get_mut(letters)) {
+                        (Some(list), _) if digits > 0 => list,
+                        (_, Some(list)) => list,
+                        _ => &mut index.either,
+                    },
+                };
+                list.push((identifier, form));
             }
         }
-        let run = bytes.get(digit..).unwrap_or_default();
-        at = digit + run.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        index
     }
+
+    /// Calls `found` for each identifier in a text. They may overlap.
+    pub(super) fn scan(&self, text: &str, mut found: impl FnMut(&'static str, f32, Range<usize>)) {
+        let bytes = text.as_bytes();
+        let mut at = 0;
+        // Every identifier has a digit within the letters that it begins with.
+        while let Some(ahead) =
+            bytes.get(at..).and_then(|rest| rest.iter().position(u8::is_ascii_digit))
+        {
+            let digit = at + ahead;
+            let head = bytes.get(..digit).unwrap_or_default().iter().rev().take(MOST_LETTERS + 1);
+            let letters = head.take_while(|byte| byte.is_ascii_alphanumeric()).count();
+            if letters <= MOST_LETTERS {
+                self.try_at(text, digit - letters, &mut found);
+                // `AB 12 34 56 C`: letters that stand by themselves.
+                let spaced = bytes.get(..digit - letters).and_then(|before| {
+                    before.strip_suffix(b" ").or_else(|| before.strip_suffix(b"-"))
+                });
+                let word = spaced.map_or(0, |before| {
+                    before.iter().rev().take(3).take_while(|b| b.is_ascii_alphabetic()).count()
+                });
+                if matches!(word, 1 | 2) {
+                    self.try_at(text, digit - letters - 1 - word, &mut found);
+                }
+            }
+            let run = bytes.get(digit..).unwrap_or_default();
+            at = digit + run.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        }
+    }
+
+    fn try_at(
+        &self,
+        text: &str,
+        start: usize,
+        found: &mut impl FnMut(&'static str, f32, Range<usize>),
+    ) {
+        let rest = text.get(start..).unwrap_or_default();
+        let (digits, letters) = (
+            leading(rest, |byte| byte.is_ascii_digit()),
+            leading(rest, |byte| byte.is_ascii_alphabetic()),
+        );
+        let forms = if digits > 0 { self.digits.get(digits) } else { self.letters.get(letters) };
+        let mut value = Value::default();
+        for (identifier, form) in forms.into_iter().flatten().chain(&self.either) {
+            let Some(length) = value.read(rest.as_bytes(), form) else { continue };
+            let around = Candidate { text, range: start..start + length };
+            let marked = matches!(around.before(), Some('_' | '$' | '#' | '@'));
+            if marked
+                || around.is_inside_word(around.range.end)
+                || !(identifier.sound)(value.as_slice())
+            {
+                continue;
+            }
+            let score = if around.is_near(identifier.words) { NAMED } else { identifier.alone };
+            if score > 0.0 {
+                found(identifier.rule, score, around.range);
+            }
+        }
+    }
+}
+
+/// How many bytes of this kind a text begins with.
+fn leading(text: &str, kind: impl Fn(u8) -> bool) -> usize {
+    text.bytes().take(24).take_while(|byte| kind(*byte)).count()
 }
 
 /// The letters before the first digit of a fiscal code.
 const MOST_LETTERS: usize = 6;
-
-fn try_at(text: &str, start: usize, found: &mut impl FnMut(&'static str, f32, Range<usize>)) {
-    let bytes = text.as_bytes();
-    if matches!(bytes.get(..start), Some([.., b'_' | b'$' | b'#' | b'@'])) {
-        return;
-    }
-    for identifier in IDENTIFIERS {
-        let mut value = Value::default();
-        let rest = bytes.get(start..).unwrap_or_default();
-        let whole = identifier.forms.iter().find_map(|form| {
-            let around = Candidate { text, range: start..start + value.read(rest, form)? };
-            (!around.is_inside_word(around.range.end)).then_some(around)
-        });
-        let Some(around) = whole.filter(|_| (identifier.sound)(value.as_slice())) else { continue };
-        let score = if around.is_near(identifier.words) { NAMED } else { identifier.alone };
-        if score > 0.0 {
-            found(identifier.rule, score, around.range);
-        }
-    }
-}
 
 /// The letters and digits of an identifier.
 #[derive(Default)]

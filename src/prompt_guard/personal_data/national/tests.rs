@@ -2,7 +2,7 @@ use super::*;
 
 fn found(text: &str) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
-    scan(text, |rule, score, range| {
+    Index::new().scan(text, |rule, score, range| {
         if score >= 0.8 {
             all.push((rule.rsplit('.').next().unwrap(), text[range].to_owned()));
         }
