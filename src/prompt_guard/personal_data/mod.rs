@@ -316,13 +316,15 @@ impl<'a> Candidate<'a> {
         around.char_indices().any(|(at, mark)| {
             let begins = apart(before) || !mark.is_ascii();
             before = Some(mark);
-            let rest = around.get(at..).filter(|_| begins).unwrap_or_default();
+            let rest = around.get(at..).unwrap_or_default();
             // A short word may be a part of any other: it has to stand by itself.
-            words.iter().any(|word| {
-                after_word(rest, word).is_some_and(|after| {
-                    word.len() > 4 || !word.is_ascii() || apart(after.chars().next())
+            let first = mark.to_lowercase().next().unwrap_or(mark);
+            begins
+                && words.iter().filter(|word| word.starts_with(first)).any(|word| {
+                    after_word(rest, word).is_some_and(|after| {
+                        word.len() > 4 || !word.is_ascii() || apart(after.chars().next())
+                    })
                 })
-            })
         })
     }
 

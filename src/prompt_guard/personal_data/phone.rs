@@ -67,11 +67,13 @@ pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
 }
 
 fn score(candidate: &Candidate<'_>) -> Option<f32> {
+    if candidate.is_inside_word(candidate.range.end) {
+        return None;
+    }
     let text = candidate.as_str();
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let open = text.matches('(').count();
-    let joined = candidate.is_inside_word(candidate.range.end);
-    if joined || open > 1 || open != text.matches(')').count() {
+    if open > 1 || open != text.matches(')').count() {
         return None;
     }
     if text.starts_with('+') {
