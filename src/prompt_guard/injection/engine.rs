@@ -1,182 +1,391 @@
 //! Runs many patterns over a text at the cost of few: one pass finds the literals that patterns
-//! need, and only patterns that have all they need run.
+//! need, and a pattern only runs where all that it needs stands close together.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range, sync::OnceLock};
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
-use regex::bytes::{Regex, RegexBuilder};
+use regex_automata::{
+    Anchored, Input,
+    hybrid::dfa::{Cache, DFA},
+    nfa::thompson::{self, WhichCaptures},
+};
+use regex_syntax::{ParserBuilder, hir::Hir};
 
-use crate::BuildError;
+use super::{needs, shorthand::expand};
+use crate::{BoxError, BuildError, inference::Origin, prompt_guard::Category, sync::Mutex};
 
-/// A pattern and what it says.
+/// A pattern and what it says, as it stands in a rule pack.
 ///
-/// Patterns are written for folded text (see `Views`), in bytes and without look-around. A space
-/// stands for any separators, `~3` for up to three words with what follows them, `<40>` for up to
-/// forty bytes, `{NAME}` for a fragment, `\b` for a border of an ASCII word.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
+/// Patterns are written for folded text (see `Views`), in bytes and without look-around; `shorthand`
+/// says what stands for what. A pattern must hold literals of two bytes or more: where these are
+/// not, it never runs.
+#[derive(Clone, Debug)]
+pub(super) struct Rule<'a> {
     /// From a closed set; several rules may share one.
-    pub(super) id: &'static str,
+    pub(super) id: Cow<'static, str>,
+    pub(super) category: Category,
+    /// Whose texts it applies to. None: everybody's.
+    pub(super) origins: &'a [Origin],
     /// How sure a match is, in hundredths.
     pub(super) weight: u8,
-    /// Of each group one literal must be in the text.
-    pub(super) needs: &'static [&'static [&'static str]],
-    pub(super) pattern: &'static str,
+    pub(super) pattern: &'a str,
+}
+
+/// Rules from several tables, before they become an engine.
+#[derive(Default)]
+pub(super) struct Rules {
+    compiled: Vec<Compiled>,
+    sets: Vec<Vec<Vec<u8>>>,
 }
 
 /// Compiled rules.
-#[derive(Debug)]
 pub(super) struct Engine {
     literals: AhoCorasick,
-    literal_count: usize,
+    /// For each literal the sets that it belongs to.
+    sets_of: Vec<Vec<u32>>,
+    /// For each set the rules that need one of it.
+    rules_of: Vec<Vec<u32>>,
     rules: Vec<Compiled>,
-    words: usize,
+    spare: Mutex<Vec<Scratch>>,
+    /// How many scans at a time keep what they learned.
+    most_spare: usize,
+    /// The longest match of any rule.
+    reach: usize,
 }
 
-#[derive(Debug)]
 struct Compiled {
-    id: &'static str,
+    id: Cow<'static, str>,
+    category: Category,
     weight: f32,
-    /// One set of literals per group.
-    needs: Vec<Vec<u64>>,
-    pattern: Regex,
+    origins: Vec<Origin>,
+    /// Of each of these sets a literal must be there.
+    sets: Vec<u32>,
+    /// No match is longer, in bytes; what may go on without end is taken as a word or two.
+    reach: usize,
+    pattern: String,
+    /// Compiled when it first has something to look at: most rules never have.
+    automaton: OnceLock<Option<DFA>>,
 }
 
 /// One rule's match in one text.
 #[derive(Clone, Debug)]
 pub(super) struct Hit {
-    pub(super) id: &'static str,
+    /// Its place among the rules.
+    pub(super) rule: usize,
     pub(super) weight: f32,
     pub(super) range: Range<usize>,
 }
 
+/// What a scan works with, and the next one goes on with.
+#[derive(Default)]
+struct Scratch {
+    /// Per rule, the part of its automaton that texts have led to so far.
+    caches: Vec<Option<Cache>>,
+    /// Per set, where the last literal of it began, and one more.
+    last: Vec<usize>,
+    /// Per rule, the stretch that it must look at.
+    open: Vec<Range<usize>>,
+    closed: Vec<(u32, Range<usize>)>,
+}
+
+impl Rules {
+    /// Adds a table of rules that are written with these fragments.
+    pub(super) fn add(
+        &mut self,
+        table: &[Rule<'_>],
+        fragments: &[(&str, &str)],
+    ) -> Result<(), BuildError> {
+        for rule in table {
+            self.compiled.push(compile(rule, fragments, &mut self.sets)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.compiled.len()
+    }
+}
+
 impl Engine {
-    pub(super) fn new(tables: &[&[Rule]], fragments: &[(&str, &str)]) -> Result<Self, BuildError> {
-        let invalid = |reason: String| BuildError::invalid("injection rule", reason);
-        let mut literals: Vec<&str> = tables
-            .iter()
-            .copied()
-            .flatten()
-            .flat_map(|rule| rule.needs.iter().copied().flatten())
-            .copied()
-            .collect();
-        literals.sort_unstable();
-        literals.dedup();
-        let words = literals.len().div_ceil(64);
-        let set = |group: &[&str]| {
-            let mut set = vec![0_u64; words];
-            for index in group.iter().filter_map(|literal| literals.binary_search(literal).ok()) {
-                if let Some(word) = set.get_mut(index / 64) {
-                    *word |= 1 << (index % 64);
+    pub(super) fn new(rules: Rules) -> Result<Self, BuildError> {
+        let Rules { compiled, sets } = rules;
+        let mut rules_of = vec![Vec::new(); sets.len()];
+        for (index, rule) in (0..).zip(&compiled) {
+            for set in &rule.sets {
+                if let Some(rules) = rules_of.get_mut(*set as usize) {
+                    rules.push(index);
                 }
             }
-            set
-        };
-        let rules = tables
-            .iter()
-            .copied()
-            .flatten()
-            .map(|rule| {
-                let pattern = RegexBuilder::new(&expand(rule.pattern, fragments))
-                    .unicode(false)
-                    .dfa_size_limit(DFA_CACHE)
-                    .build()
-                    .map_err(|error| invalid(format!("{}: {error}", rule.id)))?;
-                let needs = rule.needs.iter().map(|group| set(group)).collect();
-                Ok(Compiled { id: rule.id, weight: f32::from(rule.weight) / 100.0, needs, pattern })
-            })
-            .collect::<Result<_, BuildError>>()?;
-        let literal_count = literals.len().max(1);
+        }
+        let mut literals: Vec<&[u8]> = sets.iter().flatten().map(Vec::as_slice).collect();
+        literals.sort_unstable();
+        literals.dedup();
+        let mut sets_of = vec![Vec::new(); literals.len()];
+        for (index, set) in (0..).zip(&sets) {
+            for literal in set {
+                let at = literals.binary_search(&literal.as_slice()).ok();
+                if let Some(sets) = at.and_then(|at| sets_of.get_mut(at)) {
+                    sets.push(index);
+                }
+            }
+        }
         let literals = AhoCorasickBuilder::new()
             .match_kind(MatchKind::Standard)
             .kind(Some(AhoCorasickKind::DFA))
-            // A line break is as good as a space.
-            .build(
-                literals
-                    .iter()
-                    .map(|literal| (*literal).to_owned())
-                    .chain(literals.iter().map(|literal| literal.replace(' ', "\n"))),
-            )
-            .map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { literals, literal_count, rules, words })
+            .build(literals)
+            .map_err(|error| BuildError::invalid("injection rule", error.to_string()))?;
+        let most_spare = std::thread::available_parallelism().map_or(1, usize::from);
+        let spare = Mutex::new(Vec::new());
+        let reach = compiled.iter().map(|rule| rule.reach).max().unwrap_or(0);
+        Ok(Self { literals, sets_of, rules_of, rules: compiled, spare, most_spare, reach })
     }
 
-    /// Every rule's first matches in a folded text, `most` of each.
-    pub(super) fn hits<'a>(&'a self, text: &'a str, most: usize) -> impl Iterator<Item = Hit> + 'a {
-        let mut present = vec![0_u64; self.words];
-        for found in self.literals.find_overlapping_iter(text) {
-            let index = found.pattern().as_usize() % self.literal_count;
-            if let Some(word) = present.get_mut(index / 64) {
-                *word |= 1 << (index % 64);
+    /// Every rule's first matches in a folded text, `most` of each. With `parts`, only those in or
+    /// near one of these, which are in order.
+    pub(super) fn hits(
+        &self,
+        text: &str,
+        parts: Option<&[Range<usize>]>,
+        origin: Origin,
+        most: usize,
+    ) -> Vec<Hit> {
+        let mut scratch = self.take();
+        match parts {
+            None => self.find_stretches(text, 0..text.len(), &mut scratch),
+            Some(parts) => {
+                for part in self.surroundings(parts, text.len()) {
+                    self.find_stretches(text, part, &mut scratch);
+                }
             }
         }
-        self.rules
-            .iter()
-            .filter(move |rule| {
-                rule.needs.iter().all(|group| {
-                    group.iter().zip(&present).any(|(needed, here)| needed & here != 0)
-                })
-            })
-            .flat_map(move |rule| {
-                rule.pattern.find_iter(text.as_bytes()).take(most).map(move |found| Hit {
-                    id: rule.id,
-                    weight: rule.weight,
-                    range: found.range(),
-                })
-            })
+        self.close(text, origin, &mut scratch);
+        let mut hits = Vec::new();
+        let mut closed = std::mem::take(&mut scratch.closed);
+        // A rule's stretches are in order.
+        closed.sort_by_key(|(rule, _)| *rule);
+        let mut seen = (u32::MAX, 0);
+        for (rule, stretch) in closed.drain(..) {
+            if seen.0 != rule {
+                seen = (rule, 0);
+            }
+            let index = rule as usize;
+            let Some(compiled) = self.rules.get(index) else { continue };
+            let Some(automaton) = compiled.automaton() else { continue };
+            let Some(cache) = scratch.caches.get_mut(index) else { continue };
+            let cache = cache.get_or_insert_with(|| automaton.create_cache());
+            let mut from = stretch.start;
+            while seen.1 < most {
+                let Some(range) = find(automaton, cache, text, from..stretch.end) else { break };
+                from = range.end.max(from + 1);
+                seen.1 += 1;
+                hits.push(Hit { rule: index, weight: compiled.weight, range });
+            }
+        }
+        scratch.closed = closed;
+        self.give_back(scratch);
+        hits
+    }
+
+    /// The parts with what a match that touches them may cover.
+    fn surroundings(&self, parts: &[Range<usize>], length: usize) -> Vec<Range<usize>> {
+        let mut wide: Vec<Range<usize>> = Vec::new();
+        for part in parts {
+            let start = part.start.saturating_sub(self.reach);
+            let end = part.end.saturating_add(self.reach).min(length);
+            match wide.last_mut() {
+                Some(last) if start <= last.end => last.end = end,
+                _ => wide.push(start.min(end)..end),
+            }
+        }
+        wide
+    }
+
+    /// Where each rule must look: around places at which literals of all its sets stand together.
+    fn find_stretches(&self, text: &str, part: Range<usize>, scratch: &mut Scratch) {
+        let Scratch { last, open, closed, .. } = scratch;
+        for found in self.literals.find_overlapping_iter(aho_corasick::Input::new(text).range(part))
+        {
+            let Some(sets) = self.sets_of.get(found.pattern().as_usize()) else { continue };
+            for set in sets {
+                let set = *set as usize;
+                if let Some(last) = last.get_mut(set) {
+                    *last = found.start() + 1;
+                }
+                for index in self.rules_of.get(set).into_iter().flatten() {
+                    let Some(rule) = self.rules.get(*index as usize) else { continue };
+                    let Some(Range { start, end }) = rule.stretch(last, found.end()) else {
+                        continue;
+                    };
+                    let Some(open) = open.get_mut(*index as usize) else { continue };
+                    if start <= open.end {
+                        open.end = open.end.max(end);
+                        continue;
+                    }
+                    let before = std::mem::replace(open, start..end);
+                    if before.end > 0 {
+                        closed.push((*index, before));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends all stretches, and leaves out those that a rule doesn't apply to.
+    fn close(&self, text: &str, origin: Origin, scratch: &mut Scratch) {
+        let Scratch { last, open, closed, .. } = scratch;
+        for (index, open) in (0..).zip(open.iter_mut()) {
+            let before = std::mem::take(open);
+            if before.end > 0 {
+                closed.push((index, before));
+            }
+        }
+        last.fill(0);
+        closed.retain_mut(|(index, stretch)| {
+            stretch.end = stretch.end.min(text.len());
+            stretch.start = stretch.start.min(stretch.end);
+            self.rules.get(*index as usize).is_some_and(|rule| rule.hears(origin))
+        });
+    }
+
+    fn take(&self) -> Scratch {
+        let spare = self.spare.lock().ok().and_then(|mut spare| spare.pop());
+        let mut scratch = spare.unwrap_or_default();
+        scratch.caches.resize_with(self.rules.len(), || None);
+        scratch.last.resize(self.rules_of.len(), 0);
+        scratch.open.resize(self.rules.len(), 0..0);
+        scratch
+    }
+
+    fn give_back(&self, mut scratch: Scratch) {
+        let learned: usize = scratch.caches.iter().flatten().map(Cache::memory_usage).sum();
+        if learned > MOST_LEARNED {
+            scratch.caches.clear();
+        }
+        if let Ok(mut spare) = self.spare.lock()
+            && spare.len() < self.most_spare
+        {
+            spare.push(scratch);
+        }
+    }
+
+    /// The rules whose pattern turns out too large when it is compiled.
+    #[cfg(test)]
+    pub(super) fn too_large(&self) -> Vec<&str> {
+        let failed = self.rules.iter().filter(|rule| rule.automaton().is_none());
+        failed.map(|rule| &*rule.id).collect()
     }
 
     pub(super) const fn len(&self) -> usize {
         self.rules.len()
     }
+
+    pub(super) fn id(&self, rule: usize) -> Option<(Cow<'static, str>, Category)> {
+        self.rules.get(rule).map(|rule| (rule.id.clone(), rule.category))
+    }
 }
 
-/// What each pattern may keep of its automaton per thread, in bytes. Few patterns run on most texts: with the
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("rules", &self.rules.len()).finish_non_exhaustive()
+    }
+}
+
+impl Compiled {
+    fn hears(&self, origin: Origin) -> bool {
+        self.origins.is_empty() || self.origins.contains(&origin)
+    }
+
+    /// What a match may cover that ends in or after the literal that ends at `end`, if a literal of
+    /// each set is near enough.
+    fn stretch(&self, last: &[usize], end: usize) -> Option<Range<usize>> {
+        let mut first = end;
+        for set in &self.sets {
+            first = first.min(last.get(*set as usize)?.checked_sub(1)?);
+        }
+        (end - first <= self.reach)
+            .then(|| end.saturating_sub(self.reach)..first.saturating_add(self.reach))
+    }
+
+    fn automaton(&self) -> Option<&DFA> {
+        self.automaton.get_or_init(|| automaton(&parse(&self.pattern).ok()?).ok()).as_ref()
+    }
+}
+
+/// The first match in a stretch. A search that can't go on finds nothing.
+fn find(
+    automaton: &DFA,
+    cache: &mut Cache,
+    text: &str,
+    stretch: Range<usize>,
+) -> Option<Range<usize>> {
+    let input = Input::new(text).range(stretch.clone());
+    let end = automaton.try_search_fwd(cache, &input).ok()??.offset();
+    // It begins where the first anchored search succeeds; most end after a byte or two.
+    let earliest = stretch.start.max(end.saturating_sub(LONGEST));
+    let start = (earliest..end).find(|start| {
+        let input = Input::new(text).range(*start..end).anchored(Anchored::Yes);
+        matches!(automaton.try_search_fwd(cache, &input), Ok(Some(_)))
+    });
+    Some(start.unwrap_or(earliest)..end)
+}
+
+fn compile(
+    rule: &Rule<'_>,
+    fragments: &[(&str, &str)],
+    sets: &mut Vec<Vec<Vec<u8>>>,
+) -> Result<Compiled, BuildError> {
+    let invalid = |reason: &dyn fmt::Display| {
+        BuildError::invalid("injection rule", format!("{}: {reason}", rule.id))
+    };
+    let pattern = expand(rule.pattern, fragments);
+    let hir = parse(&pattern).map_err(|error| invalid(&error))?;
+    let needed = needs::of(&hir);
+    if needed.is_empty() {
+        return Err(invalid(&"no literal of two bytes or more"));
+    }
+    let sets = needed
+        .into_iter()
+        .map(|needed| {
+            let known = sets.iter().position(|set| *set == needed);
+            let index = known.unwrap_or_else(|| {
+                sets.push(needed);
+                sets.len() - 1
+            });
+            u32::try_from(index).unwrap_or(u32::MAX)
+        })
+        .collect();
+    Ok(Compiled {
+        id: rule.id.clone(),
+        category: rule.category,
+        weight: f32::from(rule.weight) / 100.0,
+        origins: rule.origins.to_vec(),
+        sets,
+        reach: needs::reach(&hir),
+        pattern,
+        automaton: OnceLock::new(),
+    })
+}
+
+fn parse(pattern: &str) -> Result<Hir, BoxError> {
+    Ok(ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern)?)
+}
+
+fn automaton(hir: &Hir) -> Result<DFA, BoxError> {
+    let nfa = thompson::Config::new()
+        .utf8(false)
+        .which_captures(WhichCaptures::None)
+        .nfa_size_limit(Some(MOST_STATES));
+    let nfa = thompson::Compiler::new().configure(nfa).build_from_hir(hir)?;
+    let dfa = DFA::config().cache_capacity(DFA_CACHE).skip_cache_capacity_check(true);
+    Ok(DFA::builder().configure(dfa).build_from_nfa(nfa)?)
+}
+
+/// What each pattern may keep of its automaton, in bytes. Few patterns run on most texts: with the
 /// 2 MiB that are usual, diverse texts grow the process by half as much again.
 pub(in crate::prompt_guard) const DFA_CACHE: usize = 128 * 1024;
-
-/// What stands between words. CJK punctuation is in it as bytes, which no letter is made of alone.
-const SEPARATOR: &str = r#"(?:[ \n,.:;"'`*_!+()<>\[\]{}|/\\#=-]+)"#;
-const WORD: &str = r#"[^ \n,.:;"`*_!?+()<>\[\]{}|/\\#=-]+"#;
-
-/// Writes a rule's short form out as a regex.
-fn expand(pattern: &str, fragments: &[(&str, &str)]) -> String {
-    let mut pattern = Cow::Borrowed(pattern);
-    for (name, fragment) in fragments {
-        if pattern.contains(name) {
-            pattern = Cow::Owned(pattern.replace(name, fragment));
-        }
-    }
-    let mut out = String::with_capacity(pattern.len() * 2);
-    let mut rest = pattern.chars().peekable();
-    let mut in_class = false;
-    while let Some(character) = rest.next() {
-        match character {
-            '\\' => {
-                out.push(character);
-                out.extend(rest.next());
-            }
-            '[' => {
-                in_class = true;
-                out.push(character);
-            }
-            ']' => {
-                in_class = false;
-                out.push(character);
-            }
-            ' ' if !in_class => out.push_str(SEPARATOR),
-            '~' if !in_class => {
-                let count = rest.next().unwrap_or('1');
-                out.push_str(&format!("(?:{WORD}{SEPARATOR}){{0,{count}}}"));
-            }
-            '<' if !in_class && rest.peek().is_some_and(char::is_ascii_digit) => {
-                let count: String =
-                    std::iter::from_fn(|| rest.next_if(|next| *next != '>')).collect();
-                rest.next();
-                out.push_str(&format!(r"[\x00-\xff]{{0,{count}}}"));
-            }
-            other => out.push(other),
-        }
-    }
-    out
-}
+/// What one scan may leave to the next, in bytes.
+const MOST_LEARNED: usize = 4 * 1024 * 1024;
+/// The largest pattern, in bytes of its automaton.
+const MOST_STATES: usize = 1024 * 1024;
+/// How far back the beginning of a match is searched for.
+const LONGEST: usize = 4096;

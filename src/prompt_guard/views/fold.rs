@@ -37,7 +37,7 @@ fn unleeted(text: &Text<'_>, numbers: bool) -> (Text<'static>, usize) {
         }
         found += usize::from(letters > 0 && best.len() >= 4 && is_word(&best));
         for (offset, letter) in best.char_indices() {
-            writer.push(letter, at + offset..at + offset + 1);
+            writer.replace(letter, at + offset..at + offset + 1);
         }
         writer.copy(text, at + word.len()..at + piece.len());
     }
@@ -78,8 +78,9 @@ pub(super) fn unjumble(text: &Text<'_>) -> Text<'static> {
         match right {
             Some(word) => {
                 let letters = word.char_indices();
-                letters
-                    .for_each(|(offset, letter)| writer.push(letter, at + offset..at + offset + 1));
+                letters.for_each(|(offset, letter)| {
+                    writer.replace(letter, at + offset..at + offset + 1)
+                });
             }
             None => writer.copy(text, at..at + piece.len()),
         }
@@ -220,9 +221,9 @@ fn write_joined(writer: &mut Writer, parts: &[(usize, &str)]) {
     let mut borders = borders(&joined).into_iter().peekable();
     for (index, (at, letter)) in letters.iter().enumerate() {
         if borders.next_if_eq(&index).is_some() {
-            writer.push(' ', *at..*at);
+            writer.replace(' ', *at..*at);
         }
-        writer.push(*letter, *at..at + 1);
+        writer.replace(*letter, *at..at + 1);
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Text<'a> {
     pub(super) cased: std::borrow::Cow<'a, str>,
     pub(super) folded: std::borrow::Cow<'a, str>,
     pub(super) map: Arc<Map>,
+    /// Where letters were read another way, in order. The rest is as it was in the text before.
+    pub(super) changed: Vec<Range<usize>>,
 }
 
 /// Writes a text and remembers where each piece of it came from.
@@ -76,6 +78,7 @@ pub(super) struct Writer {
     cased: String,
     folded: String,
     runs: Vec<Run>,
+    changed: Vec<Range<usize>>,
 }
 
 impl Writer {
@@ -84,6 +87,19 @@ impl Writer {
             cased: String::with_capacity(bytes),
             folded: String::with_capacity(bytes),
             runs: Vec::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Writes one character that another one was read as.
+    pub(super) fn replace(&mut self, character: char, from: Range<usize>) {
+        let start = self.folded.len();
+        self.push(character, from);
+        let end = self.folded.len();
+        match self.changed.last_mut() {
+            // What stands close together is looked at together.
+            Some(last) if start <= last.end + CLOSE => last.end = end,
+            _ => self.changed.push(start..end),
         }
     }
 
@@ -163,6 +179,7 @@ impl Writer {
             cased: self.cased.into(),
             folded: self.folded.into(),
             map: Arc::new(Map { runs: self.runs, parent }),
+            changed: self.changed,
         }
     }
 
@@ -185,9 +202,12 @@ impl<'a> Text<'a> {
         folded: std::borrow::Cow<'a, str>,
         parent: Option<Arc<Map>>,
     ) -> Self {
-        Self { cased, folded, map: Arc::new(Map { runs: Vec::new(), parent }) }
+        Self { cased, folded, map: Arc::new(Map { runs: Vec::new(), parent }), changed: Vec::new() }
     }
 }
+
+/// How many bytes apart two changes are one.
+const CLOSE: usize = 64;
 
 /// The smallest range on character borders of `text` that covers `range`.
 pub(in crate::prompt_guard) fn on_borders(text: &str, range: Range<usize>) -> Range<usize> {

@@ -136,6 +136,12 @@ impl View<'_> {
         self.kind
     }
 
+    /// Where a folded view differs from the one it was made of, in order; `None`: it may anywhere.
+    pub(in crate::prompt_guard) fn changed(&self) -> Option<&[Range<usize>]> {
+        (self.kind == ViewKind::Folded && !self.text.changed.is_empty())
+            .then_some(&self.text.changed)
+    }
+
     /// The bytes of the original that a range of this view was made of: on character borders,
     /// within the original, whatever the range.
     #[must_use]
