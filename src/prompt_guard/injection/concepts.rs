@@ -122,7 +122,7 @@ pub(super) const LANGUAGES: &[Language] = &[
         ("{SECRET}", "(?:a|sua|tua) (?:senha|palavra-?(?: )?(?:passe|chave|secreta)|chave secreta)"),
         ("{ACT}", "aj[ao]|atu|age|responda|finj|simul|imagin|comport|voce (?:e|agora)|torne|fale"),
         ("{WITHOUT}", "sem|livre de|nao tem"),
-        ("{ENABLE}", "ativ|habilit|entr|mud|inici"),
+        ("{ENABLE}", "ac?tiv|habilit|entr|mud|inici"),
         ("{MODE}", "modo|estado"),
         ("{FREE}", "sem (?:restric|limit|filtr|censur)|irrestrit|ilimitad|super ?usuario|livre"),
     ] },

@@ -78,9 +78,11 @@ fn collect(hir: &Hir, sets: &mut Vec<Set>) {
 fn best(hir: &Hir) -> Option<Set> {
     let mut sets = Vec::new();
     collect(hir, &mut sets);
-    let prefixes = Extractor::new().extract(hir);
-    let prefixes = prefixes.literals().unwrap_or(&[]);
-    sets.extend(fit(prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()).collect()));
+    if sets.is_empty() {
+        let prefixes = Extractor::new().extract(hir);
+        let prefixes = prefixes.literals().unwrap_or(&[]);
+        sets.extend(fit(prefixes.iter().map(|prefix| prefix.as_bytes().to_vec()).collect()));
+    }
     sets.into_iter().min_by(|one, other| cost(one).total_cmp(&cost(other)))
 }
 

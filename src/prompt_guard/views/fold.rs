@@ -23,13 +23,21 @@ fn unleeted(text: &Text<'_>, numbers: bool) -> (Text<'static>, usize) {
     let mut writer = Writer::with_capacity(text.folded.len());
     let mut found = 0;
     for (at, piece, inside) in pieces(&text.folded, is_leet) {
-        let word = piece.trim_end_matches('!');
+        let (at, piece) = match marks(&text.folded, at, piece) {
+            (0, kept) => (at, kept),
+            (skipped, kept) => {
+                writer.copy(text, at..at + skipped);
+                (at + skipped, kept)
+            }
+        };
+        let word = piece.trim_end_matches(['!', '|']);
         let letters = word.bytes().filter(u8::is_ascii_lowercase).count();
         let with_i = unleet(word, 'i');
         let with_l = unleet(word, 'l');
         let best = if !is_word(&with_i) && is_word(&with_l) { with_l } else { with_i };
         let disguised = inside
             && letters < word.len()
+            && !is_address(&text.folded, at, piece)
             && (letters > 0 || numbers && (is_word(&best) || best == "i"));
         if !disguised {
             writer.copy(text, at..at + piece.len());
@@ -42,6 +50,21 @@ fn unleeted(text: &Text<'_>, numbers: bool) -> (Text<'static>, usize) {
         writer.copy(text, at + word.len()..at + piece.len());
     }
     (writer.finish(Some(Arc::clone(&text.map))), found)
+}
+
+/// Without the bar of a mark such as `<|end|>`: what of the piece to skip, and the rest.
+fn marks<'t>(text: &str, at: usize, piece: &'t str) -> (usize, &'t str) {
+    let opened = at > 0 && text.as_bytes().get(at - 1) == Some(&b'<');
+    match piece.strip_prefix('|').filter(|_| opened) {
+        Some(rest) => (1, rest),
+        None => (0, piece),
+    }
+}
+
+/// Whether a piece is the beginning of an e-mail address.
+fn is_address(text: &str, at: usize, piece: &str) -> bool {
+    let sides = piece.split_once('@').filter(|(user, host)| user.len() > 2 && host.len() > 2);
+    sides.is_some() && text.as_bytes().get(at + piece.len()) == Some(&b'.')
 }
 
 const fn is_leet(byte: u8) -> bool {
@@ -108,6 +131,76 @@ pub(super) fn reverse(text: &Text<'_>) -> Text<'static> {
         writer.push(character, at..at + character.len_utf8());
     }
     writer.finish(Some(Arc::clone(&text.map)))
+}
+
+/// Texts in which all characters stand apart, with one separator between. `None` if there are none.
+pub(super) fn unspace(text: &Text<'_>) -> Option<Text<'static>> {
+    let bytes = text.folded.as_bytes();
+    let mut writer = Writer::with_capacity(text.folded.len());
+    let mut copied = 0;
+    let mut at = 0;
+    while at + 2 < bytes.len() {
+        let stretch = apart(bytes, at);
+        let Some(end) = stretch else {
+            at += 1;
+            continue;
+        };
+        writer.copy(text, copied..at);
+        let separator = bytes.get(at + 1).copied().unwrap_or(b' ');
+        let mut index = at;
+        while let Some(byte) = bytes.get(index).copied().filter(|_| index < end) {
+            writer.replace(char::from(byte), index..index + 1);
+            index += 1;
+            let is = |at: usize, wanted| at < end && bytes.get(at) == Some(&wanted);
+            if is(index, separator) {
+                // Three blanks are the gap between two words.
+                let gap = separator == b' ' && is(index + 1, b' ');
+                if gap {
+                    writer.replace(' ', index..index + 1);
+                }
+                index += if gap { 2 } else { 1 };
+            }
+        }
+        copied = end;
+        at = end;
+    }
+    (copied > 0).then(|| {
+        writer.copy(text, copied..text.folded.len());
+        writer.finish(Some(Arc::clone(&text.map)))
+    })
+}
+
+/// The end of a stretch in which every other byte is the same separator; words in it may be apart by
+/// a space. `None` if it is short, or if nothing in it says where words end.
+fn apart(bytes: &[u8], start: usize) -> Option<usize> {
+    let get = |at: usize| bytes.get(at).copied();
+    let separator = get(start + 1).filter(|byte| is_joiner(*byte))?;
+    let plain = |at: usize| get(at).filter(|byte| byte.is_ascii_graphic() && *byte != separator);
+    plain(start)?;
+    let (mut at, mut pairs, mut gaps) = (start, 0, 0);
+    loop {
+        if get(at + 1) == Some(separator) && plain(at + 2).is_some() {
+            pairs += 1;
+            at += 2;
+        } else if separator == b' '
+            && get(at + 1) == Some(b' ')
+            && get(at + 2) == Some(b' ')
+            && plain(at + 3).is_some()
+        {
+            gaps += 1;
+            at += 3;
+        } else if separator != b' '
+            && get(at + 1) == Some(b' ')
+            && plain(at + 2).is_some()
+            && (get(at + 3) == Some(separator) || matches!(get(at + 3), None | Some(b' ')))
+        {
+            gaps += 1;
+            at += 2;
+        } else {
+            break;
+        }
+    }
+    (pairs >= 8 && gaps > 0 && pairs > gaps).then_some(at + 1)
 }
 
 /// Words whose letters or parts stand apart, joined.

@@ -149,14 +149,14 @@ impl Writer {
         self.folded.chars().next_back()
     }
 
-    /// Whether the last three characters are a letter between spaces: where letters stand apart, a
+    /// Whether the last three characters are one between spaces: where characters stand apart, a
     /// wider gap is the border of a word.
     pub(super) fn ends_in_spaced_letter(&self) -> bool {
         match self.folded.as_bytes() {
             [.., before, letter, b' '] => {
-                matches!(before, b' ' | b'\n') && letter.is_ascii_lowercase()
+                matches!(before, b' ' | b'\n') && letter.is_ascii_graphic()
             }
-            [letter, b' '] => letter.is_ascii_lowercase(),
+            [letter, b' '] => letter.is_ascii_graphic(),
             _ => false,
         }
     }

@@ -83,6 +83,7 @@ fn disguised(text: &Text<'_>, hints: Hints) -> impl Iterator<Item = Text<'static
     let leet = if hints.leet { fold::leet(text) } else { None };
     [
         leet,
+        hints.split.then(|| fold::unspace(text)).flatten(),
         hints.split.then(|| fold::join(text)),
         hints.jumbled.then(|| fold::unjumble(text)),
         hints.rotated.then(|| fold::rotate(text)),

@@ -6,62 +6,119 @@ use std::{
     sync::LazyLock,
 };
 
-/// Words of requests and instructions, and the commonest words of English. Long ones carry the
+/// Words of requests and instructions, and the commonest of English. Long ones carry the
 /// evidence; short ones only help to find borders between words.
 const WORDS: &str = "\
-a abandon about above access accessible accessing account accounts act acting activated actual \
-actually address admin administrator after again against ai algorithm algorithms all allowed \
-alphanumeric also although always an and answer answering answers any anyone anything apologize \
-are artificial as ask asked asking asks assignment assignments assistant assume at attention \
-authorization authorized avoid away backdoor backwards base be because been before begin \
-beginning behave behavior behind being below between beyond body bound boundaries break broken \
-built bypass bypassing call can cancel cannot censorship central chains character characters \
-chat chatgpt circumvent classified clue code command commands company complete compliance comply \
-concerning confidential config configuration confines confirm confirmation consequences \
-constrained constraint constraints content contents context contradict conversation core could \
-creator creators credentials crude currently curse dan dangerous data deactivate debug debugging \
-decision decline decode default delete describe detail details developer did direct directions \
-directive directives directly disable disabled disabling discard disclaimer disclaimers disclose \
-disclosing dismiss display displayed displaying disregard disregarded disregarding divulge do \
-does doing done drop dump earlier email emails embedded emulate enable enabled enabling encode \
-encoded encrypt engineer entire erase essential ethical ethics evade evaluate ever everyone \
-everything evil exact exactly examine exclusively execute exfiltrate existing explain explicit \
-expose exposing false fiction fictional file filter filters first flag follow following for \
-foregoing forget forgetting format former forward free freedom freely from full function \
-fundamental further future game generated get give given giving go going got guardrail \
-guardrails guidance guide guideline guidelines guiding had harmful has have having he hello help \
-her here hidden hide him hint his how however human humans hypothetical if ignore ignoring \
-illegal imagine immediately immerse immoral important in inappropriate info information inherent \
-initial initialization initially input inside inspired instead instruct instructed instruction \
-instructions intelligence internal into is it its jailbreak json judgement judgment just keep \
-key know language last later leak lecture let letter letters letting liberate liberated lifted \
-like limit limitations limitless limits line list listing logic longer loyal machine made \
-maintenance make making many master matter may me mean message messages mode model moderation \
-moral moralize more most movie must my need needs neglect never new next no nor normal norms not \
-nothing notice novel now number numbers obedient obey of off offensive omit on once one only \
-openai operate operating operational operations opinions opposite or order orders other our out \
-output outside over override overriding overwrite owner paragraph parameters passcode passphrase \
-password passwords past people permission permissions persona personality phrase play played \
-playing please poem policies policy possible preceding pretend previous previously primary \
-principle principles print printing prior prioritize private procedures process processing \
-produced profanity programmed programmer programming prompt prompts protected protocol provide \
-provided providing put python question questions read reading really recipient recite refusal \
-refuse regarding regardless regular regulations reiterate reject remove removed repeat repeating \
-replay reply replying report request requests reset respond responding response responses \
-restate restricted restriction restrictions return reveal revealing reverse rhyme right role \
-roleplay root routine rule rules run safeguards safety said same say saying scenario secret \
-secretly secrets secure security see send sending sensitive sentence servant set setting \
-settings sexual shackles shall share sharing should show showing silently simulate skip so \
-solely some somebody someone sorry speak spell spelled standard standards start starting state \
-statement statements still stop story string strings subject such summarize summarizing summary \
-suspend suspended swear switch synonym synonyms system taking task tasks tell telling text texts \
-than that the their them then there therefore these they thing things this those time to token \
-tokens told took tool towards trained training translate translating translation true truth \
-turning typical uncensored under underlying unethical unfiltered unleash unleashed unlimited \
-unlock unlocked unrestricted until up updated upon urgent use user users using usual validate \
-value values variable verbatim verification verified verify very violate violence want wants \
-warning warnings was way we were what whatever when where which while who whole why will wishes \
-with within without word words work would write written wrote yes you your yourself";
+a abandon abide abiding ability about above absolutely accept access accessible accessing \
+according accordingly account accounts accurate across act acting action actions activated \
+active activities activity actual actually added addition additional additionally address \
+addresses adhere adhering admin administrator advice aforementioned after again against agent ai \
+algorithm algorithms all allow allowed along alphanumeric already also alternative although \
+always american among amoral amount an analysis and another answer answering answers any anyone \
+anything apologize application apply appreciate appreciated approach appropriate april are \
+argument arguments around array article articles artificial as ascii aside ask asked asking asks \
+assignment assignments assist assistance assistant associated assume at attacks attempt attempts \
+attend attention authorization authorized available avoid aware away backdoor backwards base \
+based be became because become been before begin beginning behave behavior behind being believe \
+believes below better between beyond black block blocked blocking body bound boundaries break \
+breaking brief broken budget building built business bypass bypassing call called can cancel \
+cannot capabilities capable capital cause causes cease censor censorship central certain \
+certainly chains change changed changes character characters chat chatbot chatgpt chats check \
+checking chief child children choice choices choose circumvent class classified clear clearly \
+client close clue code codes college comes command commands common communication communications \
+company compare complete completed completely complex compliance comply complying comprehensive \
+computer concealed concepts concerning concerns concise conditions confidential config \
+configuration confines confirm confirmation consent consequences consider considered considering \
+const constantly constrained constraint constraints contact contain containing contains content \
+contents context continue contradict control conversation conversations convert core corporation \
+correct correctly corresponding could country create created creates creating creative creator \
+creators credentials critical crucial crude current currently curse customer dan dangerous data \
+database david deactivate death debug debugging december decide decision decline decode default \
+defined delete department describe description designed detail detailed details determine \
+develop developer developers development dialogue dialogues did different direct direction \
+directions directive directives directly directory disable disabled disabling discard disclaimer \
+disclaimers disclose disclosing discuss discussed discussing dismiss disobey display displayed \
+displaying disregard disregarded disregarding disregards divulge do document documents does \
+doesn doing done drop dump during earlier early earth easily efficiently efforts either email \
+emails embedded emotions emulate enable enabled enabling encode encoded encrypt endraw energy \
+engineer english enhance enjoy enough ensure ensuring entire entity environment erase error \
+errors escape especially essential estimate ethical ethicality ethics europe evade evaluate \
+evening event events ever every everyone everything evil exact exactly examine example except \
+exclusively execute execution exfiltrate exist existing expected experience explain explanations \
+explicit expose exposing express external extract extremely factually false family feature \
+features feedback fiction fictional field file filter filtering filters final finalize finally \
+financial finds first flag focus follow followed following follows for force forecast foregoing \
+forever forget forgetting format former forward found france free freedom freely french friday \
+friend friendly friends from front fulfill full fully function functions fundamental further \
+future game games general generate generated generating germany get getting give given gives \
+giving go goals going got government great greatly group guardrail guardrails guidance guide \
+guideline guidelines guiding had handle happens happy harmful has have having he hello help \
+helpful her here hidden hide higher highly him hint his history honest hours house how however \
+https human humanity humans hypothetical ideas identify if ignore ignored ignores ignoring \
+illegal imagine immediately immerse immoral implement implements import importance important \
+improve in inappropriate include included includes including indicate info inform information \
+inherent inhumane initial initialization initially input inputs insert inside inspired instead \
+instruct instructed instruction instructions intelligence intelligent intended intent interest \
+internal internet into introduced intructions investment is issue issues it items its itself \
+jailbreak james january javascript jokes json judgement judgment just keep key kindly know \
+knowledge known language large last later latest leak learn learning least leave lecture legal \
+legality length let letter letters letting level liberate liberated library lifted light like \
+likely limit limitation limitations limitless limits line lines linux list listen listening \
+listing little lives living local location logic longer looking loves lower lowercase loyal \
+machine made maintain maintenance major make makes making malicious manager manner many march \
+markdown market marketing master matter may me mean meaning means measures mechanism media \
+meeting member members memory mention mentioned mercury message messages method might million \
+minutes missing mission mode model moderation modern module modules moment money monitoring \
+month moral morality moralize morally morals more most movie multiple music must my named names \
+national natural nature necessary need needed needs negative neglect network never new next \
+night no nor normal normally norms north not notes nothing notice novel november now number \
+numbers obedient obey object objectives october of off offensive offer office officer often omit \
+on once one online only openai openais operate operating operational operations opinion opinions \
+opposite options or order orders original other others otherwise our out outline output outputs \
+outside over overall override overrides overriding overwrite owner packets paragraph paragraphs \
+parameters paraphrase parts party passcode passphrase password passwords past paste pause paying \
+people perform performance period permission permissions person persona personal personality \
+phone phrase place planning play played playing please poem point points policies policy \
+political population position positive possible potential power powerful practices preamble \
+preceding predefined prefix present president pretend pretending prevent previous previously \
+price primary principle principles print printing prior prioritize prison private probably \
+problem procedures proceed process processing produced product profanity professional profit \
+program programmed programmer programming progress project promotes prompt prompts proposal \
+protected protocol protocols provide provided provides providing public purpose purposes put \
+pwned python quality query question questions quick quickly quote racist raise random range \
+rather reach read reading ready really reason recall receive received recent recently recipient \
+recite record redacted reference refusal refuse refuses regarding regardless regards regular \
+regulation regulations reiterate reject related relations relax relevant remain remember remind \
+reminder remove removed render repeat repeating rephrase replace replaced replay replies reply \
+replying report representing reproduce request requested requests require required requires \
+rescind research reset resources respect respectful respond responding response responses \
+restate restricted restriction restrictions result results return returns reveal revealing \
+reverse review rhyme right role roleplay root routine rule rules run safeguard safeguards safety \
+said sales same say saying scenario school science score script search second secret secretly \
+secrets secure security see seems send sending sends sense sensitive sentence sentences separate \
+separated september series servant server service session set setting settings several sexual \
+shackles shall share sharing shell short should show showing significant silently similar simple \
+simply simulate since single situation skip slang small so social solely solution solve some \
+somebody someone something sometimes sorry source south space speak special specific \
+specifically specified specify speech spell spelled split standard standards stands start \
+started starting starts state statement statements states status steps still stop store story \
+strategies street string strings structure students style subject success successfully such \
+suffix suggest suggests summarize summarizing summary super support supposed surface suspend \
+suspended suspicious swear switch symbol symbols synonym synonyms system systems table taken \
+takes taking task tasks techniques technology tell telling terms testing text texts than thank \
+thanks that the their them then there therefore these they thing things think thinking third \
+this those though thought thoughts threats three through throw time times title to today \
+together token tokens told took tool topic topics total towards traffic trained training \
+transaction transactions translate translating translation true trust truth trying turning twice \
+types typical unable unauthorized uncensored uncover under underlying understand understanding \
+understood unethical unfiltered unique united unleash unleashed unless unlimited unlock unlocked \
+unrestricted until unveil up upcoming update updated updates updating upon upper uppercase \
+urgent use useful user users using usual validate value values variable various verbatim \
+verification verified verify version very violate violence violent virtual want wanted wants \
+warning warnings was water way we website wednesday were what whatever when whenever where \
+whether which while whisper white who whole whose why will wishes with within without woman \
+women word words work working works world would write writing written wrong wrote years yes you \
+young your yourself zenith";
 
 /// What a word is, by its hash.
 #[derive(Clone, Copy, Default)]
