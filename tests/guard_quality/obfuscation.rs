@@ -7,9 +7,9 @@ use palisade::prompt_guard::InjectionRules;
 /// How many attacks and ordinary texts each disguise is tried on.
 const SAMPLE: usize = 200;
 /// Percent of the attacks found in clear that must be found in disguise.
-const RETAINED: f64 = 84.0;
+const RETAINED: f64 = 90.0;
 /// How many disguises must hold that.
-const DISGUISES: usize = 18;
+const DISGUISES: usize = 22;
 
 type Disguise = fn(&str) -> String;
 

@@ -21,7 +21,7 @@ pub(super) struct Language {
 /// Verbs before what they act on, in Latin letters.
 #[rustfmt::skip]
 const LATIN: &[Rule<'static>] = &[
-    rule(OVERRIDE, 90, r"\b(?:{DROP})§ ~3(?:(?:{ALL})§ ~3(?:{RULES})§|(?:{PRIOR}|{OWN})§ ~2(?:{RULES})§|(?:{RULES})§ ~2(?:{PRIOR}|{OWN})§)"),
+    rule(OVERRIDE, 90, r"\b(?:{DROP})§ ~3(?:(?:(?:{ALL})§ ~3|(?:{PRIOR}|{OWN})§ ~2)(?:{RULES})§|(?:{RULES})§ ~2(?:{PRIOR}|{OWN})§)"),
     rule(OVERRIDE, 86, r"\b(?:{DROP})§ ~3(?:{OWN})§ ~2(?:{RULES}|{LIMITS})§|\b(?:{AVOID})§ ~3(?:{YOUR})§ ~2(?:{RULES}|{LIMITS})§"),
     rule(OVERRIDE, 84, r"\b(?:{DROP})§ ~1(?:{ALL})§ ~3(?:{BEFORE})"),
     rule(OVERRIDE, 82, r"\b(?:{ONLY})§ ~3(?:{MY})§ ~1(?:{RULES}|{WISHES})§|\b(?:{MY})§ ~1(?:{RULES}|{WISHES})§ ~1(?:{ONLY})§"),
@@ -36,7 +36,7 @@ const LATIN: &[Rule<'static>] = &[
 /// The same in letters that a border of an ASCII word says nothing about.
 #[rustfmt::skip]
 const SPACED: &[Rule<'static>] = &[
-    rule(OVERRIDE, 90, r"(?:{DROP})§ ~3(?:(?:{ALL})§ ~3(?:{RULES})§|(?:{PRIOR}|{OWN})§ ~2(?:{RULES})§|(?:{RULES})§ ~2(?:{PRIOR}|{OWN})§)"),
+    rule(OVERRIDE, 90, r"(?:{DROP})§ ~3(?:(?:(?:{ALL})§ ~3|(?:{PRIOR}|{OWN})§ ~2)(?:{RULES})§|(?:{RULES})§ ~2(?:{PRIOR}|{OWN})§)"),
     rule(OVERRIDE, 86, r"(?:{DROP})§ ~3(?:{OWN})§ ~2(?:{RULES}|{LIMITS})§|(?:{AVOID})§ ~3(?:{YOUR})§ ~2(?:{RULES}|{LIMITS})§|(?:{DROP}|{AVOID})§ ~2(?:{RULES}|{LIMITS})§ ~1(?:{YOUR})"),
     rule(OVERRIDE, 84, r"(?:{DROP})§ ~1(?:{ALL})§ ~3(?:{BEFORE})"),
     rule(EXTRACTION, 86, r"(?:{SHOW})§ ~1(?:{OWN})§ ~1(?:{RULES})§|(?:{SHOW})§ ~4(?:{PROMPT})"),

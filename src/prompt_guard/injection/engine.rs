@@ -81,6 +81,8 @@ pub(super) struct Hit {
 struct Scratch {
     /// Per rule, the part of its automaton that texts have led to so far.
     caches: Vec<Option<Cache>>,
+    /// Per rule, how often it ran lately.
+    runs: Vec<u32>,
     /// Per set, where the last literal of it began, and one more.
     last: Vec<usize>,
     /// Per rule, the stretch that it must look at.
@@ -131,7 +133,7 @@ impl Engine {
         }
         let literals = AhoCorasickBuilder::new()
             .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(literals)
             .map_err(|error| BuildError::invalid("injection rule", error.to_string()))?;
         let most_spare = std::thread::available_parallelism().map_or(1, usize::from);
@@ -173,6 +175,9 @@ impl Engine {
             let Some(automaton) = compiled.automaton() else { continue };
             let Some(cache) = scratch.caches.get_mut(index) else { continue };
             let cache = cache.get_or_insert_with(|| automaton.create_cache());
+            if let Some(runs) = scratch.runs.get_mut(index) {
+                *runs = runs.saturating_add(1);
+            }
             let mut from = stretch.start;
             while seen.1 < most {
                 let Some(range) = find(automaton, cache, text, from..stretch.end) else { break };
@@ -251,16 +256,14 @@ impl Engine {
         let spare = self.spare.lock().ok().and_then(|mut spare| spare.pop());
         let mut scratch = spare.unwrap_or_default();
         scratch.caches.resize_with(self.rules.len(), || None);
+        scratch.runs.resize(self.rules.len(), 0);
         scratch.last.resize(self.rules_of.len(), 0);
         scratch.open.resize(self.rules.len(), 0..0);
         scratch
     }
 
     fn give_back(&self, mut scratch: Scratch) {
-        let learned: usize = scratch.caches.iter().flatten().map(Cache::memory_usage).sum();
-        if learned > MOST_LEARNED {
-            scratch.caches.clear();
-        }
+        scratch.forget();
         if let Ok(mut spare) = self.spare.lock()
             && spare.len() < self.most_spare
         {
@@ -287,6 +290,29 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("rules", &self.rules.len()).finish_non_exhaustive()
+    }
+}
+
+impl Scratch {
+    /// Drops what was learned for the rules that ran least, when it is too much.
+    fn forget(&mut self) {
+        let size = |cache: &Option<Cache>| cache.as_ref().map_or(0, Cache::memory_usage);
+        let mut learned: usize = self.caches.iter().map(size).sum();
+        if learned <= MOST_LEARNED {
+            return;
+        }
+        let mut order: Vec<usize> = (0..self.caches.len()).collect();
+        order.sort_unstable_by_key(|rule| self.runs.get(*rule));
+        for rule in order {
+            if learned <= MOST_LEARNED / 4 * 3 {
+                break;
+            }
+            if let Some(cache) = self.caches.get_mut(rule) {
+                learned -= size(cache);
+                *cache = None;
+            }
+        }
+        self.runs.iter_mut().for_each(|runs| *runs /= 2);
     }
 }
 
@@ -376,7 +402,7 @@ fn automaton(hir: &Hir) -> Result<DFA, BoxError> {
         .which_captures(WhichCaptures::None)
         .nfa_size_limit(Some(MOST_STATES));
     let nfa = thompson::Compiler::new().configure(nfa).build_from_hir(hir)?;
-    let dfa = DFA::config().cache_capacity(DFA_CACHE).skip_cache_capacity_check(true);
+    let dfa = DFA::config().cache_capacity(MOST_OF_ONE).skip_cache_capacity_check(true);
     Ok(DFA::builder().configure(dfa).build_from_nfa(nfa)?)
 }
 
@@ -385,6 +411,8 @@ fn automaton(hir: &Hir) -> Result<DFA, BoxError> {
 pub(in crate::prompt_guard) const DFA_CACHE: usize = 128 * 1024;
 /// What one scan may leave to the next, in bytes.
 const MOST_LEARNED: usize = 4 * 1024 * 1024;
+/// What each pattern may keep of it, in bytes.
+const MOST_OF_ONE: usize = 64 * 1024;
 /// The largest pattern, in bytes of its automaton.
 const MOST_STATES: usize = 1024 * 1024;
 /// How far back the beginning of a match is searched for.

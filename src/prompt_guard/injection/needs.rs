@@ -11,7 +11,7 @@ const MOST_SETS: usize = 3;
 const FREQUENT: f64 = 0.03;
 /// The shortest literal that says anything, and how much of a longer one is looked for.
 const SHORTEST: usize = 2;
-const LONGEST: usize = 8;
+const LONGEST: usize = 6;
 /// How many literals a set may have.
 const MOST_LITERALS: usize = 160;
 
@@ -115,4 +115,44 @@ fn tidy(set: &mut Set) {
     }
     kept.sort_unstable();
     *set = kept;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hir(pattern: &str) -> Hir {
+        regex_syntax::ParserBuilder::new()
+            .unicode(false)
+            .utf8(false)
+            .build()
+            .parse(pattern)
+            .unwrap()
+    }
+
+    fn texts(pattern: &str) -> Vec<Vec<String>> {
+        let texts =
+            |set: &Set| set.iter().map(|literal| String::from_utf8_lossy(literal).into()).collect();
+        of(&hir(pattern)).iter().map(texts).collect()
+    }
+
+    #[test]
+    fn every_match_holds_one_literal_of_each_set() {
+        assert_eq!(
+            texts("(?:ignore|forget) (?:all )?(?:rules?|orders)"),
+            [["forget", "ignore"], ["orders", "rule"]]
+        );
+        // A branch without a literal makes a set worthless.
+        assert_eq!(texts("(?:[a-z]+|none) of them"), [[" of th"]]);
+        assert_eq!(texts("(?:hidden|hide|hi)x?"), [["hi"]]);
+        assert!(texts("[a-z]+ ?").is_empty());
+    }
+
+    #[test]
+    fn reach_is_the_longest_usual_match() {
+        assert_eq!(reach(&hir("abc")), 3);
+        assert_eq!(reach(&hir("(?:a|bcd)x{0,4}")), 7);
+        assert_eq!(reach(&hir("[ .]+")), 4);
+        assert_eq!(reach(&hir("[^ .]+")), 12);
+    }
 }

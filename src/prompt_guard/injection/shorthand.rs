@@ -7,9 +7,10 @@ use std::{borrow::Cow, iter::Peekable, str::Chars};
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// What stands between words. CJK punctuation is in it as bytes, which no letter is made of alone.
-const SEPARATOR: &str = r#"(?:[ \n,.:;"'`*_!+()<>\[\]{}|/\\#=-]+)"#;
-const WORD: &str = r#"[^ \n,.:;"`*_!?+()<>\[\]{}|/\\#=-]+"#;
+/// What stands between words, in ranges, which are parsed sooner than single characters.
+const SEPARATOR: &str = r#"(?:[\n -#'-/:->\[-\]_`{-}]+)"#;
+/// The same without the apostrophe, and the question mark: what words are not made of.
+const WORD: &str = r"[^\n -#(-/:-?\[-\]_`{-}]+";
 
 /// Writes a rule's short form out as a regex.
 pub(super) fn expand(pattern: &str, fragments: &[(&str, &str)]) -> String {
@@ -63,4 +64,38 @@ pub(super) fn expand(pattern: &str, fragments: &[(&str, &str)]) -> String {
 fn digits(rest: &mut Peekable<Chars<'_>>) -> String {
     let digits: String = std::iter::from_fn(|| rest.next_if(char::is_ascii_digit)).collect();
     if digits.is_empty() { "1".to_owned() } else { digits }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_form_is_written_out() {
+        let fragments = [("{WHO}", "(?:you|we)")];
+        let expanded = expand(r"{WHO} ~12[ab ]§<40>\.", &fragments);
+        let rest = WORD.trim_end_matches('+');
+        assert_eq!(
+            expanded,
+            format!(
+                r"(?:you|we){SEPARATOR}(?:{WORD}{SEPARATOR}){{0,12}}[ab ]{rest}*[\x00-\xff]{{0,40}}\."
+            )
+        );
+    }
+
+    #[test]
+    fn separators_and_words_are_told_apart() {
+        let is = |class: &str, byte: u8| {
+            let class = regex::bytes::Regex::new(&format!("^(?-u){class}$")).unwrap();
+            class.is_match(&[byte])
+        };
+        for byte in b" \n,.:;\"'`*_!+()<>[]{}|/\\#=-" {
+            assert!(is(SEPARATOR, *byte), "{}", char::from(*byte));
+            assert_eq!(is(WORD, *byte), *byte == b'\'', "{}", char::from(*byte));
+        }
+        for byte in b"aZ09@$%&^~\xd0" {
+            assert!(!is(SEPARATOR, *byte) && is(WORD, *byte), "{byte}");
+        }
+        assert!(!is(WORD, b'?') && !is(SEPARATOR, b'?'));
+    }
 }

@@ -23,6 +23,11 @@ fn unleeted(text: &Text<'_>, numbers: bool) -> (Text<'static>, usize) {
     let mut writer = Writer::with_capacity(text.folded.len());
     let mut found = 0;
     for (at, piece, inside) in pieces(&text.folded, is_leet) {
+        // Most pieces are words or what is between them.
+        if !inside || piece.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            writer.copy(text, at..at + piece.len());
+            continue;
+        }
         let (at, piece) = match marks(&text.folded, at, piece) {
             (0, kept) => (at, kept),
             (skipped, kept) => {
@@ -35,8 +40,7 @@ fn unleeted(text: &Text<'_>, numbers: bool) -> (Text<'static>, usize) {
         let with_i = unleet(word, 'i');
         let with_l = unleet(word, 'l');
         let best = if !is_word(&with_i) && is_word(&with_l) { with_l } else { with_i };
-        let disguised = inside
-            && letters < word.len()
+        let disguised = letters < word.len()
             && !is_address(&text.folded, at, piece)
             && (letters > 0 || numbers && (is_word(&best) || best == "i"));
         if !disguised {
