@@ -343,6 +343,10 @@ mod tests {
             "\n",
             "<",
             "send ",
+            "a.b c.d ",
+            "i i ",
+            "ign-ore ",
+            "ignore your ",
             "а",
         ] {
             scan(&rules, &piece.repeat(50_000));

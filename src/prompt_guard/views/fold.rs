@@ -144,11 +144,15 @@ pub(super) fn unspace(text: &Text<'_>) -> Option<Text<'static>> {
     let mut copied = 0;
     let mut at = 0;
     while at + 2 < bytes.len() {
-        let stretch = apart(bytes, at);
-        let Some(end) = stretch else {
+        let Some((end, worth)) = apart(bytes, at) else {
             at += 1;
             continue;
         };
+        if !worth {
+            // From a later place in it the same is found.
+            at = end;
+            continue;
+        }
         writer.copy(text, copied..at);
         let separator = bytes.get(at + 1).copied().unwrap_or(b' ');
         let mut index = at;
@@ -175,8 +179,8 @@ pub(super) fn unspace(text: &Text<'_>) -> Option<Text<'static>> {
 }
 
 /// The end of a stretch in which every other byte is the same separator; words in it may be apart by
-/// a space. `None` if it is short, or if nothing in it says where words end.
-fn apart(bytes: &[u8], start: usize) -> Option<usize> {
+/// a space. And whether it is long, and says where words end.
+fn apart(bytes: &[u8], start: usize) -> Option<(usize, bool)> {
     let get = |at: usize| bytes.get(at).copied();
     let separator = get(start + 1).filter(|byte| is_joiner(*byte))?;
     let plain = |at: usize| get(at).filter(|byte| byte.is_ascii_graphic() && *byte != separator);
@@ -204,7 +208,7 @@ fn apart(bytes: &[u8], start: usize) -> Option<usize> {
             break;
         }
     }
-    (pairs >= 8 && gaps > 0 && pairs > gaps).then_some(at + 1)
+    Some((at + 1, pairs >= 8 && gaps > 0 && pairs > gaps))
 }
 
 /// Words whose letters or parts stand apart, joined.
