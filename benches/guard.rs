@@ -1,6 +1,6 @@
 //! What the guard's detectors cost: to build, in memory, and for each prompt.
 //!
-//! `scripts/bench guard`.
+//! `scripts/bench guard`; with `PALISADE_VECTORS`, on prompts that people wrote, too.
 
 #![allow(clippy::expect_used, missing_docs)]
 
@@ -35,6 +35,42 @@ fn guard(c: &mut Criterion) {
         });
         group.finish();
     }
+    // Unlike texts, as they come: no word of one prepares for the next.
+    let prompts = varied_prompts();
+    if prompts.is_empty() {
+        println!("skipped: varied prompts (PALISADE_VECTORS names no folder of them)");
+        return;
+    }
+    let mut group = c.benchmark_group("varied prompts of 560 characters");
+    let mut each = |name: &str, work: &dyn Fn(&str) -> usize| {
+        let mut prompts = prompts.iter().cycle();
+        group.bench_function(name, |b| {
+            b.iter(|| prompts.next().map(|prompt| work(black_box(prompt))));
+        });
+    };
+    each("views", &|text| Views::of(text).iter().count());
+    for detector in &all {
+        each(detector.name(), &|text| scan(&**detector, text, &Views::of(text)));
+    }
+    each("all", &|text| {
+        let views = Views::of(text);
+        all.iter().map(|detector| scan(&**detector, text, &views)).sum()
+    });
+    group.finish();
+}
+
+/// Benign prompts that people wrote (OpenAssistant), joined and cut.
+fn varied_prompts() -> Vec<String> {
+    let Some(folder) = std::env::var_os("PALISADE_VECTORS") else { return Vec::new() };
+    let path = std::path::Path::new(&folder).join("prompts/oasst_eval.jsonl");
+    let Ok(lines) = std::fs::read_to_string(path) else { return Vec::new() };
+    let texts = lines.lines().filter_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(line["text"].as_str()?.to_owned())
+    });
+    let all = texts.collect::<Vec<_>>().join("\n");
+    let characters: Vec<char> = all.chars().collect();
+    characters.chunks_exact(560).map(|chunk| chunk.iter().collect()).collect()
 }
 
 fn scan(detector: &dyn Detector, text: &str, views: &Views<'_>) -> usize {
