@@ -1,6 +1,6 @@
 //! Admissions of a busy key, taken ahead.
 //!
-//! Where one key is admitted more than a million times a second, so that those who ask would wait for each other, a lane (of each thread one, as far as
+//! Where one key is admitted about a million times a second, so that those who ask would wait for each other, a lane (of each thread one, as far as
 //! they go) charges many of the same admissions at once and grants them one by one: a lease, by which only its own lane
 //! is locked.
 //!
@@ -200,8 +200,8 @@ impl Default for Lease {
 
 /// The most lanes.
 const MOST: usize = 64;
-/// How long a lease lasts, in ticks: 20 microseconds. The drain of so long a time is what it may cost.
-pub(super) const LONGEST: u64 = rules::SECOND / 50_000;
+/// How long a lease lasts, in ticks: 40 microseconds. The drain of so long a time is what it may cost.
+pub(super) const LONGEST: u64 = rules::SECOND / 25_000;
 
 fn tag(key: &Key) -> u64 {
     let [.., a, b, c, d, e, f, g, h] = *key.as_bytes();

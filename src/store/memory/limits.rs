@@ -98,7 +98,20 @@ impl Limits {
         {
             return Ok(None);
         }
+        self.acquire_where_kept(admission, now, seen, lane)
+    }
+
+    /// The same, where no lease grants it. Apart, so that what a lease grants is granted quickly.
+    #[inline(never)]
+    fn acquire_where_kept(
+        &self,
+        admission: &Admission<'_>,
+        now: u64,
+        seen: &mut Seen,
+        mut lane: Option<MutexGuard<'_, Lease>>,
+    ) -> Result<Option<Refusal>, StoreError> {
         rules::check(admission)?;
+        let charges = admission.charges;
         let decided = match &mut lane {
             Some(lease) if !lease.is_used_up() => Decided::Later,
             lease => self.decide(charges, now, seen, lease.as_deref_mut(), true)?,
@@ -539,7 +552,7 @@ const STEPS_WHEN_FULL: usize = 16;
 const BUSY: u32 = if cfg!(palisade_shuttle) { 1 } else { 32 };
 /// What a lease takes at the least and at the most, and of what is left of a limit: one part of so many.
 const LEAST_AHEAD: u64 = if cfg!(palisade_shuttle) { 2 } else { 16 };
-const MOST_AHEAD: u64 = 128;
+const MOST_AHEAD: u64 = 256;
 const PART_AHEAD: u64 = 8;
 /// Marks the receipt of what was charged to an overflow record, in the second word of which two bits are free.
 const IN_OVERFLOW: u64 = 1 << 63;
