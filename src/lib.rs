@@ -42,6 +42,7 @@
 
 mod error;
 mod observe;
+mod outbound;
 mod penalties;
 mod runtime;
 mod stack;

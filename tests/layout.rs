@@ -23,7 +23,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["store/redis/tls.rs", "tls"]),
     ("webpki", &["trust"]),
     ("x509_cert", &["peer_cert", "trust"]),
-    ("reqwest", &["jwt/http_fetch.rs"]),
+    ("reqwest", &["outbound.rs"]),
     ("tokio", &["runtime.rs"]),
     ("tracing", &["observe.rs"]),
     ("metrics", &["observe.rs"]),

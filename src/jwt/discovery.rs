@@ -4,6 +4,7 @@ use http::Uri;
 use serde_json::Value;
 
 use super::json;
+pub(crate) use crate::outbound::check_url;
 
 /// Where the metadata of `issuer` may stand, in the order in which to look.
 ///
@@ -35,29 +36,6 @@ pub(crate) fn key_set_url(document: &[u8], issuer: &str) -> Result<String, &'sta
     }
     let url = metadata.get("jwks_uri").and_then(Value::as_str);
     url.map(str::to_owned).ok_or("the metadata has no jwks_uri")
-}
-
-/// Whether a document may be fetched from there: over TLS, or from this machine if that is allowed.
-pub(crate) fn check_url(url: &str, http_loopback: bool) -> Result<(), &'static str> {
-    let uri: Uri = url.parse().map_err(|_| NO_URL)?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(NO_URL);
-    };
-    if authority.as_str().contains('@') {
-        return Err("a URL with a user name in it is not fetched");
-    }
-    match scheme {
-        "https" => Ok(()),
-        "http" if http_loopback && is_loopback(authority.host()) => Ok(()),
-        _ => Err("only https:// is fetched"),
-    }
-}
-
-/// By what it says of itself: no name is looked up.
-fn is_loopback(host: &str) -> bool {
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host == "localhost"
-        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 const NO_URL: &str = "not a URL";

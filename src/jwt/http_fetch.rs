@@ -1,15 +1,18 @@
 //! Fetches over HTTP.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use http::header;
-use reqwest::{Client, StatusCode, redirect::Policy};
+use http::{HeaderValue, header};
 
 use super::{
     FetchError, IntrospectionClient, IntrospectionRequest, KeySetFetch, discovery, fetch::MAX_BYTES,
 };
-use crate::{BuildError, future::ReadyOr};
+use crate::{
+    BuildError,
+    future::ReadyOr,
+    outbound::{Client, Failure},
+};
 
 /// Fetches, and asks about tokens, over HTTPS, with the certificates that the system trusts: at most 512 KiB, status 200 alone, no
 /// redirect followed, nothing sent but the request. Heeds `HTTPS_PROXY` and `NO_PROXY`. Needs tokio.
@@ -32,8 +35,8 @@ impl HttpFetch {
     /// # Errors
     /// [`BuildError::Invalid`] when TLS can't be set up.
     pub fn with_time_limit(limit: Duration) -> Result<Self, BuildError> {
-        let client = Client::builder().redirect(Policy::none()).referer(false).timeout(limit);
-        let client = client.build().map_err(|_| BuildError::invalid("HttpFetch", "no TLS"))?;
+        let client =
+            Client::new(Some(limit)).map_err(|_| BuildError::invalid("HttpFetch", "no TLS"))?;
         Ok(Self(client))
     }
 }
@@ -43,7 +46,7 @@ impl KeySetFetch for HttpFetch {
         if let Err(reason) = discovery::check_url(url, true) {
             return ReadyOr::ready(Err(FetchError::new(reason)));
         }
-        ReadyOr::pending(read(self.0.get(url)))
+        ReadyOr::pending(fetched(self.0.get(url, MAX_BYTES)))
     }
 }
 
@@ -52,38 +55,20 @@ impl IntrospectionClient for HttpFetch {
         if let Err(reason) = discovery::check_url(request.url, true) {
             return ReadyOr::ready(Err(FetchError::new(reason)));
         }
-        let mut post = self
-            .0
-            .post(request.url)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::ACCEPT, "application/json")
-            .body(request.form.to_owned());
-        if let Some(authorization) = request.authorization {
-            post = post.header(header::AUTHORIZATION, authorization);
-        }
-        ReadyOr::pending(read(post))
+        let mut headers = vec![
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+            (header::ACCEPT, HeaderValue::from_static("application/json")),
+        ];
+        headers.extend(request.authorization.map(|value| (header::AUTHORIZATION, value.clone())));
+        let form = Bytes::copy_from_slice(request.form.as_bytes());
+        ReadyOr::pending(fetched(self.0.post(request.url, &headers, form, MAX_BYTES)))
     }
 }
 
-async fn read(request: reqwest::RequestBuilder) -> Result<Bytes, FetchError> {
-    let mut response = request.send().await.map_err(failed)?;
-    if response.status() != StatusCode::OK {
-        return Err(FetchError::new(format!("status {}", response.status().as_u16())));
-    }
-    // The length that a server states may be missing or a lie: what comes is counted.
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if body.len() + chunk.len() > MAX_BYTES {
-            return Err(FetchError::new("more than 512 KiB"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.into())
-}
-
-/// Without the URL, which may say more than a log should.
-fn failed(error: reqwest::Error) -> FetchError {
-    FetchError::new(error.without_url())
+async fn fetched(
+    answer: impl Future<Output = Result<Bytes, Failure>>,
+) -> Result<Bytes, FetchError> {
+    answer.await.map_err(FetchError::new)
 }
 
 const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(5);
