@@ -33,6 +33,9 @@ pub(crate) use tokio::sync::oneshot;
 /// For tasks to tell each other something.
 #[cfg(feature = "jwt")]
 pub(crate) use tokio::sync::watch;
+/// So many at a time.
+#[cfg(feature = "prompt-guard")]
+pub(crate) use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The limit of a [`timeout`] passed first.
 #[derive(Clone, Copy, Debug)]

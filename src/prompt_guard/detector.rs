@@ -59,7 +59,7 @@ pub struct Finding {
     pub category: Category,
     /// How sure the detector is, from 0 to 1.
     pub score: f32,
-    /// Which segment of the prompt.
+    /// Which segment of the prompt, or `usize::MAX` for the prompt as a whole.
     pub segment: usize,
     /// Where in the segment's text, in bytes, on character borders. `None`: everywhere, or the
     /// detector can't say.
@@ -100,11 +100,62 @@ pub trait AsyncDetector: Debug + Send + Sync + 'static {
     /// Looks at a whole prompt. What the future needs of it, it keeps by cloning the `Arc`.
     ///
     /// # Errors
-    /// When it can't tell. The policy says what then.
+    /// When it can't tell. The policy says what then. An error that is due to the prompt and not to the
+    /// detector is a [`ScanError::of_prompt`].
     fn scan(
         &self,
         prompt: &Arc<crate::inference::Prompt>,
     ) -> ReadyOr<Result<Vec<Finding>, BoxError>>;
+}
+
+/// Why a detector can't tell. Holds nothing of a prompt: its reason is one of a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}{}", Status(*status))]
+pub struct ScanError {
+    reason: &'static str,
+    status: Option<u16>,
+    of_prompt: bool,
+}
+
+impl ScanError {
+    /// The detector is out of order, whatever it is asked.
+    #[must_use]
+    pub const fn outage(reason: &'static str) -> Self {
+        Self { reason, status: None, of_prompt: false }
+    }
+
+    /// The detector can't read this prompt: it is too long, for one. It may be well all the same, so
+    /// this doesn't count for its [`breaker`](super::AsyncLimits::breaker).
+    #[must_use]
+    pub const fn of_prompt(reason: &'static str) -> Self {
+        Self { reason, status: None, of_prompt: true }
+    }
+
+    /// The status of the answer that says so.
+    #[must_use]
+    pub const fn with_status(self, status: u16) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    /// Whether it is due to the prompt alone.
+    #[must_use]
+    pub const fn is_of_prompt(&self) -> bool {
+        self.of_prompt
+    }
+
+    /// The status of the answer that says so, if there is one.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        self.status
+    }
+}
+
+struct Status(Option<u16>);
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |status| write!(f, ": status {status}"))
+    }
 }
 
 macro_rules! forward {

@@ -22,8 +22,8 @@ use super::{
     policy::Gathered,
     read::{Reader, Unreadable, why},
     reply::{Answered, Judged},
-    scan::Waiting,
     turn::{Held, Next, Turn},
+    waiting::Waiting,
 };
 use crate::{
     BoxError,

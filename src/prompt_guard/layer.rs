@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{
-    AsyncDetector, Detector, PromptGuard, Strikes,
+    AsyncDetector, AsyncLimits, Detector, PromptGuard, Strikes,
     count::Estimators,
     policy::Rule,
-    scan::{Local, Remote},
+    scan::Local,
     strikes::Counted,
+    waiting::{Asked, How, Remote},
 };
 use crate::{
     BuildError,
+    clock::{Clock, SystemClock},
     inference::{Origin, ReadLimits, TokenEstimator},
     route::Routes,
     store::Pepper,
@@ -83,6 +85,8 @@ impl PromptGuardLayer {
                 hash_key: Pepper::random(),
             },
             strikes: None,
+            asked: Vec::new(),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -101,6 +105,8 @@ impl<S> Layer<S> for PromptGuardLayer {
 pub struct PromptGuardLayerBuilder {
     config: Config,
     strikes: Option<Strikes>,
+    asked: Vec<Asked>,
+    clock: Arc<dyn Clock>,
 }
 
 impl PromptGuardLayerBuilder {
@@ -168,18 +174,59 @@ impl PromptGuardLayerBuilder {
         self
     }
 
-    /// Asks a detector that has to wait, for at most `limit`, about every prompt that the others let
-    /// pass; all of them at once. `on_unavailable` says what happens when it fails, panics, or takes
-    /// longer. Dropping the request drops the question.
+    /// Asks a detector that has to wait, under these limits, about every prompt that the others let
+    /// pass; all of them at once, and the outcome is the same whichever answers first.
+    /// `on_unavailable` says what happens when it fails, panics, takes longer, has too many prompts
+    /// waiting, or has failed so often that it is left alone. Dropping the request drops the question.
+    ///
+    /// A time limit alone stands for [`AsyncLimits::within`] it.
     pub fn async_detector(
         mut self,
         detector: impl AsyncDetector,
         rule: impl Into<Rule>,
-        limit: Duration,
+        limits: impl Into<AsyncLimits>,
         on_unavailable: OnUnavailable,
     ) -> Self {
-        let (detector, rule) = (Box::new(detector), rule.into());
-        self.config.remote.push(Remote { detector, rule, limit, on_unavailable });
+        let how = How::Future(Arc::new(detector));
+        let (rule, limits) = (rule.into(), limits.into());
+        self.asked.push(Asked { how, rule, limits, on_unavailable });
+        self
+    }
+
+    /// The same for a detector that computes for long, such as a model in process: each prompt is
+    /// scanned on a thread of the runtime's blocking pool. A thread can't be stopped: what is given up
+    /// goes on to the end of its segment, and counts towards the concurrency until then.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use palisade::prompt_guard::{
+    ///     Action, AsyncLimits, InjectionRules, OnUnavailable, PromptGuardLayer,
+    /// };
+    ///
+    /// let limits = AsyncLimits::within(Duration::from_millis(300)).concurrency(2).queue(16);
+    /// let guard = PromptGuardLayer::builder()
+    ///     .blocking_detector(InjectionRules::builtin()?, Action::Block, limits, OnUnavailable::Refuse)
+    ///     .build()?;
+    /// # let _ = guard;
+    /// # Ok::<(), palisade::BuildError>(())
+    /// ```
+    pub fn blocking_detector(
+        mut self,
+        detector: impl Detector,
+        rule: impl Into<Rule>,
+        limits: impl Into<AsyncLimits>,
+        on_unavailable: OnUnavailable,
+    ) -> Self {
+        let how = How::Thread(Arc::new(detector));
+        let (rule, limits) = (rule.into(), limits.into());
+        self.asked.push(Asked { how, rule, limits, on_unavailable });
+        self
+    }
+
+    /// The clock that circuit breakers count by. Default: the machine's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -302,21 +349,21 @@ impl PromptGuardLayerBuilder {
     /// The layer.
     ///
     /// # Errors
-    /// [`BuildError::Invalid`] for a cap or a time limit of zero, strikes that make no sense, or a score that is not from
-    /// 0 to 1.
+    /// [`BuildError::Invalid`] for a cap or a limit of zero, strikes that make no sense, or a score that is not from 0 to 1.
     pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
-        let mut config = self.config;
-        config.strikes = self.strikes.map(Strikes::ready).transpose()?;
+        let Self { mut config, strikes, asked, clock } = self;
+        config.strikes = strikes.map(Strikes::ready).transpose()?;
         for (what, size) in [("max_body", config.max_body), ("max_answer", config.max_answer)] {
             if size == 0 {
                 return Err(BuildError::invalid(what, "it is zero, so nothing could pass"));
             }
         }
-        let limits = config.remote.iter().map(|remote| ("async_detector", remote.limit));
-        for (what, limit) in limits.chain([("read_timeout", config.read_timeout)]) {
-            if limit.is_zero() {
-                return Err(BuildError::invalid(what, "its time limit is zero"));
-            }
+        if config.read_timeout.is_zero() {
+            return Err(BuildError::invalid("read_timeout", "its time limit is zero"));
+        }
+        for asked in asked {
+            asked.limits.check()?;
+            config.remote.push(Remote::new(asked, Arc::clone(&clock)));
         }
         let rules = config.local.iter().chain(&config.output).map(|local| &local.rule);
         if rules.chain(config.remote.iter().map(|remote| &remote.rule)).any(|rule| !rule.is_valid())
@@ -345,7 +392,9 @@ pub enum OnUnavailable {
     /// The request is refused with 503: the default.
     #[default]
     Refuse,
-    /// The request passes as if the detector had found nothing. The verdict says so, and
-    /// `palisade_guard_unavailable_total` counts it.
+    /// The request passes as if the detector had found nothing. [`Verdict::let_through`] names the
+    /// detector, and `palisade_guard_unavailable_total{detector, reason, outcome}` counts it.
+    ///
+    /// [`Verdict::let_through`]: super::Verdict::let_through
     InsecurePass,
 }

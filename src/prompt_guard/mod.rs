@@ -97,6 +97,12 @@
 //! known endpoint JSON and event streams are scanned, and pages and files pass.
 //! Embeddings are vectors and pass.
 //!
+//! # Detectors that wait
+//! An [`AsyncDetector`] is asked about what the others let pass,
+//! all at once, under [`AsyncLimits`] of its own. One that fails, panics, is late or overloaded is unavailable,
+//! and its [`OnUnavailable`] says what then: the request is refused with 503 by default, or passes, and
+//! [`Verdict::let_through`] and a counter say so. The outcome is the same whichever answers first.
+//!
 //! # Threats and limits
 //! Detectors find known patterns. A caller who tries long enough gets past them: what a model may do
 //! must not hang on them alone. What they are sure to do is to see the same text as the model: members
@@ -120,6 +126,7 @@
 
 mod answer;
 mod body;
+mod capacity;
 mod count;
 mod detector;
 mod future;
@@ -142,10 +149,12 @@ mod turn;
 mod vault;
 mod verdict;
 mod views;
+mod waiting;
 
 pub use self::{
     body::ScannedBody,
-    detector::{AsyncDetector, Category, Detector, Finding},
+    capacity::AsyncLimits,
+    detector::{AsyncDetector, Category, Detector, Finding, ScanError},
     future::PromptGuardFuture,
     injection::InjectionRules,
     layer::{OnUnavailable, PromptGuardLayer, PromptGuardLayerBuilder, Unseen},

@@ -147,6 +147,8 @@ fn bit(origin: Origin) -> u16 {
 pub(crate) struct Gathered {
     pub(crate) found: Vec<(Rule, Finding)>,
     pub(crate) unavailable: Vec<&'static str>,
+    /// Those of them that need not be heard.
+    pub(crate) let_through: Vec<&'static str>,
     /// One of those that are unavailable must be heard.
     pub(crate) must_refuse: bool,
     /// How much of the text was looked at before: what ends in it was found then.
@@ -198,7 +200,7 @@ impl Subject {
 /// What to do, by everything that was found. What blocks goes before what can't be told, and that
 /// before what is masked.
 pub(crate) fn decide(gathered: Gathered, subject: Subject, enforced: bool) -> Decision {
-    let Gathered { found, unavailable, must_refuse, .. } = gathered;
+    let Gathered { found, unavailable, let_through, must_refuse, .. } = gathered;
     let outcomes = found.iter().map(|(rule, finding)| rule.outcome(finding));
     let mut action = outcomes.max().unwrap_or(Outcome::Allow);
     let mut rejection = None;
@@ -216,7 +218,7 @@ pub(crate) fn decide(gathered: Gathered, subject: Subject, enforced: bool) -> De
     let findings = found.into_iter().take(MAX_REPORTED).map(|(_, finding)| finding).collect();
     let code = rejection.as_ref().map(Rejection::code);
     Decision {
-        verdict: Verdict { action, enforced, code, findings, unavailable },
+        verdict: Verdict { action, enforced, code, findings, unavailable, let_through },
         masks,
         rejection,
         blocking,
@@ -359,8 +361,13 @@ mod tests {
 
     #[test]
     fn what_must_be_heard_and_is_not_refuses() {
-        let gathered =
-            |found| Gathered { found, unavailable: vec!["model"], must_refuse: true, seen: 0 };
+        let unavailable = || vec!["model"];
+        let gathered = |found| Gathered {
+            found,
+            unavailable: unavailable(),
+            must_refuse: true,
+            ..Gathered::default()
+        };
         let code = |found, subject| decide(gathered(found), subject, true).verdict.code;
         assert_eq!(code(Vec::new(), Subject::Prompt), Some("guard_unavailable"));
         let block = (Action::Block.into(), finding("x", 1.0, None));

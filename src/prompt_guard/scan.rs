@@ -1,40 +1,22 @@
 //! Running the detectors. One that panics is one that could not tell.
 
 use std::{
-    fmt,
-    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     sync::{Arc, Weak},
-    task::{Context, Poll},
-    time::Duration,
 };
 
 use super::{
-    AsyncDetector, Detector, Finding, OnUnavailable, Views,
+    Detector, Finding, OnUnavailable, Views,
     policy::{Gathered, Rule},
+    waiting::{Reason, miss},
 };
-use crate::{
-    BoxError,
-    future::ReadyOr,
-    inference::{Prompt, Segment},
-    observe, runtime,
-};
+use crate::{future::ReadyOr, inference::Segment, observe, runtime};
 
 /// A detector, and what is done about what it finds.
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) detector: Box<dyn Detector>,
     pub(crate) rule: Rule,
-}
-
-/// A detector that has to wait, for how long, and what is done if it can't tell.
-#[derive(Debug)]
-pub(crate) struct Remote {
-    pub(crate) detector: Box<dyn AsyncDetector>,
-    pub(crate) rule: Rule,
-    pub(crate) limit: Duration,
-    pub(crate) on_unavailable: OnUnavailable,
 }
 
 /// Runs all detectors over one segment, whose views are built once for all.
@@ -64,8 +46,8 @@ pub(crate) fn scan_each(
             None => None,
         };
         if told.is_none() {
-            gathered.must_refuse = true;
-            miss(local.detector.name(), gathered);
+            let name = local.detector.name();
+            miss(name, Reason::Panicked, OnUnavailable::Refuse, gathered);
         }
         // What it found before it panicked still counts.
         for finding in findings {
@@ -102,110 +84,9 @@ impl Asker {
     }
 }
 
-/// The detectors that have to wait, all at once, each under its own time limit.
-pub(crate) struct Waiting {
-    prompt: Arc<Prompt>,
-    scans: Vec<(usize, ReadyOr<Told>)>,
-    gathered: Gathered,
-}
-
-/// What a detector says, or that it can't tell.
-type Told = Option<Vec<Finding>>;
-
-impl Waiting {
-    /// Asks them all.
-    pub(crate) fn on(remotes: &[Remote], prompt: Arc<Prompt>, gathered: Gathered) -> Self {
-        let scans = remotes.iter().map(|remote| remote.ask(&prompt)).enumerate().collect();
-        Self { prompt, scans, gathered }
-    }
-
-    /// Ready when each has answered or its time is up.
-    pub(crate) fn poll(
-        &mut self,
-        remotes: &[Remote],
-        cx: &mut Context<'_>,
-    ) -> Poll<(Arc<Prompt>, Gathered)> {
-        let Self { prompt, scans, gathered } = self;
-        scans.retain_mut(|(index, scan)| match Pin::new(scan).poll(cx) {
-            Poll::Pending => true,
-            Poll::Ready(told) => {
-                if let Some(remote) = remotes.get(*index) {
-                    remote.hear(told, prompt, gathered);
-                }
-                false
-            }
-        });
-        if scans.is_empty() {
-            Poll::Ready((Arc::clone(prompt), std::mem::take(gathered)))
-        } else {
-            Poll::Pending
-        }
-    }
-}
-
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("scans", &self.scans.len()).finish_non_exhaustive()
-    }
-}
-
-impl Remote {
-    fn ask(&self, prompt: &Arc<Prompt>) -> ReadyOr<Told> {
-        let Some(scan) = caught(|| self.detector.scan(prompt)) else { return ReadyOr::ready(None) };
-        match scan.try_now() {
-            Ok(told) => ReadyOr::ready(told.ok()),
-            Err(scan) => {
-                let limit = self.limit;
-                ReadyOr::pending(async move {
-                    runtime::timeout(limit, Caught(scan)).await.ok().flatten()
-                })
-            }
-        }
-    }
-
-    fn hear(&self, told: Told, prompt: &Prompt, gathered: &mut Gathered) {
-        let name = self.detector.name();
-        let Some(findings) = told else {
-            gathered.must_refuse |= self.on_unavailable == OnUnavailable::Refuse;
-            return miss(name, gathered);
-        };
-        // Each is looked up, not searched for: there may be as many findings as segments.
-        let segments: Vec<Segment<'_>> = prompt.segments().collect();
-        for finding in findings {
-            let segment = segments.get(finding.segment).copied();
-            if segment.is_some_and(|segment| self.rule.skips(segment.origin)) {
-                continue;
-            }
-            keep(name, &self.rule, finding, segment.as_ref(), gathered);
-        }
-    }
-}
-
-/// A scan whose panic is no answer.
-struct Caught(ReadyOr<Result<Vec<Finding>, BoxError>>);
-
-impl Future for Caught {
-    type Output = Told;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Told> {
-        match caught(|| Pin::new(&mut self.0).poll(cx)) {
-            Some(Poll::Pending) => Poll::Pending,
-            Some(Poll::Ready(told)) => Poll::Ready(told.ok()),
-            None => Poll::Ready(None),
-        }
-    }
-}
-
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
     // What a panic may leave half done is the detector's own, or thrown away.
     catch_unwind(AssertUnwindSafe(run)).ok()
-}
-
-fn miss(detector: &'static str, gathered: &mut Gathered) {
-    observe::count("palisade_guard_unavailable_total", &[("detector", detector)]);
-    if !gathered.unavailable.contains(&detector) {
-        gathered.unavailable.push(detector);
-    }
 }
 
 /// Takes a finding in. A place that the text doesn't have is no place: masking it would miss.

@@ -14,9 +14,10 @@ use super::{
     mask::Mask,
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
-    scan::{ON_EXECUTOR, Remote, Waiting, run, scan_segment},
+    scan::{ON_EXECUTOR, run, scan_segment},
     service::{bad_length, content_length, too_large, unreadable_endpoint},
     vault::Filling,
+    waiting::{Remote, Waiting},
 };
 use crate::{
     future::ReadyOr,

@@ -42,8 +42,10 @@ pub struct Verdict {
     pub code: Option<&'static str>,
     /// What was found: the first 256 findings.
     pub findings: Vec<Finding>,
-    /// Detectors that could not tell: they failed, panicked, or ran out of time.
+    /// Detectors that could not tell: they failed, panicked, ran out of time, or were left alone.
     pub unavailable: Vec<&'static str>,
+    /// Those of them whose [`OnUnavailable`](super::OnUnavailable) lets what they did not see pass.
+    pub let_through: Vec<&'static str>,
 }
 
 /// What the guard found in the answer to a request. Stands in the extensions of an answer that was
@@ -55,7 +57,13 @@ pub struct AnswerVerdict(pub Verdict);
 impl Verdict {
     /// The verdict on a request that is refused before anything was looked for.
     pub(crate) fn refused(code: &'static str, enforced: bool) -> Self {
-        let (findings, unavailable) = (Vec::new(), Vec::new());
-        Self { action: Outcome::Block, enforced, code: Some(code), findings, unavailable }
+        Self {
+            action: Outcome::Block,
+            enforced,
+            code: Some(code),
+            findings: Vec::new(),
+            unavailable: Vec::new(),
+            let_through: Vec::new(),
+        }
     }
 }

@@ -22,6 +22,8 @@ mod stores;
 
 use std::fmt::Debug;
 
+#[cfg(feature = "prompt-guard")]
+pub(crate) use self::breaker::{Circuit, Permit};
 pub(crate) use self::limit::NO_CHARGE;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisHealth, RedisStore, RedisStoreBuilder, RedisWarning};

@@ -13,3 +13,4 @@ mod requests;
 mod strikes;
 mod support;
 mod tokens;
+mod waiting;

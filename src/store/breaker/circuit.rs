@@ -1,13 +1,13 @@
-//! The circuit: whether the inner store is asked at all. No lock, no time of its own.
+//! The circuit: whether a store, or a detector of the prompt guard, is asked at all. No lock, no time of its own.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-/// Closed while the store answers; opened by failures in a row; let through once in a while by a single probe.
+/// Closed while it answers; opened by failures in a row; let through once in a while by a single probe.
 #[derive(Debug)]
-pub(super) struct Circuit {
+pub(crate) struct Circuit {
     threshold: u32,
     pause: u64,
     failed: AtomicU32,
@@ -17,7 +17,7 @@ pub(super) struct Circuit {
 
 /// What may be done with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Permit {
+pub(crate) enum Permit {
     /// It is asked.
     Through,
     /// It is asked, and by its answer it is told whether it is well.
@@ -29,7 +29,7 @@ pub(super) enum Permit {
 const CLOSED: u64 = u64::MAX;
 
 impl Circuit {
-    pub(super) fn new(threshold: u32, pause: Duration) -> Self {
+    pub(crate) fn new(threshold: u32, pause: Duration) -> Self {
         Self {
             threshold,
             pause: millis(pause).max(1),
@@ -38,13 +38,13 @@ impl Circuit {
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.probe_at.load(Ordering::Acquire) != CLOSED
     }
 
     /// Of all who ask while it is open, one in each pause is the probe. One that never comes back is followed by
     /// another.
-    pub(super) fn permit(&self, now: Duration) -> Permit {
+    pub(crate) fn permit(&self, now: Duration) -> Permit {
         let (now, probe_at) = (millis(now), self.probe_at.load(Ordering::Acquire));
         if probe_at == CLOSED {
             return Permit::Through;
@@ -59,19 +59,19 @@ impl Circuit {
     }
 
     /// The store answered. True when the circuit is open, and to be closed once what was missed is made up for.
-    pub(super) fn succeeded(&self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         if self.failed.load(Ordering::Relaxed) > 0 {
             self.failed.store(0, Ordering::Relaxed);
         }
         self.is_open()
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.probe_at.store(CLOSED, Ordering::Release);
     }
 
     /// The store did not answer. True when this opens the circuit.
-    pub(super) fn failed(&self, now: Duration) -> bool {
+    pub(crate) fn failed(&self, now: Duration) -> bool {
         let failed = self.failed.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let opens = failed >= self.threshold
             && self.probe_at.swap(millis(now) + self.pause, Ordering::AcqRel) == CLOSED;

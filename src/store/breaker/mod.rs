@@ -14,10 +14,8 @@ use std::{
     time::Duration,
 };
 
-use self::{
-    circuit::{Circuit, Permit},
-    local::Local,
-};
+pub(crate) use self::circuit::{Circuit, Permit};
+use self::local::Local;
 use super::{
     Admission, Charge, Decision, Inline, Key, LimiterStore, NO_CHARGE, ReservationId, Seen,
     Settlement, Standings, StoreError, StoreFuture,
