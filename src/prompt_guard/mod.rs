@@ -98,7 +98,7 @@
 //! Embeddings are vectors and pass.
 //!
 //! # Detectors that wait
-//! An [`AsyncDetector`] is asked about what the others let pass,
+//! An [`AsyncDetector`], such as those of [`remote`] (feature `http-client`), is asked about what the others let pass,
 //! all at once, under [`AsyncLimits`] of its own. One that fails, panics, is late or overloaded is unavailable,
 //! and its [`OnUnavailable`] says what then: the request is refused with 503 by default, or passes, and
 //! [`Verdict::let_through`] and a counter say so. The outcome is the same whichever answers first.
@@ -123,6 +123,7 @@
 //! [`max_turns`]: PromptGuardLayerBuilder::max_turns
 //! [`refuse_origin`]: PromptGuardLayerBuilder::refuse_origin
 //! [`report_only`]: PromptGuardLayerBuilder::report_only
+#![cfg_attr(not(feature = "http-client"), doc = "[`remote`]: crate::prompt_guard")]
 
 mod answer;
 mod body;
@@ -138,6 +139,8 @@ mod mask;
 mod personal_data;
 mod policy;
 mod read;
+#[cfg(feature = "http-client")]
+pub mod remote;
 mod reply;
 mod scan;
 mod secrets;
