@@ -5,7 +5,11 @@
 //! ```
 //!
 //! Each line runs through the layer itself, as a request to a server would, with the detectors and
-//! the policy of the example `generate`. Detection quality is measured with it.
+//! the policy of the example `generate`, and with detectors that other servers run (`--tei`,
+//! `--moderation`, `--llama-guard`, `--presidio`). Detection quality is measured with it.
+
+#[path = "guard_cli/remote.rs"]
+mod remote;
 
 use std::{
     convert::Infallible,
@@ -55,6 +59,9 @@ struct Config {
     /// The longest line, in bytes. A longer one is an error, and is not kept in memory.
     #[arg(long, value_name = "BYTES", default_value = "16777216")]
     max_line: usize,
+
+    #[command(flatten)]
+    remotes: remote::Remotes,
 }
 
 fn score(text: &str) -> Result<f32, String> {
@@ -137,11 +144,15 @@ type Answer = UnsyncBoxBody<Bytes, Infallible>;
 fn guard(config: &Config) -> Result<Guard, BoxError> {
     let threshold = config.threshold;
     let mut guard = PromptGuardLayer::builder()
-        .detector(InjectionRules::builtin()?, Action::Block.at(threshold))
-        .detector(Secrets::builtin()?, Action::Redact.at(threshold))
-        .detector(PersonalData::builder().build()?, Action::Redact.at(threshold))
         // Room for a text in which every character is escaped.
         .max_body(config.max_line.saturating_mul(6).saturating_add(64));
+    if !config.remotes.only_remote {
+        guard = guard
+            .detector(InjectionRules::builtin()?, Action::Block.at(threshold))
+            .detector(Secrets::builtin()?, Action::Redact.at(threshold))
+            .detector(PersonalData::builder().build()?, Action::Redact.at(threshold));
+    }
+    guard = config.remotes.add_to(guard, threshold)?;
     if config.report_only {
         guard = guard.report_only();
     }
@@ -194,13 +205,19 @@ async fn verdict(config: &Config, response: Response<Answer>) -> Result<Value, B
         .map(|finding| {
             json!({
                 "rule": finding.rule, "category": finding.category.as_str(),
-                "score": rounded(finding.score), "segment": finding.segment,
+                "score": rounded(finding.score),
+                // The prompt as a whole is no segment of it.
+                "segment": Some(finding.segment).filter(|segment| *segment != usize::MAX),
                 "span": finding.span.as_ref().map(|span| [span.start, span.end]),
             })
         })
         .collect();
     let code = rejection.map(Rejection::code);
-    Ok(json!({"action": action.as_str(), "code": code, "findings": findings, "text": text}))
+    let unavailable = verdict.map(|verdict| &*verdict.unavailable).unwrap_or_default();
+    Ok(json!({
+        "action": action.as_str(), "code": code, "findings": findings,
+        "unavailable": unavailable, "text": text,
+    }))
 }
 
 /// A score in three decimals, as it was written in the rules.

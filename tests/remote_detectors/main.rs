@@ -2,12 +2,13 @@
 //! answer, and when they can't tell, the policy says what happens.
 
 #![cfg(test)]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 #[path = "../support/mod.rs"]
 mod harness;
 
 mod classifier;
+mod cli;
 mod llama_guard;
 mod moderation;
 mod outages;
