@@ -392,7 +392,8 @@ pub enum OnUnavailable {
     /// The request is refused with 503: the default.
     #[default]
     Refuse,
-    /// The request passes as if the detector had found nothing. [`Verdict::let_through`] names the
+    /// The request passes as if the detector had found nothing: whoever can make it fail, by whichever
+    /// prompt, gets past it. [`Verdict::let_through`] names the
     /// detector, and `palisade_guard_unavailable_total{detector, reason, outcome}` counts it.
     ///
     /// [`Verdict::let_through`]: super::Verdict::let_through

@@ -151,6 +151,34 @@ async fn it_never_stops() {
     is_out(&huge.await, LIMIT).await;
 }
 
+/// An answer that says that all is well is believed only as long as it is not too long.
+#[tokio::test]
+async fn it_says_too_much() {
+    for (padding, believed) in [(0, true), (1 << 19, true), (1 << 21, false)] {
+        let well = move |uri: http::Uri| async move {
+            let well = match uri.path() {
+                "/predict" => json!([[{"score": 0.9, "label": "BENIGN"}]]),
+                "/v1/moderations" => {
+                    json!({"results": [{"categories": {"a": false}, "category_scores": {"a": 0.1}}]})
+                }
+                "/analyze" => json!([]),
+                _ => {
+                    json!({"choices": [{"finish_reason": "stop", "message": {"content": "safe"}}]})
+                }
+            };
+            " ".repeat(padding) + &well.to_string()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = axum::Router::new().fallback(well);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        for guard in each(&url, LIMIT, OnUnavailable::Refuse) {
+            let outcome = say(&guard, "hi").await;
+            assert_eq!((outcome.status == 200, outcome.is_unavailable()), (believed, !believed));
+        }
+    }
+}
+
 /// What it is asked about is not sent on to somebody else.
 #[tokio::test]
 async fn redirects_are_not_followed() {

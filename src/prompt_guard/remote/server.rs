@@ -40,7 +40,8 @@ pub enum Oversize {
     /// masked, so [`Action::Redact`](crate::prompt_guard::Action::Redact) blocks. The default.
     #[default]
     Find,
-    /// The detector can't tell: [`OnUnavailable`](crate::prompt_guard::OnUnavailable) says what is done.
+    /// The detector can't tell: [`OnUnavailable`](crate::prompt_guard::OnUnavailable) says what is done. With one that
+    /// lets pass, whoever pads a prompt gets past the detector.
     Unavailable,
     /// What is too much goes unseen: whoever pads a prompt hides what comes after.
     InsecureTruncate,
@@ -99,7 +100,8 @@ impl RemoteServer {
         Self { max_segments: segments, ..self }
     }
 
-    /// How many bytes of text of a prompt are sent at most. Default: 256 KiB.
+    /// How many bytes of text of a prompt are sent at most. Default: 256 KiB. While it is asked, a prompt
+    /// takes some four times as much memory.
     pub fn max_bytes(self, bytes: usize) -> Self {
         Self { max_bytes: bytes, ..self }
     }
