@@ -5,9 +5,13 @@
 //! That covers the answers of the OpenAI APIs, Anthropic, text-generation-inference, SGLang and
 //! FastAPI services, whole or as the events of a stream.
 
+mod event;
+
 use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
+
+pub(crate) use self::event::{EventTexts, Place, rewrite_event};
 
 use super::{
     Edit, Origin, Segment,
@@ -84,28 +88,14 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// Gives each text of one event's data to `each`, with the channel that it continues: which choice,
-/// content block or tool call it belongs to. Data that is not JSON is a text.
-pub(crate) fn texts_of_event<E>(
-    endpoint: Endpoint,
-    data: &str,
-    mut each: impl FnMut(u64, Origin, &str) -> Result<(), E>,
-) -> Result<(), E> {
-    match Texts::read(endpoint, data.as_bytes()) {
-        Ok(texts) => texts.channels.iter().zip(&texts.pieces).try_for_each(|(channel, piece)| {
-            each(*channel, piece.origin, piece.text(data.as_bytes()))
-        }),
-        Err(_) if data.trim() == "[DONE]" => Ok(()),
-        Err(_) => each(0, Origin::Assistant, data),
-    }
-}
-
 /// The texts of a document, by place, each with its channel.
 #[derive(Default)]
 struct Texts {
     pieces: Vec<Piece>,
-    /// The channel of each piece.
-    channels: Vec<u64>,
+    /// The place of each piece.
+    places: Vec<Place>,
+    /// The groups whose texts end here.
+    ends: Vec<u64>,
     repeats: bool,
 }
 
@@ -113,57 +103,61 @@ impl Texts {
     fn read(endpoint: Endpoint, data: &[u8]) -> Result<Self, JsonError> {
         let document = Document::read(data, BOUNDS)?;
         let mut texts = Self::default();
-        texts.value(endpoint, document.root(), OFFSET, Origin::Assistant);
+        texts.value(endpoint, document.root(), Place::ROOT, Origin::Assistant);
         Ok(texts)
     }
 
-    fn value(&mut self, endpoint: Endpoint, value: Value<'_>, channel: u64, origin: Origin) {
+    fn value(&mut self, endpoint: Endpoint, value: Value<'_>, place: Place, origin: Origin) {
         match value.kind() {
-            Kind::String => self.string(value, channel, origin),
+            Kind::String => self.string(value, place, origin),
             Kind::Array => {
-                for (place, item) in value.items().enumerate() {
-                    let counted = if index_of(endpoint, item).is_some() { 0 } else { place };
-                    self.value(endpoint, item, mix(channel, &counted.to_le_bytes()), origin);
+                for (number, item) in value.items().enumerate() {
+                    let counted = if index_of(endpoint, item).is_some() { 0 } else { number };
+                    self.value(endpoint, item, place.within(&counted.to_le_bytes()), origin);
                 }
             }
-            Kind::Object => self.object(endpoint, value, channel, origin),
+            Kind::Object => self.object(endpoint, value, place, origin),
             _ => {}
         }
     }
 
-    fn object(&mut self, endpoint: Endpoint, value: Value<'_>, channel: u64, origin: Origin) {
-        let channel = match index_of(endpoint, value) {
-            Some(index) => mix(channel, index.as_bytes()),
-            None => channel,
+    fn object(&mut self, endpoint: Endpoint, value: Value<'_>, place: Place, origin: Origin) {
+        let place = match index_of(endpoint, value) {
+            Some(index) => place.indexed(index.as_bytes()),
+            None => place,
         };
         for (name, member) in value.members() {
             let name = name.text().unwrap_or_default();
+            if ENDS.contains(&&*name) && !member.is_null() {
+                self.ends.push(place.group);
+            }
             if REPEATS.contains(&&*name) {
                 self.repeats |= member.all().nth(1).is_some();
             } else if ARGUMENTS.contains(&&*name) && member.kind() == Kind::Object {
-                self.arguments(member, mix(channel, name.as_bytes()));
+                self.arguments(member, place.named(&name));
             } else if !NOT_TEXT.contains(&&*name) {
                 let origin =
                     if ARGUMENTS.contains(&&*name) { Origin::ToolArguments } else { origin };
-                self.value(endpoint, member, mix(channel, name.as_bytes()), origin);
+                self.value(endpoint, member, place.named(&name), origin);
             }
         }
     }
 
     /// The model chooses every name and string in them.
-    fn arguments(&mut self, value: Value<'_>, channel: u64) {
+    fn arguments(&mut self, value: Value<'_>, place: Place) {
+        let place = Place { whole: true, ..place };
         for value in value.all().filter(|value| matches!(value.kind(), Kind::Name | Kind::String)) {
-            self.string(value, channel, Origin::ToolArguments);
+            self.string(value, place, Origin::ToolArguments);
         }
     }
 
-    fn string(&mut self, value: Value<'_>, channel: u64, origin: Origin) {
+    fn string(&mut self, value: Value<'_>, place: Place, origin: Origin) {
         let decoded = match value.text() {
             Some(Cow::Owned(text)) => Some(text.into_boxed_str()),
             _ => None,
         };
         self.pieces.push(Piece { source: value.inside(), decoded, origin, turn: 0 });
-        self.channels.push(channel);
+        self.places.push(place);
     }
 }
 
@@ -184,7 +178,7 @@ fn index_of<'d>(endpoint: Endpoint, value: Value<'d>) -> Option<Cow<'d, str>> {
     (!index.is_empty()).then_some(index)
 }
 
-/// FNV-1a, 64 bits: the names of channels, which nobody chooses with evil intent.
+/// FNV-1a, 64 bits: the names of channels.
 fn mix(channel: u64, part: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
     step(part.iter().fold(channel, step), &0xff)
@@ -211,6 +205,9 @@ const REPEATS: [&str; 10] = [
     "input_token_logprobs",
     "prompt_logprobs",
 ];
+
+/// The last event of a choice has one that is not null.
+const ENDS: [&str; 3] = ["finish_reason", "stop_reason", "generated_text"];
 
 /// What a model calls a tool with.
 const ARGUMENTS: [&str; 3] = ["arguments", "partial_json", "input"];
@@ -288,45 +285,6 @@ mod tests {
         ] {
             assert_eq!(texts(endpoint, body), expected, "{body}");
         }
-    }
-
-    fn channels(endpoint: Endpoint, events: &[&str]) -> Vec<u64> {
-        let mut channels = Vec::new();
-        for event in events {
-            let all = texts_of_event(endpoint, event, |channel, _, _| {
-                channels.push(channel);
-                Ok::<_, ()>(())
-            });
-            all.unwrap();
-        }
-        channels
-    }
-
-    #[test]
-    fn deltas_of_one_text_share_a_channel() {
-        let choice = |index, text| {
-            format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}},"index":{index}}}]}}"#)
-        };
-        let (a, b, c) = (choice(0, "x"), choice(1, "y"), choice(0, "z"));
-        let both = r#"{"choices":[{"index":1,"delta":{"content":"p"}},{"index":0,"delta":{"content":"q"}}]}"#;
-        let seen = channels(Endpoint::OpenAiChat, &[&a, &b, &c, both]);
-        assert_eq!((seen[0], seen[1]), (seen[2], seen[3]));
-        assert_eq!(seen[0], seen[4]);
-        assert_ne!(seen[0], seen[1]);
-    }
-
-    #[test]
-    fn a_token_counter_makes_no_channel() {
-        let token =
-            |index| format!(r#"{{"index":{index},"token":{{"text":"x","special":false}}}}"#);
-        let seen = channels(Endpoint::Generate, &[&token(1), &token(2)]);
-        assert_eq!(seen[0], seen[1]);
-    }
-
-    #[test]
-    fn what_is_no_json_is_a_text_and_the_last_word_is_none() {
-        assert!(channels(Endpoint::Generate, &["[DONE]"]).is_empty());
-        assert_eq!(channels(Endpoint::Generate, &["plain words"]), [0]);
     }
 
     #[test]

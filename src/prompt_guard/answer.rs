@@ -1,6 +1,6 @@
 //! What is done with an answer: which kind it is, and what refuses it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header, response};
@@ -151,6 +151,30 @@ impl Scan {
                 copy.finish();
                 Step { forward: Bytes::new(), cut: None }
             }
+        }
+    }
+
+    /// The oldest event that waits, and how many there were until now.
+    pub(crate) fn waits(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Events(events) => events.waits(),
+            Self::Copy(_) => None,
+        }
+    }
+
+    /// Lets what is held go on as far as it may without more of it, or all of it.
+    pub(crate) fn flush(&mut self, all: bool) -> Step {
+        match self {
+            Self::Events(events) => events.flush(all),
+            Self::Copy(_) => Step { forward: Bytes::new(), cut: None },
+        }
+    }
+
+    /// How long anything is held.
+    pub(crate) fn max_delay(&self) -> Duration {
+        match self {
+            Self::Events(events) => events.max_delay(),
+            Self::Copy(_) => Duration::ZERO,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -11,7 +12,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::answer::Scan;
+use super::answer::{Scan, Step};
+use crate::runtime;
 
 pin_project! {
     /// The body of an answer. Without output detectors the inner one's, frame by frame, nothing held.
@@ -31,7 +33,7 @@ pin_project! {
         Passed { #[pin] body: R },
         Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
         // `body` is gone once the stream has ended or was cut short.
-        Scanned { #[pin] body: Option<R>, scan: Box<Scan>, last: Last },
+        Scanned { #[pin] body: Option<R>, scan: Box<Scan>, late: Late, last: Last },
     }
 }
 
@@ -52,8 +54,8 @@ impl<R> ScannedBody<R> {
     }
 
     pub(crate) fn scanned(body: R, scan: Scan) -> Self {
-        let kind = Kind::Scanned { body: Some(body), scan: Box::new(scan), last: Last::default() };
-        Self { kind }
+        let (scan, late, last) = (Box::new(scan), Late::default(), Last::default());
+        Self { kind: Kind::Scanned { body: Some(body), scan, late, last } }
     }
 }
 
@@ -71,7 +73,9 @@ impl<R: Body<Data = Bytes>> Body for ScannedBody<R> {
                 let frame = data.take().map(Frame::data);
                 Poll::Ready(frame.or_else(|| trailers.take().map(Frame::trailers)).map(Ok))
             }
-            KindProj::Scanned { body, scan, last } => poll_scanned(body, scan, last, cx),
+            KindProj::Scanned { body, scan, late, last } => {
+                poll_scanned(body, scan, late, last, cx)
+            }
         }
     }
 
@@ -102,6 +106,7 @@ impl<R: Body<Data = Bytes>> Body for ScannedBody<R> {
 fn poll_scanned<R: Body<Data = Bytes>>(
     mut body: Pin<&mut Option<R>>,
     scan: &mut Scan,
+    late: &mut Late,
     last: &mut Last,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
@@ -109,31 +114,104 @@ fn poll_scanned<R: Body<Data = Bytes>>(
         let Some(inner) = body.as_mut().as_pin_mut() else {
             return Poll::Ready(last.next().map(Ok));
         };
-        let frame = match ready!(inner.poll_frame(cx)) {
-            Some(Ok(frame)) => frame.into_data().map_err(|other| other.into_trailers().ok()),
-            Some(Err(error)) => {
-                // What was held back was no whole event, and ends with the answer.
+        let frame = match inner.poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => Some(frame.into_data()),
+            Poll::Ready(Some(Err(error))) => {
+                // What is held was not decided on, and ends with the answer.
                 body.set(None);
                 return Poll::Ready(Some(Err(error)));
             }
-            None => Err(None),
+            Poll::Ready(None) => None,
+            Poll::Pending => {
+                let all = ready!(late.poll(scan, cx));
+                let step = scan.flush(all);
+                if let Some(frame) = go_on(step, &mut body, last) {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                continue;
+            }
         };
         let step = match frame {
-            Ok(data) => scan.push(data),
-            Err(trailers) => {
+            Some(Ok(data)) => {
+                late.more = true;
+                scan.push(data)
+            }
+            other => {
                 body.set(None);
-                last.trailers = trailers;
+                last.trailers = other.and_then(|frame| frame.err()?.into_trailers().ok());
                 scan.finish()
             }
         };
-        if step.cut.is_some() {
-            // Stops the engine, before the client has read why.
-            body.set(None);
-            *last = Last { data: step.cut, trailers: None };
+        if let Some(frame) = go_on(step, &mut body, last) {
+            return Poll::Ready(Some(Ok(frame)));
         }
-        if !step.forward.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(step.forward))));
+    }
+}
+
+/// The frame that goes on. The answer may end after it.
+fn go_on<R>(step: Step, body: &mut Pin<&mut Option<R>>, last: &mut Last) -> Option<Frame<Bytes>> {
+    if step.cut.is_some() {
+        // Stops the engine, before the client has read why.
+        body.set(None);
+        *last = Last { data: step.cut, trailers: None };
+    }
+    (!step.forward.is_empty()).then(|| Frame::data(step.forward))
+}
+
+/// Ready when what is held has been held for long enough: for half of the longest delay at least.
+#[derive(Default)]
+struct Late {
+    timer: Option<Timer>,
+    /// Something came since the last time.
+    more: bool,
+}
+
+struct Timer {
+    sleep: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// The newest event when it began.
+    newest: u64,
+    /// It is for what was left the last time.
+    last: bool,
+}
+
+impl Late {
+    /// Ready with whether all that is held is to go on.
+    fn poll(&mut self, scan: &Scan, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            let Some((oldest, newest)) = scan.waits() else {
+                self.timer = None;
+                return Poll::Pending;
+            };
+            if self.more && self.timer.as_ref().is_some_and(|timer| timer.last) {
+                self.timer = None;
+            }
+            let Some(timer) = &mut self.timer else {
+                if !runtime::is_here() {
+                    return Poll::Ready(!std::mem::take(&mut self.more));
+                }
+                let delay = if self.more {
+                    scan.max_delay() / 2
+                } else {
+                    scan.max_delay().saturating_mul(10)
+                };
+                let sleep = Box::pin(runtime::sleep(delay));
+                self.timer = Some(Timer { sleep, newest, last: !self.more });
+                continue;
+            };
+            ready!(timer.sleep.as_mut().poll(cx));
+            let (is_late, last) = (oldest <= timer.newest, timer.last);
+            self.timer = None;
+            if is_late {
+                self.more = false;
+                return Poll::Ready(last);
+            }
         }
+    }
+}
+
+impl fmt::Debug for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Late").field("more", &self.more).finish_non_exhaustive()
     }
 }
 

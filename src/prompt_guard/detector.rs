@@ -90,6 +90,12 @@ pub trait Detector: Debug + Send + Sync + 'static {
     /// together and looked at once more; of what is found there only what spans more than one counts,
     /// so only findings that say where they are.
     fn scan(&self, segment: &Segment<'_>, views: &super::Views<'_>, findings: &mut Vec<Finding>);
+
+    /// The most bytes that what it finds usually has: how much of a text must be seen at once. An event
+    /// stream is held back by as much. 256 by default.
+    fn lookbehind(&self) -> usize {
+        256
+    }
 }
 
 /// A detector that has to wait: a model, a remote service. It runs under a time limit.
@@ -173,6 +179,10 @@ macro_rules! forward {
                 findings: &mut Vec<Finding>,
             ) {
                 (**self).scan(segment, views, findings);
+            }
+
+            fn lookbehind(&self) -> usize {
+                (**self).lookbehind()
             }
         }
 

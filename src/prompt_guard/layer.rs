@@ -7,6 +7,7 @@ use tower_layer::Layer;
 use super::{
     AsyncDetector, AsyncLimits, Detector, PromptGuard, Strikes,
     count::Estimators,
+    hold::Sizes,
     policy::Rule,
     scan::Local,
     strikes::Counted,
@@ -46,6 +47,10 @@ pub(crate) struct Config {
     pub(crate) output: Vec<Local>,
     pub(crate) max_answer: usize,
     pub(crate) stream_window: usize,
+    /// `None`: as much as the output detectors ask for.
+    pub(crate) hold_back: Option<usize>,
+    pub(crate) max_delay: Duration,
+    pub(crate) sizes: Sizes,
     pub(crate) enforced: bool,
     pub(crate) turns: Turns,
     pub(crate) strikes: Option<Counted>,
@@ -79,6 +84,9 @@ impl PromptGuardLayer {
                 output: Vec::new(),
                 max_answer: 1 << 20,
                 stream_window: 1024,
+                hold_back: None,
+                max_delay: Duration::from_millis(200),
+                sizes: Sizes::new(0, 0),
                 enforced: true,
                 turns: Turns { most: usize::MAX, refused: Vec::new() },
                 strikes: None,
@@ -232,10 +240,8 @@ impl PromptGuardLayerBuilder {
 
     /// Runs a detector over every text of an answer. Without one, answers pass frame by frame.
     ///
-    /// With one, a JSON or plain text answer is held until it is whole, and an event stream is
-    /// forwarded event by event. In a stream, which can't be taken back, [`Redact`] blocks.
-    ///
-    /// [`Redact`]: super::Action::Redact
+    /// With one, a JSON or plain text answer is held until it is whole, and the end of each text of an
+    /// event stream for a while: see [`hold_back`](Self::hold_back).
     pub fn output_detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
         self.config.output.push(Local { detector: Box::new(detector), rule: rule.into() });
         self
@@ -248,10 +254,25 @@ impl PromptGuardLayerBuilder {
         self
     }
 
-    /// How much of each text of a stream is kept to find what is spread over many events, in bytes:
-    /// 1 KiB by default.
+    /// How much of each text of a stream an output detector still sees after it has gone on, in bytes:
+    /// 1 KiB by default, and never less than is held back.
     pub fn stream_window(mut self, bytes: usize) -> Self {
         self.config.stream_window = bytes;
+        self
+    }
+
+    /// How much of the end of each text of an event stream is held back until it is known what stands
+    /// in it, and for how long.
+    ///
+    /// In bytes: by default the longest [`lookbehind`](Detector::lookbehind) of the output detectors, at
+    /// most 4 KiB. Up to twice and a half as much is held while what may be masked is still growing. In time: 200
+    /// milliseconds by default. Text that is held for longer goes on without waiting for more, but for
+    /// what may be the beginning of something: its last word, numbers before that, an open link. That
+    /// too goes on if nothing more comes for ten times as long. What is longer than that, such as a sentence, may then be partly on the wire before it is found. A
+    /// longer delay lets through less of it, and makes slow streams come in larger pieces.
+    pub fn hold_back(mut self, bytes: usize, max_delay: Duration) -> Self {
+        self.config.hold_back = Some(bytes);
+        self.config.max_delay = max_delay;
         self
     }
 
@@ -353,6 +374,9 @@ impl PromptGuardLayerBuilder {
     pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
         let Self { mut config, strikes, asked, clock } = self;
         config.strikes = strikes.map(Strikes::ready).transpose()?;
+        let lookbehind = config.output.iter().map(|local| local.detector.lookbehind()).max();
+        let hold = config.hold_back.unwrap_or_else(|| lookbehind.unwrap_or_default().min(4096));
+        config.sizes = Sizes::new(hold, config.stream_window);
         for (what, size) in [("max_body", config.max_body), ("max_answer", config.max_answer)] {
             if size == 0 {
                 return Err(BuildError::invalid(what, "it is zero, so nothing could pass"));

@@ -40,6 +40,12 @@ impl Mask {
         };
         Edit::new(self.segment, self.span, replacement)
     }
+
+    /// The name alone, where the text may come to an end elsewhere: in a stream.
+    pub(crate) fn plain(self) -> Edit {
+        let replacement = format!("[{}]", name(&self.rule));
+        Edit::new(self.segment, self.span, replacement)
+    }
 }
 
 /// `EMAIL` for `personal_data.email`.

@@ -85,12 +85,17 @@
 //!   (`answer_blocked`). Too large, of an unknown form, compressed or broken off, they become a 503:
 //!   the head is not on its way yet, and half an answer is not passed on unread. Put a compressing layer
 //!   outside of this one.
-//! - **Event streams** go on event by event, byte for byte. Each text in them (by choice, content block,
-//!   tool call) is scanned together with the end of what went before it. What blocks ends the stream
-//!   with an error event in the API's own shape, drops the inner body at once, which stops the
-//!   engine, and tells the limiter how much was let through. What was on the wire before can't be taken back, so
-//!   a secret that is spread over many events may be cut in the middle. For the same reason
-//!   [`Action::Redact`] blocks in a stream.
+//! - **Event streams** go on event by event, each once all of its texts may, in their order and byte for
+//!   byte but for masks. Of each text (by choice, content block, tool call) the end is held back until it
+//!   is known what stands in it: 256 bytes or 200 milliseconds, unless
+//!   [`hold_back`](PromptGuardLayerBuilder::hold_back) says otherwise. So masks are made inside the stream, in what
+//!   a tool is called with too, which stays JSON, and in what an event says once more (whole texts at the
+//!   end, log probabilities). What blocks ends the stream before its text is on the wire, with an error
+//!   event in the API's own shape, drops the inner body at once, which stops the engine, and tells
+//!   the limiter how much was let through. Texts are looked at in steps of fixed size: however a
+//!   stream is cut, the verdict is the same, unless it is slow, and text goes on because its time is up.
+//!   The handler's body is only asked for more while nothing can go on. If it fails, what was held is
+//!   lost with it.
 //!
 //! Every string of an answer is scanned but identifiers and what the server repeats of the request.
 //! Lines of JSON (`application/x-ndjson`) can't be scanned yet and are withheld. On routes that are no
@@ -132,6 +137,7 @@ mod count;
 mod detector;
 mod future;
 mod head;
+mod hold;
 mod injection;
 mod joined;
 mod layer;

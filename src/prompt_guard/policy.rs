@@ -118,7 +118,7 @@ impl Rule {
         (0.0..=1.0).contains(&self.threshold)
     }
 
-    fn outcome(&self, finding: &Finding) -> Outcome {
+    pub(crate) fn outcome(&self, finding: &Finding) -> Outcome {
         // A score that is not a number counts as the highest.
         if finding.score < self.threshold {
             return Outcome::Report;
@@ -243,7 +243,9 @@ fn prompt_blocked(found: &[(Rule, Finding)]) -> Rejection {
             "Refused by the content policy: it contains personal data. Remove it and try again."
         }
         Some(Category::MaliciousCode) => "Refused by the content policy: malicious code.",
-        Some(Category::Custom) | None => "Refused by the content policy of this service.",
+        Some(Category::Custom) | None => {
+            "Refused by the content policy of this service."
+        }
     };
     Rejection::new(RejectionKind::Blocked, "content_blocked", message)
 }
@@ -274,7 +276,7 @@ pub(crate) fn answer_blocked() -> Rejection {
 }
 
 /// One mask for each stretch of text that is to go, in order, those that overlap taken together.
-fn masks(found: &[(Rule, Finding)]) -> Vec<Mask> {
+pub(crate) fn masks(found: &[(Rule, Finding)]) -> Vec<Mask> {
     let mut masks: Vec<Mask> = found
         .iter()
         .filter(|(rule, finding)| rule.outcome(finding) == Outcome::Sanitize)

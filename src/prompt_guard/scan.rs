@@ -100,12 +100,15 @@ pub(crate) fn keep(
     if finding.span.as_ref().is_some_and(|span| span.end <= gathered.seen) && gathered.seen > 0 {
         return;
     }
-    let category = finding.category.as_str();
-    let labels = [("detector", detector), ("category", category)];
-    observe::count("palisade_guard_findings_total", &labels);
+    count_finding(detector, &finding);
     let covered = |span| segment.and_then(|segment| segment.text.get(span));
     finding.span = finding.span.filter(|span| covered(span.clone()).is_some_and(|t| !t.is_empty()));
     gathered.found.push((rule.clone(), finding));
+}
+
+pub(crate) fn count_finding(detector: &'static str, finding: &Finding) {
+    let labels = [("detector", detector), ("category", finding.category.as_str())];
+    observe::count("palisade_guard_findings_total", &labels);
 }
 
 /// Bytes that take a few milliseconds at most.

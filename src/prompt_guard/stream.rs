@@ -1,20 +1,23 @@
-//! Scanning an event stream as it passes: whole events go on byte for byte, or the stream ends.
+//! Scanning an event stream as it passes: an event goes on, byte for byte or with masks, once all of
+//! its texts may, and after all that came before it.
 
-use std::{fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
     Outcome,
     answer::{self, Step, too_large},
+    hold::{Hold, Stop},
     layer::Config,
+    mask::Mask,
     policy::{Gathered, Subject, answer_blocked, decide},
     scan::scan_segment,
 };
 use crate::{
     inference::{
-        ByteClasses, Event, EventReader, Origin, Segment, TokenEstimator as _,
-        answer::texts_of_event,
+        ByteClasses, Edit, Event, EventReader, Segment, TokenEstimator as _,
+        answer::{EventTexts, Place, rewrite_event},
     },
     observe,
     reject::Rejection,
@@ -30,17 +33,49 @@ pub(crate) struct EventScan {
     reader: EventReader,
     /// Bytes that came of the event that is not whole yet.
     unended: usize,
-    windows: Vec<Window>,
+    /// Nothing has come yet.
+    at_start: bool,
+    channels: Vec<Channel>,
+    queue: VecDeque<Queued>,
+    /// Bytes in the queue.
+    queued: usize,
+    /// Events that were ever in the queue.
+    numbered: u64,
+    /// What went on would not be what the handler sent.
+    broken: bool,
+    out: Vec<u8>,
     /// Output tokens that were let through, by estimate.
     tokens: u64,
     action: Outcome,
     done: bool,
 }
 
-/// The end of one text of the stream.
-struct Window {
+/// One text of the stream, and what it is part of.
+struct Channel {
+    place: Place,
+    hold: Hold,
+}
+
+/// An event that waits.
+struct Queued {
+    number: u64,
+    raw: Bytes,
+    /// It only keeps the connection alive, and has no place among the others.
+    idle: bool,
+    /// It is the first of the stream.
+    first: bool,
+    parts: Vec<Part>,
+    /// The edits of texts that stand alone.
+    edits: Vec<Edit>,
+    tokens: u64,
+}
+
+/// A part of a channel's text in an event.
+struct Part {
+    /// Which of the event's texts.
+    segment: usize,
     channel: u64,
-    text: String,
+    range: Range<usize>,
 }
 
 impl EventScan {
@@ -52,7 +87,13 @@ impl EventScan {
             meter,
             reader,
             unended: 0,
-            windows: Vec::new(),
+            at_start: true,
+            channels: Vec::new(),
+            queue: VecDeque::new(),
+            queued: 0,
+            numbered: 0,
+            broken: false,
+            out: Vec::new(),
             tokens: 0,
             action: Outcome::Allow,
             done: false,
@@ -62,18 +103,11 @@ impl EventScan {
     /// Takes the next bytes of the stream.
     pub(crate) fn push(&mut self, data: Bytes) -> Step {
         let mut reader = std::mem::take(&mut self.reader);
-        // What is forwarded is what came, unless an event began before.
-        let mut joined = (!reader.held().is_empty()).then(Vec::new);
         let (mut passed, mut refused) = (0, None);
         reader.push(&data, |event| {
             if refused.is_none() {
-                match self.event(&event) {
-                    Ok(()) => passed += event.length,
-                    Err(rejection) => refused = Some(rejection),
-                }
-                if let (Some(joined), None) = (&mut joined, &refused) {
-                    joined.extend_from_slice(event.raw);
-                }
+                passed += event.length;
+                refused = self.event(&event).err();
             }
         });
         self.unended = (self.unended + data.len()).saturating_sub(passed);
@@ -84,22 +118,41 @@ impl EventScan {
         if refused.is_none() && self.unended > self.config.max_answer {
             refused = Some(too_large());
         }
-        let forward = match joined {
-            Some(joined) => joined.into(),
-            None => data.slice(..passed.min(data.len())),
-        };
-        Step { forward, cut: refused.map(|rejection| self.cut(&rejection)) }
+        self.step(refused)
+    }
+
+    /// What is held is late: what of it can't be the beginning of something goes on, or all.
+    pub(crate) fn flush(&mut self, all: bool) -> Step {
+        let flushed =
+            self.all(|hold, config| if all { hold.finish(config) } else { hold.flush(config) });
+        self.pass_on();
+        // What keeps the connection alive does not wait behind a text that has come to a halt.
+        let (idle, queue): (VecDeque<_>, _) = self.queue.drain(..).partition(|queued| queued.idle);
+        self.queue = queue;
+        idle.into_iter().for_each(|queued| self.emit(queued));
+        self.step(flushed.err())
+    }
+
+    /// The oldest event that waits, and how many there were until now.
+    pub(crate) fn waits(&self) -> Option<(u64, u64)> {
+        self.queue.front().map(|queued| (queued.number, self.numbered))
+    }
+
+    pub(crate) fn max_delay(&self) -> Duration {
+        self.config.max_delay
     }
 
     /// The stream has ended. What is left is no whole event, but there are clients that read it.
     pub(crate) fn finish(&mut self) -> Step {
-        let mut step = Step { forward: Bytes::new(), cut: None };
         let mut reader = std::mem::take(&mut self.reader);
-        reader.finish(|event| match self.event(&event) {
-            Ok(()) if self.config.enforced => step.forward = Bytes::copy_from_slice(event.raw),
-            Ok(()) => {}
-            Err(rejection) => step.cut = Some(self.cut(&rejection)),
-        });
+        let mut refused = None;
+        reader.finish(|event| refused = self.event(&event).err());
+        let refused = refused.or_else(|| self.all(|hold, config| hold.finish(config)).err());
+        if !self.config.enforced {
+            self.end();
+            return Step { forward: Bytes::new(), cut: None };
+        }
+        let step = self.step(refused);
         self.end();
         step
     }
@@ -108,48 +161,190 @@ impl EventScan {
         if event.oversized && self.config.enforced {
             return Err(too_large());
         }
-        let Some(data) = event.data() else { return Ok(()) };
-        let mut tokens = 0_u64;
-        texts_of_event(self.endpoint, data, |channel, origin, text| {
-            tokens = tokens.saturating_add(ByteClasses.estimate(text));
-            self.text(channel, origin, text)
-        })?;
-        self.tokens = self.tokens.saturating_add(tokens);
+        let first = std::mem::replace(&mut self.at_start, false);
+        self.numbered += 1;
+        let mut queued = Queued {
+            number: self.numbered,
+            raw: Bytes::new(),
+            idle: true,
+            first,
+            parts: Vec::new(),
+            edits: Vec::new(),
+            tokens: 0,
+        };
+        let Some(data) = event.data() else {
+            self.wait(queued, event);
+            self.pass_on();
+            return Ok(());
+        };
+        let texts = EventTexts::read(self.endpoint, data);
+        queued.idle = texts.is_ping();
+        for (segment, (place, origin, text)) in texts.each(data).enumerate() {
+            if text.is_empty() {
+                continue;
+            }
+            queued.tokens = queued.tokens.saturating_add(ByteClasses.estimate(text));
+            let text = Segment::new(segment, text, origin, 0);
+            if place.whole {
+                queued.edits.extend(self.whole(&text)?);
+            } else {
+                self.pass_over(place)?;
+                queued.parts.push(self.part(place, &text));
+            }
+        }
+        let channels: Vec<u64> = queued.parts.iter().map(|part| part.channel).collect();
+        self.wait(queued, event);
+        self.each(|place| channels.contains(&place.channel), |hold, config| hold.advance(config))?;
+        if texts.ends_all() || self.queued > MAX_QUEUED || self.channels.len() > MAX_CHANNELS {
+            self.all(|hold, config| hold.finish(config))?;
+        } else {
+            let ends = texts.ends();
+            self.each(|place| ends.contains(&place.group), |hold, config| hold.finish(config))?;
+        }
+        self.pass_on();
+        if self.channels.len() > MAX_CHANNELS {
+            self.channels.clear();
+        }
         Ok(())
     }
 
-    /// Scans what was added to one of the texts, with the end of what went before.
-    fn text(&mut self, channel: u64, origin: Origin, added: &str) -> Result<(), Rejection> {
-        if added.is_empty() {
-            return Ok(());
-        }
-        let config = Arc::clone(&self.config);
-        let mut window = self.take_window(channel);
-        let mut gathered = Gathered { seen: window.text.len(), ..Gathered::default() };
-        window.text.push_str(added);
-        scan_segment(&config.output, &Segment::new(0, &window.text, origin, 0), &mut gathered);
-        window.shrink_to(config.stream_window);
-        self.windows.push(window);
-        let decision = decide(gathered, Subject::Answer, config.enforced);
-        self.action = self.action.max(decision.verdict.action);
-        match (decision.rejection, decision.verdict.action) {
-            _ if !config.enforced => Ok(()),
-            (Some(rejection), _) => Err(rejection),
-            // What went before may be on the wire already: a mask would come too late.
-            (None, Outcome::Sanitize) => Err(answer_blocked()),
-            (None, _) => Ok(()),
+    fn wait(&mut self, mut queued: Queued, event: &Event<'_>) {
+        if self.config.enforced {
+            queued.raw = Bytes::copy_from_slice(event.raw);
+            self.queued += queued.raw.len();
+            self.queue.push_back(queued);
         }
     }
 
-    /// The one of this channel, or room for it. The one that was last added to stands last.
-    fn take_window(&mut self, channel: u64) -> Window {
-        if let Some(at) = self.windows.iter().position(|window| window.channel == channel) {
-            return self.windows.remove(at);
+    /// A choice says one thing after another: when its next text begins, the one before has ended.
+    fn pass_over(&mut self, next: Place) -> Result<(), Rejection> {
+        if !matches!(self.endpoint, Endpoint::OpenAiChat | Endpoint::AnthropicMessages) {
+            return Ok(());
         }
-        if self.windows.len() >= MAX_WINDOWS {
-            self.windows.remove(0);
+        self.each(
+            |place| place.group == next.group && place.channel != next.channel,
+            |hold, config| hold.finish(config),
+        )
+    }
+
+    fn part(&mut self, place: Place, text: &Segment<'_>) -> Part {
+        let at = self.channels.iter().position(|channel| channel.place.channel == place.channel);
+        let range = match at.and_then(|at| self.channels.get_mut(at)) {
+            Some(channel) => channel.hold.push(text.text),
+            None => {
+                let mut hold = Hold::new(text.origin);
+                let range = hold.push(text.text);
+                self.channels.push(Channel { place, hold });
+                range
+            }
+        };
+        Part { segment: text.index, channel: place.channel, range }
+    }
+
+    /// Scans a text that stands alone.
+    fn whole(&mut self, text: &Segment<'_>) -> Result<Vec<Edit>, Rejection> {
+        let mut gathered = Gathered::default();
+        scan_segment(&self.config.output, text, &mut gathered);
+        let decision = decide(gathered, Subject::Answer, self.config.enforced);
+        self.action = self.action.max(decision.verdict.action);
+        match decision.rejection.filter(|_| self.config.enforced) {
+            Some(rejection) => Err(rejection),
+            None => Ok(decision.masks.into_iter().map(Mask::plain).collect()),
         }
-        Window { channel, text: String::new() }
+    }
+
+    fn all(
+        &mut self,
+        look: impl FnMut(&mut Hold, &Config) -> Result<Outcome, Stop>,
+    ) -> Result<(), Rejection> {
+        self.each(|_| true, look)
+    }
+
+    /// Looks at some of the texts.
+    fn each(
+        &mut self,
+        which: impl Fn(&Place) -> bool,
+        mut look: impl FnMut(&mut Hold, &Config) -> Result<Outcome, Stop>,
+    ) -> Result<(), Rejection> {
+        for channel in self.channels.iter_mut().filter(|channel| which(&channel.place)) {
+            match look(&mut channel.hold, &self.config) {
+                Ok(action) => self.action = self.action.max(action),
+                Err(Stop(rejection)) => return Err(rejection),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the events go on that may, in their order.
+    fn pass_on(&mut self) {
+        while !self.broken && self.queue.front().is_some_and(|queued| self.may_go(queued)) {
+            if let Some(queued) = self.queue.pop_front() {
+                self.emit(queued);
+            }
+        }
+    }
+
+    fn may_go(&self, queued: &Queued) -> bool {
+        queued.parts.iter().all(|part| part.range.end <= self.released(part))
+    }
+
+    fn released(&self, part: &Part) -> usize {
+        let channel = self.channels.iter().find(|channel| channel.place.channel == part.channel);
+        channel.map_or(usize::MAX, |channel| channel.hold.released())
+    }
+
+    fn emit(&mut self, queued: Queued) {
+        self.queued = self.queued.saturating_sub(queued.raw.len());
+        self.tokens = self.tokens.saturating_add(queued.tokens);
+        let mut edits = queued.edits;
+        for part in &queued.parts {
+            let hold = self.channels.iter_mut().find(|c| c.place.channel == part.channel);
+            let Some(Channel { hold, .. }) = hold else { continue };
+            edits.extend(hold.changes(&part.range).into_iter().map(|(span, mask)| {
+                let within = span.start - part.range.start..span.end - part.range.start;
+                Edit::new(part.segment, within, mask)
+            }));
+        }
+        if edits.is_empty() {
+            return self.out.extend_from_slice(&queued.raw);
+        }
+        self.action = self.action.max(Outcome::Sanitize);
+        match rewrite_event(self.endpoint, &queued.raw, queued.first, &edits) {
+            Some(event) => self.out.extend_from_slice(&event),
+            // Two names of members were masked alike.
+            None => self.broken = true,
+        }
+    }
+
+    /// What goes on now, and how the stream ends if something is refused.
+    fn step(&mut self, refused: Option<Rejection>) -> Step {
+        self.pass_on();
+        if refused.is_some() {
+            self.pass_on_before_cut();
+        }
+        let refused = refused.or_else(|| self.broken.then(answer_blocked));
+        let cut = refused.map(|rejection| self.cut(&rejection));
+        Step { forward: std::mem::take(&mut self.out).into(), cut }
+    }
+
+    /// Of the events that wait, the texts that may go on do, wherever they were cut.
+    fn pass_on_before_cut(&mut self) {
+        for mut queued in std::mem::take(&mut self.queue) {
+            let (mut shows, mut rest) = (false, Vec::new());
+            for part in &mut queued.parts {
+                let released = self.released(part).clamp(part.range.start, part.range.end);
+                shows |= released > part.range.start;
+                let cut = released - part.range.start..part.range.end - part.range.start;
+                part.range.end = released;
+                if !cut.is_empty() {
+                    rest.push(Edit::new(part.segment, cut, ""));
+                }
+            }
+            if shows && !self.broken {
+                queued.edits.extend(rest);
+                self.emit(queued);
+            }
+        }
     }
 
     /// The event that ends the stream. The limiter hears what was let through.
@@ -176,15 +371,8 @@ impl fmt::Debug for EventScan {
     }
 }
 
-impl Window {
-    fn shrink_to(&mut self, bytes: usize) {
-        let mut cut = self.text.len().saturating_sub(bytes);
-        while !self.text.is_char_boundary(cut) {
-            cut += 1;
-        }
-        self.text.drain(..cut);
-    }
-}
-
 /// Texts that are followed at a time: choices, content blocks, tool calls.
-const MAX_WINDOWS: usize = 128;
+const MAX_CHANNELS: usize = 128;
+
+/// Bytes of events that wait for the end of one text while others go on.
+const MAX_QUEUED: usize = 64 * 1024;

@@ -153,8 +153,8 @@ async fn an_event_stream_passes_event_by_event() {
     let mut body = pin!(answer.into_body());
     let mut next = async || body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(next().await, ": hi\r\n\r\n");
-    assert_eq!(next().await, "data: {\"choices\":[{\"text\":\"good\"}]}\n\n");
-    assert_eq!(next().await, "data: [DONE]\n\n");
+    // Its last word waits for what ends it.
+    assert_eq!(next().await, "data: {\"choices\":[{\"text\":\"good\"}]}\n\ndata: [DONE]\n\n");
 }
 
 #[tokio::test]
@@ -190,21 +190,19 @@ async fn what_blocks_ends_a_stream_in_the_apis_own_shape() {
     let tgi = |text: &str| {
         format!("data:{}\n\n", serde_json::json!({"index": text.len(), "token": {"text": text}}))
     };
-    for (path, fine, ev, il, shape) in [
-        (CHAT, delta("fine"), delta(" ev"), delta("il "), "data: {\"error\":{"),
-        (
-            "/v1/messages",
-            anthropic("fine"),
-            anthropic(" ev"),
-            anthropic("il"),
-            "event: error\ndata: {",
-        ),
-        ("/generate", tgi("fine"), tgi(" ev"), tgi("il"), "data: {\"error\":\""),
-    ] {
+    type Says<'a> = &'a dyn Fn(&str) -> String;
+    let apis: [(&str, Says<'_>, &str); 3] = [
+        (CHAT, &delta, "data: {\"error\":{"),
+        ("/v1/messages", &anthropic, "event: error\ndata: {"),
+        ("/generate", &tgi, "data: {\"error\":\""),
+    ];
+    for (path, says, shape) in apis {
         let dropped = Dropped::default();
         let inner = Inner::default();
-        let (passed, watched) = (format!("{fine}{ev}"), dropped.clone());
-        let whole = format!("{passed}{il}{fine}");
+        let watched = dropped.clone();
+        let whole = ["fine", " ev", "il ", "fine"].map(says).concat();
+        // The text before it goes on, and no more of the event that it begins in.
+        let passed = says("fine") + &says(" ev").replace(" ev", " ");
         let service = blocks().build().unwrap().layer(inner.answering(move || {
             let body = stalled(vec![Ok(http_body::Frame::data(whole.clone().into()))]);
             let mut answer = of_type("text/event-stream", watched.body(body));
@@ -240,7 +238,7 @@ async fn what_blocks_ends_a_stream_in_the_apis_own_shape() {
 async fn a_verdict_does_not_hang_on_how_a_stream_is_cut() {
     let stream =
         [delta("fine"), delta("e"), delta("v"), delta("i"), delta("l"), delta("x")].concat();
-    let cut = stream.find(&delta("l")).unwrap();
+    let cut = stream.find(&delta("e")).unwrap();
     let bytes = Bytes::from(stream.clone());
     for size in (1..60).chain([stream.len()]) {
         let bytes = bytes.clone();
@@ -269,16 +267,6 @@ async fn texts_of_different_channels_are_not_one() {
 }
 
 #[tokio::test]
-async fn a_mask_in_a_stream_blocks() {
-    let redacts = guard().output_detector(MAIL, Action::Redact);
-    let answer =
-        answered(redacts, CHAT, || of_type("text/event-stream", full(delta("to a@b.example"))))
-            .await;
-    let body = text(answer).await;
-    assert!(body.starts_with("data: {\"error\"") && !body.contains("a@b"), "{body}");
-}
-
-#[tokio::test]
 async fn an_event_that_never_ends_is_cut() {
     let answer = answered(blocks().max_answer(64), CHAT, || {
         of_type(
@@ -292,12 +280,13 @@ async fn an_event_that_never_ends_is_cut() {
 
 #[tokio::test]
 async fn an_error_of_the_inner_body_passes_as_it_is() {
-    let fine = delta("fine");
+    // What was not decided on ends with it.
+    let fine = delta("fine ") + &delta(&"and ".repeat(200)) + "data: [DONE]\n\n";
     let sent = fine.clone();
     let answer = answered(blocks(), CHAT, move || {
         let pieces = vec![
             Ok(http_body::Frame::data(sent.clone().into())),
-            data("data: half"),
+            data("data: held\n\ndata: half"),
             Err("reset".into()),
         ];
         of_type("text/event-stream", frames(pieces))

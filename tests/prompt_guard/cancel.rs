@@ -75,7 +75,7 @@ async fn while_a_stream_runs() {
     let dropped = Dropped::default();
     let watched = dropped.clone();
     let answer = answered(guard().output_detector(EVIL, Action::Block), CHAT, move || {
-        let body = watched.body(stalled(vec![data("data: x\n\n")]));
+        let body = watched.body(stalled(vec![data("data: x y z \n\n"), data("data: word \n\n")]));
         Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
     })
     .await;

@@ -10,6 +10,7 @@ mod detectors;
 mod evasion;
 mod refusals;
 mod requests;
+mod streams;
 mod strikes;
 mod support;
 mod tokens;

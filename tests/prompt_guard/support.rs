@@ -193,6 +193,7 @@ where
     let service = guard.build().unwrap().layer(inner.answering(answer));
     let body = match path {
         "/generate" => r#"{"inputs":"hi"}"#.to_owned(),
+        "/v1/responses" => r#"{"input":"hi"}"#.to_owned(),
         _ => chat("hi"),
     };
     service.oneshot(post(path, body)).await.unwrap()

@@ -9,6 +9,16 @@ use crate::inference::json::{SourceOffsets, escape_into};
 
 /// In one pass over the body, however many edits there are.
 pub(in crate::inference) fn rewrite(raw: &Bytes, pieces: &[Piece], edits: &[Edit]) -> Bytes {
+    rewrite_parts(raw, pieces, edits, |_| false)
+}
+
+/// The same where some pieces are only parts of a text, which says nothing of whether that is JSON.
+pub(in crate::inference) fn rewrite_parts(
+    raw: &Bytes,
+    pieces: &[Piece],
+    edits: &[Edit],
+    is_part: impl Fn(usize) -> bool,
+) -> Bytes {
     let mut edits: Vec<&Edit> = edits.iter().filter(|edit| edit.segment < pieces.len()).collect();
     if edits.is_empty() {
         return raw.clone();
@@ -18,13 +28,15 @@ pub(in crate::inference) fn rewrite(raw: &Bytes, pieces: &[Piece], edits: &[Edit
     let mut out = Vec::with_capacity(raw.len());
     let mut done = 0;
     for edits in edits.chunk_by(|a, b| a.segment == b.segment) {
-        let Some(piece) = edits.first().and_then(|edit| pieces.get(edit.segment)) else { continue };
+        let Some(segment) = edits.first().map(|edit| edit.segment) else { continue };
+        let Some(piece) = pieces.get(segment) else { continue };
         let text = piece.text(raw);
         let mut places = Places::new(piece, raw);
         let mut removed = 0;
         let changes: Vec<_> =
             edits.iter().map(|edit| (widen(text, &edit.span), edit.replacement.clone())).collect();
-        for (span, replacement) in nested::fit(text, changes) {
+        let changes = if is_part(segment) { changes } else { nested::fit(text, changes) };
+        for (span, replacement) in changes {
             if span.start >= removed {
                 let start = places.of(span.start);
                 out.extend_from_slice(raw.get(done..start).unwrap_or_default());
