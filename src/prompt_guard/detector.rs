@@ -18,6 +18,8 @@ pub enum Category {
     MaliciousCode,
     /// A rule of the application's own.
     Custom,
+    /// What the system prompt says, or a link that carries something away.
+    Leak,
 }
 
 impl Category {
@@ -30,6 +32,7 @@ impl Category {
             Self::PersonalData => "personal_data",
             Self::MaliciousCode => "malicious_code",
             Self::Custom => "custom",
+            Self::Leak => "leak",
         }
     }
 }

@@ -132,6 +132,7 @@
 
 mod answer;
 mod body;
+mod canary;
 mod capacity;
 mod count;
 mod detector;
@@ -141,6 +142,7 @@ mod hold;
 mod injection;
 mod joined;
 mod layer;
+mod links;
 mod mask;
 mod personal_data;
 mod policy;
@@ -162,11 +164,13 @@ mod waiting;
 
 pub use self::{
     body::ScannedBody,
+    canary::Canary,
     capacity::AsyncLimits,
     detector::{AsyncDetector, Category, Detector, Finding, ScanError},
     future::PromptGuardFuture,
     injection::InjectionRules,
     layer::{OnUnavailable, PromptGuardLayer, PromptGuardLayerBuilder, Unseen},
+    links::Links,
     personal_data::{PersonalData, PersonalDataBuilder, PersonalDataKind},
     policy::{Action, Rule},
     secrets::Secrets,

@@ -243,7 +243,7 @@ fn prompt_blocked(found: &[(Rule, Finding)]) -> Rejection {
             "Refused by the content policy: it contains personal data. Remove it and try again."
         }
         Some(Category::MaliciousCode) => "Refused by the content policy: malicious code.",
-        Some(Category::Custom) | None => {
+        Some(Category::Custom | Category::Leak) | None => {
             "Refused by the content policy of this service."
         }
     };
