@@ -66,7 +66,7 @@ fn varied_prompts() -> Vec<String> {
     let Ok(lines) = std::fs::read_to_string(path) else { return Vec::new() };
     let texts = lines.lines().filter_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(line["text"].as_str()?.to_owned())
+        Some(line.get("text")?.as_str()?.to_owned())
     });
     let all = texts.collect::<Vec<_>>().join("\n");
     let characters: Vec<char> = all.chars().collect();

@@ -84,14 +84,14 @@ impl Remotes {
         if let Some(url) = &self.tei {
             let classifier = TextClassifier::builder(self.server(url));
             let classifier = classifier.threshold(self.tei_threshold).build()?;
-            guard = guard.async_detector(classifier, block, limits, refuse);
+            guard = guard.async_detector(classifier, block.clone(), limits, refuse);
         }
         if let Some(url) = &self.moderation {
             let mut moderation = Moderation::builder(self.server(url));
             if let Some(model) = &self.moderation_model {
                 moderation = moderation.model(model);
             }
-            guard = guard.async_detector(moderation.build()?, block, limits, refuse);
+            guard = guard.async_detector(moderation.build()?, block.clone(), limits, refuse);
         }
         if let Some(url) = &self.llama_guard {
             let llama_guard = LlamaGuard::builder(self.server(url), &self.llama_guard_model);
