@@ -43,7 +43,6 @@
 mod error;
 mod observe;
 mod outbound;
-mod penalties;
 mod runtime;
 mod stack;
 mod sync;

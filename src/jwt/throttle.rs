@@ -10,8 +10,10 @@ use crate::{
     clock::Clock,
     future::ReadyOr,
     network::{ClientAddress, Network},
-    penalties::{Penalties, Terms},
-    store::{Key, Pepper, Stores},
+    store::{
+        Key, Pepper, Stores,
+        penalties::{Penalties, Terms},
+    },
 };
 
 /// Counts the tokens that did not hold, by network.

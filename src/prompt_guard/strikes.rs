@@ -11,9 +11,11 @@ use crate::{
     identity::Identity,
     network::{ClientAddress, Network},
     observe,
-    penalties::{Penalties, Terms},
     reject::{Rejection, RejectionKind},
-    store::{Key, Pepper, Stores},
+    store::{
+        Key, Pepper, Stores,
+        penalties::{Penalties, Terms},
+    },
 };
 
 /// How many blocked prompts a caller may send before he has to wait: nobody gets to try until something passes.

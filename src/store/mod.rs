@@ -14,6 +14,8 @@ mod key;
 mod leased;
 mod limit;
 mod memory;
+#[cfg(any(feature = "jwt", feature = "prompt-guard"))]
+pub(crate) mod penalties;
 mod records;
 #[cfg(feature = "redis")]
 mod redis;

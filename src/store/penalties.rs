@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
+use super::{
+    Admission, Charge, Decision, Key, Limit, LimitId, LimiterStore, ReservationId, Settlement,
+    StoreError, Stores,
+};
 use crate::{
     BuildError,
     clock::{Clock, SystemClock},
     observe, runtime,
-    store::{
-        Admission, Charge, Decision, Key, Limit, LimitId, LimiterStore, ReservationId, Settlement,
-        StoreError, Stores,
-    },
 };
 
 /// Counts what somebody gets wrong, by key, in the store. Those whose quota is used up are also kept here, so that no
