@@ -134,6 +134,7 @@ mod answer;
 mod body;
 mod canary;
 mod capacity;
+mod code;
 mod count;
 mod detector;
 mod future;
@@ -166,6 +167,7 @@ pub use self::{
     body::ScannedBody,
     canary::Canary,
     capacity::AsyncLimits,
+    code::CodeRules,
     detector::{AsyncDetector, Category, Detector, Finding, ScanError},
     future::PromptGuardFuture,
     injection::InjectionRules,
