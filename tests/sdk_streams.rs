@@ -1,6 +1,6 @@
 //! The SDKs that people use read streams that are masked inside, with what tools are called with, and raise their own
 //! exceptions when one is cut short. `scripts/test` installs them under `target/venv`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used)]
 
 mod support;
 

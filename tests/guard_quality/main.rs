@@ -5,6 +5,7 @@
 // A binary of tests has no reader of its documentation.
 #![allow(missing_docs)]
 
+mod answers;
 mod injection;
 mod joined;
 mod obfuscation;
