@@ -42,7 +42,7 @@ pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
 fn score(candidate: &Candidate<'_>) -> Option<f32> {
     let digits: Vec<u8> =
         candidate.as_str().bytes().filter(u8::is_ascii_digit).map(|digit| digit - b'0').collect();
-    if candidate.is_inside_word(candidate.range.end) || !luhn(&digits) {
+    if is_inside(candidate) || !luhn(&digits) {
         return None;
     }
     let near = candidate.is_near(&CONTEXT);
@@ -52,6 +52,15 @@ fn score(candidate: &Candidate<'_>) -> Option<f32> {
         // A prefix that no register known here has, but who writes it says what it is.
         (false, true) if matches!(digits.first(), Some(2..=6)) => Some(0.85),
         _ => None,
+    }
+}
+
+/// Lists and files have another number, or the date of expiry, right behind a comma or a stroke.
+fn is_inside(candidate: &Candidate<'_>) -> bool {
+    let joined = |mark: char| mark.is_ascii_alphanumeric() || mark == '_';
+    match candidate.after(candidate.range.end).starts_with([',', '/']) {
+        true => candidate.before().is_some_and(joined),
+        false => candidate.is_inside_word(candidate.range.end),
     }
 }
 

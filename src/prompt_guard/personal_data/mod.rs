@@ -397,6 +397,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn cards_stand_in_lists_and_before_their_dates() {
+        for text in [
+            "4111111111111111,5500000000000004",
+            "4111111111111111/12/29,5500000000000004",
+            "4111 1111 1111 1111 5500 0000 0000 0004",
+            "4111111111111111|12|29;5500000000000004",
+        ] {
+            assert_eq!(values(text).len(), 2, "{text}");
+        }
+        for text in ["4111111111111111.5", "x4111111111111111,5", "4111111111111111-2"] {
+            assert!(values(text).is_empty(), "{text}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_read(text in r"(?s)([0-9]{1,20}|[A-Z0-9]{1,18}|.|[ +().:/@-]|card|tel|BSN ){0,40}") {
