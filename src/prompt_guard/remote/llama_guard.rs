@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     at_once::all,
-    server::{Connected, RemoteServer, Sent, UNEXPECTED},
+    server::{Connected, RemoteServer, UNEXPECTED},
     texts::{Join, Text},
 };
 use crate::{
@@ -97,13 +97,9 @@ impl AsyncDetector for LlamaGuard {
     }
 
     fn scan(&self, prompt: &Arc<Prompt>) -> ReadyOr<Result<Vec<Finding>, BoxError>> {
-        match self.0.server.texts(prompt, Join::Origin) {
-            Sent::Nothing(told) => ReadyOr::ready(told.map_err(Into::into)),
-            Sent::Texts(texts) => {
-                let inner = Arc::clone(&self.0);
-                ReadyOr::pending(async move { Ok(inner.judge(&texts).await?) })
-            }
-        }
+        let inner = Arc::clone(&self.0);
+        let look = |texts: Vec<Text>| async move { inner.judge(&texts).await };
+        self.0.server.look(prompt, Join::Origin, look)
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     at_once::all,
     check_threshold, on_scale,
-    server::{Connected, RemoteServer, Sent, UNEXPECTED},
+    server::{Connected, RemoteServer, UNEXPECTED},
     texts::{Join, Text},
 };
 use crate::{
@@ -124,13 +124,9 @@ impl AsyncDetector for Presidio {
     }
 
     fn scan(&self, prompt: &Arc<Prompt>) -> ReadyOr<Result<Vec<Finding>, BoxError>> {
-        match self.0.server.texts(prompt, Join::Message) {
-            Sent::Nothing(told) => ReadyOr::ready(told.map_err(Into::into)),
-            Sent::Texts(texts) => {
-                let inner = Arc::clone(&self.0);
-                ReadyOr::pending(async move { Ok(inner.analyze(&texts).await?) })
-            }
-        }
+        let inner = Arc::clone(&self.0);
+        let look = |texts: Vec<Text>| async move { inner.analyze(&texts).await };
+        self.0.server.look(prompt, Join::Message, look)
     }
 }
 

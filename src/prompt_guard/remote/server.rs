@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::texts::{Join, Text, Texts};
 use crate::{
-    BuildError, Secret,
+    BoxError, BuildError, Secret,
+    future::ReadyOr,
     inference::{Origin, Prompt},
     outbound::{Client, Failure, check_url_or_plain},
     prompt_guard::{Category, Finding, ScanError},
@@ -168,15 +169,33 @@ pub(super) struct Connected {
 }
 
 /// What of a prompt is sent.
-pub(super) enum Sent {
+enum Sent {
     Texts(Vec<Text>),
     /// Nothing: this is what there is to say.
     Nothing(Result<Vec<Finding>, ScanError>),
 }
 
 impl Connected {
-    /// What of the prompt is sent.
-    pub(super) fn texts(&self, prompt: &Prompt, join: Join) -> Sent {
+    /// What `look` finds in the texts of the prompt that are sent; or what there is to say without, at once.
+    pub(super) fn look<F>(
+        &self,
+        prompt: &Prompt,
+        join: Join,
+        look: impl FnOnce(Vec<Text>) -> F,
+    ) -> ReadyOr<Result<Vec<Finding>, BoxError>>
+    where
+        F: Future<Output = Result<Vec<Finding>, ScanError>> + Send + 'static,
+    {
+        match self.texts(prompt, join) {
+            Sent::Nothing(told) => ReadyOr::ready(told.map_err(Into::into)),
+            Sent::Texts(texts) => {
+                let found = look(texts);
+                ReadyOr::pending(async move { Ok(found.await?) })
+            }
+        }
+    }
+
+    fn texts(&self, prompt: &Prompt, join: Join) -> Sent {
         let mut texts = Texts::new(join, self.max_segments, self.max_bytes);
         let chosen =
             prompt.segments().filter(|segment| !segment.text.is_empty()).filter(|segment| {

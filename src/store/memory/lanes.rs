@@ -17,6 +17,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use super::slabs::hash;
 use crate::{
     store::{
         Charge, Inline, Key, NO_CHARGE, Receipt, Seen,
@@ -84,13 +85,13 @@ impl Lanes {
     #[inline]
     pub(super) fn of(&self, key: &Key) -> Option<MutexGuard<'_, Lease>> {
         let lane = self.mine()?;
-        (lane.tag.load(Ordering::Relaxed) == tag(key)).then(|| lane.lock())
+        (lane.tag.load(Ordering::Relaxed) == hash(key)).then(|| lane.lock())
     }
 
     /// Has admissions of the key looked for in this thread's lane from now on.
     pub(super) fn look_for(&self, key: &Key) {
         if let Some(lane) = self.mine() {
-            lane.tag.store(tag(key), Ordering::Relaxed);
+            lane.tag.store(hash(key), Ordering::Relaxed);
         }
     }
 
@@ -202,11 +203,6 @@ impl Default for Lease {
 const MOST: usize = 64;
 /// How long a lease lasts, in ticks: 40 microseconds. The drain of so long a time is what it may cost.
 pub(super) const LONGEST: u64 = rules::SECOND / 25_000;
-
-fn tag(key: &Key) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = *key.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
-}
 
 static NUMBERS: AtomicUsize = AtomicUsize::new(1);
 static NEXT: AtomicUsize = AtomicUsize::new(0);

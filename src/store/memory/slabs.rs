@@ -271,7 +271,7 @@ const fn width(slab: usize) -> usize {
 }
 
 /// The shard is chosen by the key's other end.
-fn hash(key: &Key) -> u64 {
+pub(super) fn hash(key: &Key) -> u64 {
     let [.., a, b, c, d, e, f, g, h] = *key.as_bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
