@@ -78,8 +78,7 @@ fn with_causes(error: &(dyn Error + 'static)) -> String {
 
 async fn run(Arguments { config, tokens_per_second }: &Arguments) -> Result<(), BoxError> {
     let own = stack::own_issuer(config)?;
-    if let (Some((tier, subject)), Some(issuer)) = (&config.print_token, &own) {
-        writeln!(io::stdout(), "{}", issuer.token(tier, subject)?)?;
+    if stack::printed_token(config, own.as_ref())? {
         return Ok(());
     }
     let tokens = stack::tokens(config, own.as_ref())?;
@@ -101,15 +100,8 @@ async fn run(Arguments { config, tokens_per_second }: &Arguments) -> Result<(), 
     bound.serve(app, || engine.live()).await?;
 
     upkeep.abort();
-    tokio::time::timeout(FLUSH, stores.limiter().flush()).await??;
-    if let Some(keys) = keys {
-        tokio::time::timeout(FLUSH, keys.flush()).await??;
-    }
-    Ok(())
+    stack::flush(&stores, keys.as_ref()).await
 }
-
-/// What was still owed when the last answer ended must reach the store in this time.
-const FLUSH: Duration = Duration::from_secs(5);
 
 /// Three requests, as a reader would paste them: each on a line of its own.
 fn print_commands(issuer: &Issuer, base: &str) -> Result<(), BoxError> {

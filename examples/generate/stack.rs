@@ -1,6 +1,11 @@
 //! The four layers, as the command line wants them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use palisade::{
@@ -95,6 +100,27 @@ pub(crate) fn own_issuer(config: &Config) -> Result<Option<dev::Issuer>, BoxErro
         (None, None) => dev::Issuer::new(config.issuer(), &config.audience).map(Some),
     }
 }
+
+/// Prints the token that is asked for. Whether one was: then that is all there is to do.
+pub(crate) fn printed_token(config: &Config, own: Option<&dev::Issuer>) -> Result<bool, BoxError> {
+    let (Some((tier, subject)), Some(issuer)) = (&config.print_token, own) else {
+        return Ok(false);
+    };
+    writeln!(io::stdout(), "{}", issuer.token(tier, subject)?)?;
+    Ok(true)
+}
+
+/// Writes what was still owed when the last answer ended.
+pub(crate) async fn flush(stores: &Stores, keys: Option<&ApiKeys>) -> Result<(), BoxError> {
+    tokio::time::timeout(FLUSH, stores.limiter().flush()).await??;
+    if let Some(keys) = keys {
+        tokio::time::timeout(FLUSH, keys.flush()).await??;
+    }
+    Ok(())
+}
+
+/// It must reach the store in this time.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Whose tokens are believed: those of the issuer whose keys are in this file, or at this URL or where its
 /// metadata say, where they may change; or our own.

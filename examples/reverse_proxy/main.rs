@@ -83,6 +83,9 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), BoxError> {
     let Arguments { config, upstream, timeout, default_tokens } = arguments;
     let own = stack::own_issuer(&config)?;
+    if stack::printed_token(&config, own.as_ref())? {
+        return Ok(());
+    }
     let tokens = stack::tokens(&config, own.as_ref())?;
     tokens.warm_up().await;
     let stores = stack::stores(&config).await?;
@@ -100,15 +103,8 @@ async fn run(arguments: Arguments) -> Result<(), BoxError> {
     writeln!(io::stdout(), "listening on {}", bound.addr())?;
     bound.serve(app, || proxy.live()).await?;
 
-    tokio::time::timeout(FLUSH, stores.limiter().flush()).await??;
-    if let Some(keys) = keys {
-        tokio::time::timeout(FLUSH, keys.flush()).await??;
-    }
-    Ok(())
+    stack::flush(&stores, keys.as_ref()).await
 }
-
-/// What was still owed when the last answer ended must reach the store in this time.
-const FLUSH: Duration = Duration::from_secs(5);
 
 fn print_commands(issuer: &Issuer, base: &str) -> Result<(), BoxError> {
     let token = issuer.token("free", "ann")?;
