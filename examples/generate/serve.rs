@@ -12,13 +12,12 @@ use axum::{
     extract::connect_info::{Connected, IntoMakeServiceWithConnectInfo},
     serve::{IncomingStream, Listener, ListenerExt},
 };
-use futures_util::FutureExt;
 use palisade::{
     BoxError,
     connection::TlsPeer,
     tls::{TlsConfig, TlsListener},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 
 use crate::config::Config;
 
@@ -32,6 +31,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Bound {
     addr: SocketAddr,
     listener: Either,
+    told: Told,
 }
 
 enum Either {
@@ -40,17 +40,18 @@ enum Either {
 }
 
 pub(crate) async fn bind(config: &Config) -> Result<Bound, BoxError> {
+    let told = Told::listen()?;
     let at = |error: io::Error| format!("{}: {error}", config.addr);
     let (Some(cert), Some(key)) = (&config.tls_cert, &config.tls_key) else {
         let listener = TcpListener::bind(config.addr).await.map_err(at)?;
-        return Ok(Bound { addr: listener.local_addr()?, listener: Either::Plain(listener) });
+        return Ok(Bound { addr: listener.local_addr()?, listener: Either::Plain(listener), told });
     };
     let mut tls = TlsConfig::builder().server_cert_file(cert, key);
     if let Some(authorities) = &config.client_ca {
         tls = tls.client_ca_file(authorities);
     }
     let listener = TlsListener::bind(config.addr, tls.build()?).await.map_err(at)?;
-    Ok(Bound { addr: listener.local_addr()?, listener: Either::Tls(listener) })
+    Ok(Bound { addr: listener.local_addr()?, listener: Either::Tls(listener), told })
 }
 
 impl Bound {
@@ -70,11 +71,11 @@ impl Bound {
                 // A token is a small packet, which must not wait for the next one.
                 let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
                 let app = app.into_make_service_with_connect_info::<SocketAddr>();
-                serve(listener, app, live).await
+                serve(listener, app, self.told, live).await
             }
             Either::Tls(listener) => {
                 let app = app.into_make_service_with_connect_info::<TlsPeer>();
-                serve(listener, app, live).await
+                serve(listener, app, self.told, live).await
             }
         }
     }
@@ -83,28 +84,28 @@ impl Bound {
 async fn serve<L, C>(
     listener: L,
     app: IntoMakeServiceWithConnectInfo<Router, C>,
+    mut told: Told,
     live: impl Fn() -> usize + Send + Sync,
 ) -> io::Result<()>
 where
     L: Listener<Addr: Debug>,
     C: for<'a> Connected<IncomingStream<'a, L>>,
 {
-    let told = told_to_end().shared();
-    let patience = {
-        let (told, live) = (told.clone(), &live);
-        async move {
-            told.await;
-            eprintln!("ending, {} answers under way", live());
-            // Told twice, it does not wait.
-            tokio::select! {
-                () = tokio::time::sleep(DRAIN) => {}
-                () = silence(live) => {}
-                () = told_to_end() => {}
-            }
+    let (tell, end) = oneshot::channel();
+    let patience = async {
+        told.again().await;
+        eprintln!("ending, {} answers under way", live());
+        let _ = tell.send(());
+        // Told twice, it does not wait.
+        tokio::select! {
+            () = tokio::time::sleep(DRAIN) => {}
+            () = silence(&live) => {}
+            () = told.again() => {}
         }
     };
+    let end = async { end.await.unwrap_or_default() };
     tokio::select! {
-        ended = axum::serve(listener, app).with_graceful_shutdown(told) => ended,
+        ended = axum::serve(listener, app).with_graceful_shutdown(end) => ended,
         () = patience => {
             if live() > 0 {
                 eprintln!("{} answers are cut short", live());
@@ -126,29 +127,40 @@ async fn silence(live: impl Fn() -> usize + Send + Sync) {
     }
 }
 
-/// Ready on Ctrl-C, and on SIGTERM, which supervisors send.
-async fn told_to_end() {
-    let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+/// How the process is told to end: by Ctrl-C, and by SIGTERM, which supervisors send.
+struct Told {
+    #[cfg(unix)]
+    terminated: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupted: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    interrupted: tokio::signal::windows::CtrlC,
+}
+
+impl Told {
+    /// Listens from now on: a signal that comes before ends the process on the spot.
+    #[cfg(unix)]
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminated: signal(SignalKind::terminate())?,
+            interrupted: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    #[cfg(windows)]
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupted: tokio::signal::windows::ctrl_c()? })
+    }
+
+    /// Ready when told once more.
+    async fn again(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminated.recv() => {}
+            _ = self.interrupted.recv() => {}
         }
-    };
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated() => {}
+        #[cfg(windows)]
+        self.interrupted.recv().await;
     }
-}
-
-#[cfg(unix)]
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut signal) => drop(signal.recv().await),
-        Err(_) => std::future::pending().await,
-    }
-}
-
-#[cfg(not(unix))]
-async fn terminated() {
-    std::future::pending().await
 }
