@@ -26,6 +26,12 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
+    /// Whether it is the same for the same quota.
+    #[inline]
+    pub(super) fn counts_as(&self, other: &Self) -> bool {
+        (self.window == other.window) & (self.burst == other.burst)
+    }
+
     pub(in crate::store) const fn of(quota: u64, window: Duration, burst: u64) -> Self {
         Self::of_ticks(quota, window_ticks(window, LONGEST), burst)
     }
