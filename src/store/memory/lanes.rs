@@ -129,7 +129,8 @@ impl Lease {
     #[inline]
     pub(super) fn grant(&mut self, charges: &[Charge], now: u64, seen: &mut Seen) -> bool {
         let now = now.max(self.seen.at);
-        if self.left == 0 || now > self.until || !rules::are_same(charges, self.charges.as_slice()) {
+        if self.left == 0 || now > self.until || !rules::are_same(charges, self.charges.as_slice())
+        {
             return false;
         }
         self.left -= 1;
