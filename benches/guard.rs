@@ -52,10 +52,22 @@ fn guard(c: &mut Criterion) {
     for detector in &all {
         each(detector.name(), &|text| scan(&**detector, text, &Views::of(text)));
     }
-    each("all", &|text| {
+    let whole = |text: &str| {
         let views = Views::of(text);
-        all.iter().map(|detector| scan(&**detector, text, &views)).sum()
-    });
+        all.iter().map(|detector| scan(&**detector, text, &views)).sum::<usize>()
+    };
+    each("all", &whole);
+    group.finish();
+    let long = prompts.iter().flat_map(|prompt| prompt.chars()).take(100_000).collect::<String>();
+    let mut group = c.benchmark_group("varied 100 kB");
+    group.throughput(Throughput::Bytes(long.len() as u64));
+    group.bench_function("views", |b| b.iter(|| Views::of(black_box(&long)).iter().count()));
+    for detector in &all {
+        group.bench_function(detector.name(), |b| {
+            b.iter(|| scan(&**detector, &long, &Views::of(&long)));
+        });
+    }
+    group.bench_function("all", |b| b.iter(|| whole(&long)));
     group.finish();
 }
 

@@ -3,7 +3,6 @@
 
 use std::{borrow::Cow, fmt, ops::Range, sync::OnceLock};
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use regex_automata::{
     Anchored, Input,
     hybrid::dfa::{Cache, DFA},
@@ -11,7 +10,11 @@ use regex_automata::{
 };
 use regex_syntax::{ParserBuilder, hir::Hir};
 
-use super::{needs, shorthand::expand};
+use super::{
+    needs::{self, Need, Set},
+    shorthand::expand,
+    wakes::{Chain, Place, Progress, Wakes},
+};
 use crate::{BoxError, BuildError, inference::Origin, prompt_guard::Category, sync::Mutex};
 
 /// A pattern and what it says, as it stands in a rule pack.
@@ -35,16 +38,13 @@ pub(super) struct Rule<'a> {
 #[derive(Default)]
 pub(super) struct Rules {
     compiled: Vec<Compiled>,
-    sets: Vec<Vec<Vec<u8>>>,
+    sets: Vec<Set>,
+    chains: Vec<Chain>,
 }
 
 /// Compiled rules.
 pub(super) struct Engine {
-    literals: AhoCorasick,
-    /// For each literal the sets that it belongs to.
-    sets_of: Vec<Vec<u32>>,
-    /// For each set the rules that need one of it.
-    rules_of: Vec<Vec<u32>>,
+    wakes: Wakes,
     rules: Vec<Compiled>,
     spare: Mutex<Vec<Scratch>>,
     /// How many scans at a time keep what they learned.
@@ -58,8 +58,6 @@ struct Compiled {
     category: Category,
     weight: f32,
     origins: Vec<Origin>,
-    /// Of each of these sets a literal must be there.
-    sets: Vec<u32>,
     /// No match is longer, in bytes; what may go on without end is taken as a word or two.
     reach: usize,
     pattern: String,
@@ -83,11 +81,7 @@ struct Scratch {
     caches: Vec<Option<Cache>>,
     /// Per rule, how often it ran lately.
     runs: Vec<u32>,
-    /// Per set, where the last literal of it began, and one more.
-    last: Vec<usize>,
-    /// Per rule, the stretch that it must look at.
-    open: Vec<Range<usize>>,
-    closed: Vec<(u32, Range<usize>)>,
+    progress: Progress,
 }
 
 impl Rules {
@@ -98,7 +92,8 @@ impl Rules {
         fragments: &[(&str, &str)],
     ) -> Result<(), BuildError> {
         for rule in table {
-            self.compiled.push(compile(rule, fragments, &mut self.sets)?);
+            let compiled = compile(rule, fragments, self)?;
+            self.compiled.push(compiled);
         }
         Ok(())
     }
@@ -110,36 +105,13 @@ impl Rules {
 
 impl Engine {
     pub(super) fn new(rules: Rules) -> Result<Self, BuildError> {
-        let Rules { compiled, sets } = rules;
-        let mut rules_of = vec![Vec::new(); sets.len()];
-        for (index, rule) in (0..).zip(&compiled) {
-            for set in &rule.sets {
-                if let Some(rules) = rules_of.get_mut(*set as usize) {
-                    rules.push(index);
-                }
-            }
-        }
-        let mut literals: Vec<&[u8]> = sets.iter().flatten().map(Vec::as_slice).collect();
-        literals.sort_unstable();
-        literals.dedup();
-        let mut sets_of = vec![Vec::new(); literals.len()];
-        for (index, set) in (0..).zip(&sets) {
-            for literal in set {
-                let at = literals.binary_search(&literal.as_slice()).ok();
-                if let Some(sets) = at.and_then(|at| sets_of.get_mut(at)) {
-                    sets.push(index);
-                }
-            }
-        }
-        let literals = AhoCorasickBuilder::new()
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(literals)
-            .map_err(|error| BuildError::invalid("injection rule", error.to_string()))?;
+        let Rules { compiled, sets, chains } = rules;
+        let reaches: Vec<usize> = compiled.iter().map(|rule| rule.reach).collect();
+        let wakes = Wakes::new(&sets, &chains, &reaches)?;
         let most_spare = std::thread::available_parallelism().map_or(1, usize::from);
         let spare = Mutex::new(Vec::new());
         let reach = compiled.iter().map(|rule| rule.reach).max().unwrap_or(0);
-        Ok(Self { literals, sets_of, rules_of, rules: compiled, spare, most_spare, reach })
+        Ok(Self { wakes, rules: compiled, spare, most_spare, reach })
     }
 
     /// Every rule's first matches in a folded text, `most` of each. With `parts`, only those in or
@@ -153,20 +125,19 @@ impl Engine {
     ) -> Vec<Hit> {
         let mut scratch = self.take();
         match parts {
-            None => self.find_stretches(text, 0..text.len(), &mut scratch),
+            None => self.wakes.find(text, 0..text.len(), &mut scratch.progress),
             Some(parts) => {
                 for part in self.surroundings(parts, text.len()) {
-                    self.find_stretches(text, part, &mut scratch);
+                    self.wakes.find(text, part, &mut scratch.progress);
                 }
             }
         }
-        self.close(text, origin, &mut scratch);
+        let hears =
+            |rule: u32| self.rules.get(rule as usize).is_some_and(|rule| rule.hears(origin));
+        let mut stretches = scratch.progress.end(text.len(), hears);
         let mut hits = Vec::new();
-        let mut closed = std::mem::take(&mut scratch.closed);
-        // A rule's stretches are in order.
-        closed.sort_by_key(|(rule, _)| *rule);
         let mut seen = (u32::MAX, 0);
-        for (rule, stretch) in closed.drain(..) {
+        for (rule, stretch) in stretches.drain(..) {
             if seen.0 != rule {
                 seen = (rule, 0);
             }
@@ -186,7 +157,7 @@ impl Engine {
                 hits.push(Hit { rule: index, weight: compiled.weight, range });
             }
         }
-        scratch.closed = closed;
+        scratch.progress.reuse(stretches);
         self.give_back(scratch);
         hits
     }
@@ -205,60 +176,12 @@ impl Engine {
         wide
     }
 
-    /// Where each rule must look: around places at which literals of all its sets stand together.
-    fn find_stretches(&self, text: &str, part: Range<usize>, scratch: &mut Scratch) {
-        let Scratch { last, open, closed, .. } = scratch;
-        for found in self.literals.find_overlapping_iter(aho_corasick::Input::new(text).range(part))
-        {
-            let Some(sets) = self.sets_of.get(found.pattern().as_usize()) else { continue };
-            for set in sets {
-                let set = *set as usize;
-                if let Some(last) = last.get_mut(set) {
-                    *last = found.start() + 1;
-                }
-                for index in self.rules_of.get(set).into_iter().flatten() {
-                    let Some(rule) = self.rules.get(*index as usize) else { continue };
-                    let Some(Range { start, end }) = rule.stretch(last, found.end()) else {
-                        continue;
-                    };
-                    let Some(open) = open.get_mut(*index as usize) else { continue };
-                    if start <= open.end {
-                        open.end = open.end.max(end);
-                        continue;
-                    }
-                    let before = std::mem::replace(open, start..end);
-                    if before.end > 0 {
-                        closed.push((*index, before));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ends all stretches, and leaves out those that a rule doesn't apply to.
-    fn close(&self, text: &str, origin: Origin, scratch: &mut Scratch) {
-        let Scratch { last, open, closed, .. } = scratch;
-        for (index, open) in (0..).zip(open.iter_mut()) {
-            let before = std::mem::take(open);
-            if before.end > 0 {
-                closed.push((index, before));
-            }
-        }
-        last.fill(0);
-        closed.retain_mut(|(index, stretch)| {
-            stretch.end = stretch.end.min(text.len());
-            stretch.start = stretch.start.min(stretch.end);
-            self.rules.get(*index as usize).is_some_and(|rule| rule.hears(origin))
-        });
-    }
-
     fn take(&self) -> Scratch {
         let spare = self.spare.lock().ok().and_then(|mut spare| spare.pop());
         let mut scratch = spare.unwrap_or_default();
         scratch.caches.resize_with(self.rules.len(), || None);
         scratch.runs.resize(self.rules.len(), 0);
-        scratch.last.resize(self.rules_of.len(), 0);
-        scratch.open.resize(self.rules.len(), 0..0);
+        self.wakes.prepare(&mut scratch.progress);
         scratch
     }
 
@@ -321,17 +244,6 @@ impl Compiled {
         self.origins.is_empty() || self.origins.contains(&origin)
     }
 
-    /// What a match may cover that ends in or after the literal that ends at `end`, if a literal of
-    /// each set is near enough.
-    fn stretch(&self, last: &[usize], end: usize) -> Option<Range<usize>> {
-        let mut first = end;
-        for set in &self.sets {
-            first = first.min(last.get(*set as usize)?.checked_sub(1)?);
-        }
-        (end - first <= self.reach)
-            .then(|| end.saturating_sub(self.reach)..first.saturating_add(self.reach))
-    }
-
     fn automaton(&self) -> Option<&DFA> {
         self.automaton.get_or_init(|| automaton(&parse(&self.pattern).ok()?).ok()).as_ref()
     }
@@ -358,7 +270,7 @@ fn find(
 fn compile(
     rule: &Rule<'_>,
     fragments: &[(&str, &str)],
-    sets: &mut Vec<Vec<Vec<u8>>>,
+    rules: &mut Rules,
 ) -> Result<Compiled, BuildError> {
     let invalid = |reason: &dyn fmt::Display| {
         BuildError::invalid("injection rule", format!("{}: {reason}", rule.id))
@@ -369,23 +281,24 @@ fn compile(
     if needed.is_empty() {
         return Err(invalid(&"no literal of two bytes or more"));
     }
-    let sets = needed
-        .into_iter()
-        .map(|needed| {
-            let known = sets.iter().position(|set| *set == needed);
+    let number = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+    for chain in needed {
+        let sets = chain.into_iter().map(|Need { set, from, to }| {
+            let known = rules.sets.iter().position(|known| *known == set);
             let index = known.unwrap_or_else(|| {
-                sets.push(needed);
-                sets.len() - 1
+                rules.sets.push(set);
+                rules.sets.len() - 1
             });
-            u32::try_from(index).unwrap_or(u32::MAX)
-        })
-        .collect();
+            (number(index), Place { from, to })
+        });
+        let sets = sets.collect();
+        rules.chains.push(Chain { rule: number(rules.compiled.len()), sets });
+    }
     Ok(Compiled {
         id: rule.id.clone(),
         category: rule.category,
         weight: f32::from(rule.weight) / 100.0,
         origins: rule.origins.to_vec(),
-        sets,
         reach: needs::reach(&hir),
         pattern,
         automaton: OnceLock::new(),

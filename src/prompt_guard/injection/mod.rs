@@ -11,6 +11,7 @@ mod english;
 mod languages;
 mod needs;
 mod shorthand;
+mod wakes;
 
 pub(super) use self::engine::DFA_CACHE;
 use self::engine::{Engine, Hit, Rule, Rules};
