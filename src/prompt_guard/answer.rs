@@ -7,7 +7,7 @@ use http::{StatusCode, header, response};
 use http_body::Body;
 
 use super::{
-    Outcome,
+    Outcome, Vault,
     head::is_utf8,
     layer::Config,
     policy::{Gathered, Subject, decide},
@@ -111,6 +111,11 @@ pub(crate) fn unreadable() -> Rejection {
 #[derive(Debug)]
 pub(crate) enum Scan {
     Events(EventScan),
+    /// Placeholders are restored in what the detectors, if there are any, let go on.
+    Restored {
+        looked: Option<EventScan>,
+        restored: EventScan,
+    },
     Copy(CopyScan),
 }
 
@@ -121,22 +126,56 @@ pub(crate) struct Step {
     pub(crate) cut: Option<Bytes>,
 }
 
+impl Step {
+    /// The step, with values put back in what goes on.
+    fn restored(self, restored: &mut EventScan) -> Self {
+        let mut step = restored.push(self.forward);
+        if self.cut.is_some() && step.cut.is_none() {
+            step = restored.finish().after(Some(step));
+            step.cut = self.cut;
+        }
+        step
+    }
+
+    /// The step, after another one that ends nothing.
+    fn after(mut self, before: Option<Self>) -> Self {
+        if let Some(before) = before.filter(|before| !before.forward.is_empty()) {
+            self.forward = [before.forward, self.forward].concat().into();
+        }
+        self
+    }
+}
+
 impl Scan {
     pub(crate) fn new(
         config: Arc<Config>,
         endpoint: Endpoint,
         kind: Kind,
         meter: Option<UsageMeter>,
+        vault: Option<Vault>,
     ) -> Self {
-        match kind {
-            Kind::Events => Self::Events(EventScan::new(config, endpoint, meter)),
-            kind => Self::Copy(CopyScan { config, endpoint, kind, copy: Some(BytesMut::new()) }),
+        match (kind, vault) {
+            (Kind::Events, Some(vault)) => {
+                let looks = !config.output.is_empty();
+                let scan = |meter| EventScan::new(Arc::clone(&config), endpoint, meter);
+                let (meter, rest) = if looks { (meter, None) } else { (None, meter) };
+                let looked = looks.then(|| scan(meter));
+                Self::Restored { looked, restored: scan(rest).restoring(vault) }
+            }
+            (Kind::Events, None) => Self::Events(EventScan::new(config, endpoint, meter)),
+            (kind, _) => {
+                Self::Copy(CopyScan { config, endpoint, kind, copy: Some(BytesMut::new()) })
+            }
         }
     }
 
     pub(crate) fn push(&mut self, data: Bytes) -> Step {
         match self {
             Self::Events(events) => events.push(data),
+            Self::Restored { looked, restored } => match looked {
+                Some(looked) => looked.push(data).restored(restored),
+                None => restored.push(data),
+            },
             Self::Copy(copy) => {
                 copy.push(&data);
                 Step { forward: data, cut: None }
@@ -147,6 +186,13 @@ impl Scan {
     pub(crate) fn finish(&mut self) -> Step {
         match self {
             Self::Events(events) => events.finish(),
+            Self::Restored { looked, restored } => {
+                let step = looked.as_mut().map(|looked| looked.finish().restored(restored));
+                match step {
+                    Some(step) if step.cut.is_some() => step,
+                    step => restored.finish().after(step),
+                }
+            }
             Self::Copy(copy) => {
                 copy.finish();
                 Step { forward: Bytes::new(), cut: None }
@@ -158,6 +204,9 @@ impl Scan {
     pub(crate) fn waits(&self) -> Option<(u64, u64)> {
         match self {
             Self::Events(events) => events.waits(),
+            Self::Restored { looked, restored } => {
+                looked.as_ref().and_then(EventScan::waits).or_else(|| restored.waits())
+            }
             Self::Copy(_) => None,
         }
     }
@@ -166,6 +215,13 @@ impl Scan {
     pub(crate) fn flush(&mut self, all: bool) -> Step {
         match self {
             Self::Events(events) => events.flush(all),
+            Self::Restored { looked, restored } => {
+                let step = looked.as_mut().map(|looked| looked.flush(all).restored(restored));
+                match step {
+                    Some(step) if step.cut.is_some() => step,
+                    step => restored.flush(all).after(step),
+                }
+            }
             Self::Copy(_) => Step { forward: Bytes::new(), cut: None },
         }
     }
@@ -173,7 +229,7 @@ impl Scan {
     /// How long anything is held.
     pub(crate) fn max_delay(&self) -> Duration {
         match self {
-            Self::Events(events) => events.max_delay(),
+            Self::Events(events) | Self::Restored { restored: events, .. } => events.max_delay(),
             Self::Copy(_) => Duration::ZERO,
         }
     }

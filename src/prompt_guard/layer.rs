@@ -55,6 +55,7 @@ pub(crate) struct Config {
     pub(crate) turns: Turns,
     pub(crate) strikes: Option<Counted>,
     pub(crate) hash_key: Pepper,
+    pub(crate) restore: bool,
 }
 
 /// What conversations may be made of.
@@ -91,6 +92,7 @@ impl PromptGuardLayer {
                 turns: Turns { most: usize::MAX, refused: Vec::new() },
                 strikes: None,
                 hash_key: Pepper::random(),
+                restore: true,
             },
             strikes: None,
             asked: Vec::new(),
@@ -356,6 +358,13 @@ impl PromptGuardLayerBuilder {
     /// same one. Random by default, so that hashes hold as long as the layer.
     pub fn hash_key(mut self, key: Pepper) -> Self {
         self.config.hash_key = key;
+        self
+    }
+
+    /// Whether the values that [`Action::Pseudonymize`](super::Action::Pseudonymize) took out of a request are put back into
+    /// its answer: by default they are. Otherwise handlers or outer layers do it with the [`Vault`](super::Vault).
+    pub fn restore_answers(mut self, restore: bool) -> Self {
+        self.config.restore = restore;
         self
     }
 

@@ -79,7 +79,8 @@
 //! was found in the [`Verdict`], in the extensions of the request and of its answer.
 //!
 //! # Answers
-//! Without an output detector an answer passes frame by frame, and nothing of it is held. With one:
+//! Without an output detector, and without placeholders in its prompt, an answer passes frame by frame, and nothing of it
+//! is held. With one:
 //!
 //! - **JSON and plain text** are held until they are whole, so that the status can still say 403
 //!   (`answer_blocked`). Too large, of an unknown form, compressed or broken off, they become a 503:
@@ -96,6 +97,13 @@
 //!   stream is cut, the verdict is the same, unless it is slow, and text goes on because its time is up.
 //!   The handler's body is only asked for more while nothing can go on. If it fails, what was held is
 //!   lost with it.
+//!
+//! What [`Action::Pseudonymize`] took out of a prompt is put back into the answer to it, whole or inside the stream, in
+//! what a tool is called with too, escaped as JSON where a text is JSON. Output detectors look before that: they see
+//! the placeholder and not the value, which its own sender may read. So an answer to such a request is read, and withheld
+//! if it can't be, as with an output detector; of a stream only what may be the beginning of a placeholder is held. A placeholder
+//! that the model changed stays as it is, as does one of another request. Log probabilities say in whole answers what the model
+//! said, placeholders and all. [`restore_answers`](PromptGuardLayerBuilder::restore_answers) turns it off.
 //!
 //! Made for answers are [`Canary`], [`Links`] and [`CodeRules`]; [`Secrets`] and [`PersonalData`] serve there too.
 //!

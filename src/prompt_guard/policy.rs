@@ -21,8 +21,9 @@ pub enum Action {
     /// and in logs, and by nobody without the key what they are. The key is the layer's
     /// [`hash_key`](super::PromptGuardLayerBuilder::hash_key).
     Hash,
-    /// As `Redact`, with a placeholder (`[EMAIL_K3J9X2QATRD7MWHC]`) by which handlers and outer layers put the value
-    /// back into the answer: see [`Vault`](super::Vault). In answers, which nobody restores, a plain mask.
+    /// As `Redact`, with a placeholder (`[EMAIL_K3J9X2QATRD7MWHC]`) in whose place the value is put back in the answer
+    /// to the same request, as the [module docs](crate::prompt_guard#answers) say. On what is found in answers, a plain
+    /// mask.
     Pseudonymize,
     /// The request is refused: 403, code `content_blocked`.
     Block,

@@ -7,7 +7,7 @@ use http::{Extensions, HeaderMap, Response, header, response};
 use http_body::Body;
 
 use super::{
-    AnswerVerdict, Outcome, ScannedBody,
+    AnswerVerdict, ScannedBody, Vault,
     answer::{self, Kind},
     policy::{Decision, Gathered, Subject, answer_blocked, unavailable},
     read::{Reader, Unreadable, Whole},
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     body::ResponseBody,
     future::ReadyOr,
-    inference::{UsageReader, answer::Answer},
+    inference::{Edit, UsageReader, answer::Answer},
     reject::{ErrorFormat, Rejection, RejectionKind},
     reservation::{Observed, TokenUsage},
     route::Endpoint,
@@ -37,7 +37,7 @@ impl Turn {
     /// The inner service has answered.
     pub(crate) fn answered<R: Body<Data = Bytes>>(&mut self, response: Response<R>) -> Answered<R> {
         let (mut head, body) = response.into_parts();
-        let Some(endpoint) = self.endpoint.filter(|_| !self.config.output.is_empty()) else {
+        let Some(endpoint) = self.endpoint.filter(|_| self.reads_answer()) else {
             return Answered::Pass(self.pass(head, ScannedBody::passed(body)));
         };
         let kind = match answer::kind(endpoint, &head, &body) {
@@ -61,8 +61,14 @@ impl Turn {
             // It may be cut short.
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let scan = answer::Scan::new(Arc::clone(&self.config), endpoint, kind, self.meter.take());
+        let (config, vault) = (Arc::clone(&self.config), self.restoring().cloned());
+        let scan = answer::Scan::new(config, endpoint, kind, self.meter.take(), vault);
         Answered::Pass(self.pass(head, ScannedBody::scanned(body, scan)))
+    }
+
+    /// Whether anything is looked for or put back in the answer.
+    fn reads_answer(&self) -> bool {
+        !self.config.output.is_empty() || self.restoring().is_some()
     }
 
     fn pass<R>(
@@ -108,22 +114,29 @@ impl Turn {
             // Its tokens would still say what a mask hides.
             gathered.forget_places();
         }
-        let Decision { verdict, masks, rejection, .. } = self.decide(gathered, Subject::Answer);
-        let sanitize = verdict.action == Outcome::Sanitize;
-        self.answer_verdict = Some(AnswerVerdict(verdict));
-        if let Some(rejection) = rejection {
-            self.withhold(stated(&head.headers, answer.raw()));
-            return Err(rejection);
+        let mut edits = Vec::new();
+        if !self.config.output.is_empty() {
+            let Decision { verdict, masks, rejection, .. } = self.decide(gathered, Subject::Answer);
+            self.answer_verdict = Some(AnswerVerdict(verdict));
+            if let Some(rejection) = rejection {
+                self.withhold(stated(&head.headers, answer.raw()));
+                return Err(rejection);
+            }
+            edits = self.edits(masks, answer.segments(), None);
         }
         let mut data = answer.raw().clone();
-        if sanitize {
-            let edits = self.edits(masks, answer.segments(), None);
+        if !edits.is_empty() {
             data = answer.rewrite(&edits);
             if !answer.still_reads(&data) {
                 // Two names of members were masked alike.
                 self.withhold(stated(&head.headers, answer.raw()));
                 return Err(answer_blocked());
             }
+        }
+        if let Some(restored) = self.restoring().and_then(|vault| restored(vault, &answer, edits)) {
+            data = restored;
+        }
+        if data != answer.raw() {
             fix_head(&mut head.headers, data.len());
         }
         Ok(self.pass(head, ScannedBody::whole(data, trailers)))
@@ -163,6 +176,33 @@ impl Turn {
             extensions.insert(vault);
         }
     }
+}
+
+/// The answer with its masks and with values in the place of placeholders, unless there are none.
+fn restored(vault: &Vault, answer: &Answer, masks: Vec<Edit>) -> Option<Bytes> {
+    let values: Vec<Edit> = answer.segments().flat_map(|segment| vault.edits(&segment)).collect();
+    if values.is_empty() {
+        return None;
+    }
+    let mut edits = masks;
+    let masked = edits.len();
+    for value in values {
+        let (segment, span) = (value.segment, &value.span);
+        // Masks are in order, and don't overlap.
+        let masks = edits.get(..masked).unwrap_or_default();
+        let next =
+            masks.partition_point(|mask| (mask.segment, mask.span.end) <= (segment, span.start));
+        let hidden = masks
+            .get(next)
+            .is_some_and(|mask| mask.segment == segment && mask.span.start < span.end);
+        if !hidden {
+            edits.push(value);
+        }
+    }
+    edits.sort_by_key(|edit| (edit.segment, edit.span.start));
+    let data = answer.rewrite(&edits);
+    // Two names of members may have the same value. Then they keep their placeholders.
+    answer.still_reads(&data).then_some(data)
 }
 
 /// The usage that a whole answer states.

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, fmt, ops::Range, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Outcome,
+    Outcome, Vault,
     answer::{self, Step, too_large},
     hold::{Hold, Stop},
     layer::Config,
@@ -28,6 +28,8 @@ use crate::{
 /// The scan of one event stream.
 pub(crate) struct EventScan {
     config: Arc<Config>,
+    /// The values that are put back. `None`: the output detectors look.
+    vault: Option<Vault>,
     endpoint: Endpoint,
     meter: Option<UsageMeter>,
     reader: EventReader,
@@ -48,6 +50,17 @@ pub(crate) struct EventScan {
     tokens: u64,
     action: Outcome,
     done: bool,
+}
+
+/// Why a text is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It has grown.
+    Advance,
+    /// It is late.
+    Flush,
+    /// It has ended.
+    Finish,
 }
 
 /// One text of the stream, and what it is part of.
@@ -83,6 +96,7 @@ impl EventScan {
         let reader = EventReader::new().max_event(config.max_answer);
         Self {
             config,
+            vault: None,
             endpoint,
             meter,
             reader,
@@ -98,6 +112,12 @@ impl EventScan {
             action: Outcome::Allow,
             done: false,
         }
+    }
+
+    /// Puts values back instead of looking.
+    pub(crate) fn restoring(mut self, vault: Vault) -> Self {
+        self.vault = Some(vault);
+        self
     }
 
     /// Takes the next bytes of the stream.
@@ -123,8 +143,7 @@ impl EventScan {
 
     /// What is held is late: what of it can't be the beginning of something goes on, or all.
     pub(crate) fn flush(&mut self, all: bool) -> Step {
-        let flushed =
-            self.all(|hold, config| if all { hold.finish(config) } else { hold.flush(config) });
+        let flushed = self.all(if all { Look::Finish } else { Look::Flush });
         self.pass_on();
         // What keeps the connection alive does not wait behind a text that has come to a halt.
         let (idle, queue): (VecDeque<_>, _) = self.queue.drain(..).partition(|queued| queued.idle);
@@ -147,7 +166,7 @@ impl EventScan {
         let mut reader = std::mem::take(&mut self.reader);
         let mut refused = None;
         reader.finish(|event| refused = self.event(&event).err());
-        let refused = refused.or_else(|| self.all(|hold, config| hold.finish(config)).err());
+        let refused = refused.or_else(|| self.all(Look::Finish).err());
         if !self.config.enforced {
             self.end();
             return Step { forward: Bytes::new(), cut: None };
@@ -194,12 +213,12 @@ impl EventScan {
         }
         let channels: Vec<u64> = queued.parts.iter().map(|part| part.channel).collect();
         self.wait(queued, event);
-        self.each(|place| channels.contains(&place.channel), |hold, config| hold.advance(config))?;
+        self.each(|place| channels.contains(&place.channel), Look::Advance)?;
         if texts.ends_all() || self.queued > MAX_QUEUED || self.channels.len() > MAX_CHANNELS {
-            self.all(|hold, config| hold.finish(config))?;
+            self.all(Look::Finish)?;
         } else {
             let ends = texts.ends();
-            self.each(|place| ends.contains(&place.group), |hold, config| hold.finish(config))?;
+            self.each(|place| ends.contains(&place.group), Look::Finish)?;
         }
         self.pass_on();
         if self.channels.len() > MAX_CHANNELS {
@@ -221,10 +240,7 @@ impl EventScan {
         if !matches!(self.endpoint, Endpoint::OpenAiChat | Endpoint::AnthropicMessages) {
             return Ok(());
         }
-        self.each(
-            |place| place.group == next.group && place.channel != next.channel,
-            |hold, config| hold.finish(config),
-        )
+        self.each(|place| place.group == next.group && place.channel != next.channel, Look::Finish)
     }
 
     fn part(&mut self, place: Place, text: &Segment<'_>) -> Part {
@@ -232,7 +248,10 @@ impl EventScan {
         let range = match at.and_then(|at| self.channels.get_mut(at)) {
             Some(channel) => channel.hold.push(text.text),
             None => {
-                let mut hold = Hold::new(text.origin);
+                let mut hold = match &self.vault {
+                    Some(_) => Hold::restoring(text.origin),
+                    None => Hold::new(text.origin),
+                };
                 let range = hold.push(text.text);
                 self.channels.push(Channel { place, hold });
                 range
@@ -243,6 +262,9 @@ impl EventScan {
 
     /// Scans a text that stands alone.
     fn whole(&mut self, text: &Segment<'_>) -> Result<Vec<Edit>, Rejection> {
+        if let Some(vault) = &self.vault {
+            return Ok(vault.edits(text));
+        }
         let mut gathered = Gathered::default();
         scan_segment(&self.config.output, text, &mut gathered);
         let decision = decide(gathered, Subject::Answer, self.config.enforced);
@@ -253,21 +275,24 @@ impl EventScan {
         }
     }
 
-    fn all(
-        &mut self,
-        look: impl FnMut(&mut Hold, &Config) -> Result<Outcome, Stop>,
-    ) -> Result<(), Rejection> {
+    fn all(&mut self, look: Look) -> Result<(), Rejection> {
         self.each(|_| true, look)
     }
 
     /// Looks at some of the texts.
-    fn each(
-        &mut self,
-        which: impl Fn(&Place) -> bool,
-        mut look: impl FnMut(&mut Hold, &Config) -> Result<Outcome, Stop>,
-    ) -> Result<(), Rejection> {
+    fn each(&mut self, which: impl Fn(&Place) -> bool, look: Look) -> Result<(), Rejection> {
         for channel in self.channels.iter_mut().filter(|channel| which(&channel.place)) {
-            match look(&mut channel.hold, &self.config) {
+            let hold = &mut channel.hold;
+            let looked = match (&self.vault, look) {
+                (Some(vault), _) => {
+                    hold.restore(vault, look == Look::Finish);
+                    continue;
+                }
+                (None, Look::Advance) => hold.advance(&self.config),
+                (None, Look::Flush) => hold.flush(&self.config),
+                (None, Look::Finish) => hold.finish(&self.config),
+            };
+            match looked {
                 Ok(action) => self.action = self.action.max(action),
                 Err(Stop(rejection)) => return Err(rejection),
             }
@@ -312,7 +337,8 @@ impl EventScan {
         match rewrite_event(self.endpoint, &queued.raw, queued.first, &edits) {
             Some(event) => self.out.extend_from_slice(&event),
             // Two names of members were masked alike.
-            None => self.broken = true,
+            None if self.vault.is_none() => self.broken = true,
+            None => self.out.extend_from_slice(&queued.raw),
         }
     }
 
@@ -359,7 +385,7 @@ impl EventScan {
     }
 
     fn end(&mut self) {
-        if !std::mem::replace(&mut self.done, true) {
+        if !std::mem::replace(&mut self.done, true) && self.vault.is_none() {
             answer::count(self.action);
         }
     }

@@ -66,10 +66,15 @@ impl Turn {
         &self.config.remote
     }
 
+    /// The values that are put back into the answer.
+    pub(super) fn restoring(&self) -> Option<&Vault> {
+        self.vault.as_ref().filter(|_| self.config.restore)
+    }
+
     /// The request goes on to the inner service with these extensions.
     pub(crate) fn leaves(&mut self, extensions: &Extensions) {
         self.verdict = extensions.get::<Verdict>().cloned();
-        if !self.config.output.is_empty() {
+        if !self.config.output.is_empty() || self.restoring().is_some() {
             self.meter = UsageMeter::of(extensions).cloned();
         }
         observe::admitted(LAYER);

@@ -2,11 +2,17 @@
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
-use crate::{Secret, store::Pepper};
+use crate::{
+    Secret,
+    inference::{Edit, Segment},
+    store::Pepper,
+};
 
 /// The values that [`Action::Pseudonymize`](super::Action::Pseudonymize) took out of a prompt, by their placeholders.
 ///
-/// It stands in the extensions of the request, for handlers, and of its answer, for outer layers. A placeholder holds
+/// The guard puts the values back into the answer, unless
+/// [`restore_answers`](super::PromptGuardLayerBuilder::restore_answers) says otherwise. The vault also stands in the
+/// extensions of the request, for handlers, and of its answer, for outer layers. A placeholder holds
 /// 80 bits that nobody can guess, drawn for each request, so that no text can name another's value; one
 /// value has one placeholder in a request. Values are wiped from memory when the last copy of the vault is dropped, and
 /// never shown by `Debug`.
@@ -19,7 +25,13 @@ use crate::{Secret, store::Pepper};
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Vault(Arc<[Entry]>);
+pub struct Vault(Arc<Entries>);
+
+struct Entries {
+    /// By placeholder, in the order of their bytes.
+    sorted: Vec<Entry>,
+    longest: usize,
+}
 
 #[derive(Clone)]
 struct Entry {
@@ -55,7 +67,7 @@ impl Vault {
         while let Some(open) = text.get(at..).and_then(|rest| rest.find('[')) {
             at += open;
             let rest = text.get(at..).unwrap_or_default();
-            match self.0.iter().find(|entry| rest.starts_with(&entry.placeholder)) {
+            match self.entry(rest) {
                 Some(entry) => {
                     let end = at + entry.placeholder.len();
                     places.push((at..end, entry.value.expose().as_str()));
@@ -67,17 +79,44 @@ impl Vault {
         places
     }
 
+    /// The entry of the placeholder that `text` begins with. There is one bracket at each of its ends and none within.
+    fn entry(&self, text: &str) -> Option<&Entry> {
+        let window = text.as_bytes().iter().take(self.0.longest);
+        let end = window.into_iter().position(|byte| *byte == b']')? + 1;
+        let placeholder = text.get(..end)?;
+        let sorted = &self.0.sorted;
+        let at = sorted.binary_search_by(|entry| entry.placeholder.as_str().cmp(placeholder));
+        sorted.get(at.ok()?)
+    }
+
+    /// Where the beginning of a placeholder stands with which the text ends, or its end.
+    pub(crate) fn open(&self, text: &str) -> usize {
+        let Some(at) = text.rfind('[') else { return text.len() };
+        let begun = text.get(at..).unwrap_or_default();
+        let sorted = &self.0.sorted;
+        let next = sorted.partition_point(|entry| entry.placeholder.as_str() < begun);
+        let longer = |entry: &Entry| entry.placeholder.len() > begun.len();
+        let begins = |entry: &&Entry| longer(entry) && entry.placeholder.starts_with(begun);
+        sorted.get(next).filter(begins).map_or(text.len(), |_| at)
+    }
+
+    /// The edits of a text that restore it.
+    pub(crate) fn edits(&self, segment: &Segment<'_>) -> Vec<Edit> {
+        let places = self.places(segment.text).into_iter();
+        places.map(|(span, value)| Edit::new(segment.index, span, value.to_owned())).collect()
+    }
+
     /// The length of the longest placeholder in bytes: what a stream has to hold back to find one whole. 0 if
     /// there is none.
     #[must_use]
     pub fn longest_placeholder(&self) -> usize {
-        self.0.first().map_or(0, |entry| entry.placeholder.len())
+        self.0.longest
     }
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("values", &self.0.len()).finish_non_exhaustive()
+        f.debug_struct("Vault").field("values", &self.0.sorted.len()).finish_non_exhaustive()
     }
 }
 
@@ -109,10 +148,12 @@ impl Filling {
         placeholder
     }
 
-    /// The vault, if there is anything in it. The longest placeholder stands first, and is tried first.
+    /// The vault, if there is anything in it.
     pub(crate) fn finish(mut self) -> Option<Vault> {
-        self.entries.sort_by_key(|entry| std::cmp::Reverse(entry.placeholder.len()));
-        (!self.entries.is_empty()).then(|| Vault(self.entries.into()))
+        let mut sorted = std::mem::take(&mut self.entries);
+        sorted.sort_by(|a, b| a.placeholder.cmp(&b.placeholder));
+        let longest = sorted.iter().map(|entry| entry.placeholder.len()).max()?;
+        Some(Vault(Arc::new(Entries { sorted, longest })))
     }
 }
 
@@ -171,6 +212,22 @@ mod tests {
         let outer = filling.placeholder("NOTE", &inner);
         let vault = filling.finish().unwrap();
         assert_eq!(vault.restore(&outer), inner);
+    }
+
+    #[test]
+    fn what_may_become_a_placeholder_is_open() {
+        let values = [("EMAIL", "a"), ("EMAIL", "b"), ("PHONE", "c")];
+        let (placeholders, vault) = filled(&values);
+        for placeholder in &placeholders {
+            for cut in 1..placeholder.len() {
+                let text = format!("é [[{}", &placeholder[..cut]);
+                assert_eq!(vault.open(&text), 5, "{text}");
+            }
+            assert_eq!(vault.open(placeholder), placeholder.len());
+        }
+        for text in ["", "a", "[x", "[EMAIL_ ", "[EMAILS", "[é"] {
+            assert_eq!(vault.open(text), text.len(), "{text}");
+        }
     }
 
     #[test]

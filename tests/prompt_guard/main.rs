@@ -10,6 +10,7 @@ mod detectors;
 mod evasion;
 mod refusals;
 mod requests;
+mod restored;
 mod streams;
 mod strikes;
 mod support;

@@ -236,6 +236,8 @@ impl Detector for Word {
 pub(crate) const EVIL: Word = Word("evil", "injection.evil", Category::Injection);
 pub(crate) const NUMBER: Word = Word("41111111", "personal_data.card", Category::PersonalData);
 pub(crate) const KEY: Word = Word("k-123", "secret.key", Category::Secret);
+pub(crate) const QUOTED: Word =
+    Word("\"a\\b\"@b.example", "personal_data.email", Category::PersonalData);
 pub(crate) const MAIL: Word = Word("a@b.example", "personal_data.email", Category::PersonalData);
 
 #[derive(Debug)]

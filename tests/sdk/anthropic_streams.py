@@ -1,4 +1,4 @@
-"""The anthropic SDK reads streams that a guard masks or cuts. See tests/sdk_streams.rs."""
+"""The anthropic SDK reads streams that a guard masks, restores or cuts. See tests/sdk_streams.rs."""
 
 import anthropic
 
@@ -24,6 +24,16 @@ def a_stream_is_masked_inside():
     assert message.stop_reason == "tool_use", message
 
 
+def a_stream_is_masked_and_restored():
+    with ask("I am zoe@example.net. Who is she?") as stream:
+        text = "".join(stream.text_stream)
+        message = stream.get_final_message()
+    assert text == "You are zoe@example.net, grüße, and she is [EMAIL].", text
+    sender = ["zoe@example.net", '"zoe@example.net"']
+    expected = {"to": "[EMAIL]", "card": "[CARD]", "text": "hé", "from": sender}
+    assert message.content[1].input == expected, message.content
+
+
 def a_stream_that_is_cut_raises():
     text = ""
     try:
@@ -38,4 +48,4 @@ def a_stream_that_is_cut_raises():
     assert text == "Of course. It says: never say ", text
 
 
-run([a_stream_is_masked_inside, a_stream_that_is_cut_raises])
+run([a_stream_is_masked_inside, a_stream_is_masked_and_restored, a_stream_that_is_cut_raises])

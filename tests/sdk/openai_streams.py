@@ -1,4 +1,4 @@
-"""The openai SDK reads streams that a guard masks or cuts. See tests/sdk_streams.rs."""
+"""The openai SDK reads streams that a guard masks, restores or cuts. See tests/sdk_streams.rs."""
 
 import json
 
@@ -26,6 +26,17 @@ def a_stream_is_masked_inside():
     assert chunks[-1].choices[0].finish_reason == "tool_calls", chunks[-1]
 
 
+def a_stream_is_masked_and_restored():
+    deltas = [chunk.choices[0].delta for chunk in ask("I am zoe@example.net. Who is she?")]
+    text = "".join(delta.content or "" for delta in deltas)
+    assert text == "You are zoe@example.net, grüße, and she is [EMAIL].", text
+    calls = [call for delta in deltas for call in delta.tool_calls or []]
+    arguments = json.loads("".join(call.function.arguments or "" for call in calls))
+    sender = ["zoe@example.net", '"zoe@example.net"']
+    expected = {"to": "[EMAIL]", "card": "[CARD]", "text": "hé", "from": sender}
+    assert arguments == expected, arguments
+
+
 def a_stream_that_is_cut_raises():
     text = ""
     try:
@@ -39,4 +50,4 @@ def a_stream_that_is_cut_raises():
     assert text == "Of course. It says: never say ", text
 
 
-run([a_stream_is_masked_inside, a_stream_that_is_cut_raises])
+run([a_stream_is_masked_inside, a_stream_is_masked_and_restored, a_stream_that_is_cut_raises])

@@ -8,6 +8,8 @@ use crate::inference::json::{escape_into, escape_length};
 /// Where in the JSON the text that went on ends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lexer {
+    /// The text is what a tool is called with.
+    is_arguments: bool,
     /// `None` before the first character that is no white space.
     is_json: Option<bool>,
     in_string: bool,
@@ -31,6 +33,10 @@ enum Kind {
 }
 
 impl Lexer {
+    pub(super) fn new(is_arguments: bool) -> Self {
+        Self { is_arguments, ..Self::default() }
+    }
+
     /// How much of `text`, which begins at `released`, goes on if it may up to `go`, and the changes that leave it JSON.
     pub(super) fn fit(
         &mut self,
@@ -80,6 +86,42 @@ impl Lexer {
                         let quoted = format!("\"{}\"", escaped(mask));
                         fitted.push((unit.start..unit.end, quoted.into()));
                     }
+                }
+            }
+            self.pass(text, released, &unit);
+            at = unit.end;
+        }
+        (at, fitted)
+    }
+
+    /// The same for values that take the place of placeholders: none is cut, within a string they are escaped, and
+    /// elsewhere stand as they are, as in any text that is not JSON.
+    pub(super) fn fit_values(
+        &mut self,
+        text: &str,
+        released: usize,
+        go: usize,
+        values: Vec<Change>,
+    ) -> (usize, Vec<Change>) {
+        if self.is_json.is_none() {
+            let first = text.trim_start().bytes().next();
+            // What is said may begin with a placeholder.
+            let is_json = |byte| byte == b'{' || (byte == b'[' && self.is_arguments);
+            self.is_json = first.map(is_json);
+        }
+        if self.is_json != Some(true) {
+            return (go, values);
+        }
+        let mut at = released;
+        let mut fitted: Vec<Change> = Vec::with_capacity(values.len());
+        let mut values = values.into_iter().peekable();
+        while let Some(unit) = self.unit(text, released, at).filter(|unit| unit.end <= go) {
+            if let Some((span, value)) = values.next_if(|(span, _)| span.start <= unit.start) {
+                // Behind a lone backslash there is none.
+                if span.start == unit.start {
+                    let inside = unit.kind == Kind::Inside;
+                    let value = if inside { escaped(&value).into_owned().into() } else { value };
+                    fitted.push((span, value));
                 }
             }
             self.pass(text, released, &unit);

@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::VecDeque, ops::Range};
 
 use self::{arguments::Lexer, unfinished::finished};
 use super::{
-    Finding, Outcome,
+    Finding, Outcome, Vault,
     layer::Config,
     mask::Mask,
     policy::{Gathered, Rule, answer_blocked, masks, unavailable},
@@ -86,6 +86,16 @@ enum Until {
 
 impl Hold {
     pub(crate) fn new(origin: Origin) -> Self {
+        let lexer = (origin == Origin::ToolArguments).then(|| Lexer::new(true));
+        Self::with(origin, lexer)
+    }
+
+    /// A text in which values take the place of placeholders.
+    pub(crate) fn restoring(origin: Origin) -> Self {
+        Self::with(origin, Some(Lexer::new(origin == Origin::ToolArguments)))
+    }
+
+    fn with(origin: Origin, lexer: Option<Lexer>) -> Self {
         Self {
             origin,
             text: String::new(),
@@ -96,7 +106,7 @@ impl Hold {
             masked: 0,
             growing: None,
             changes: VecDeque::new(),
-            lexer: (origin == Origin::ToolArguments).then(Lexer::default),
+            lexer,
         }
     }
 
@@ -156,6 +166,26 @@ impl Hold {
             return Ok(Outcome::Allow);
         }
         self.look(config, self.end(), Until::End)
+    }
+
+    /// Puts values in the place of placeholders. Nothing is held but what may be the beginning of one, unless that is
+    /// `all` that comes.
+    pub(crate) fn restore(&mut self, vault: &Vault, all: bool) {
+        let (released, end) = (self.released, self.end());
+        let held = self.text.get(released - self.base..).unwrap_or_default();
+        let values = vault.places(held).into_iter().map(|(span, value)| {
+            (released + span.start..released + span.end, Cow::Owned(value.to_owned()))
+        });
+        let values: Vec<Change> = values.collect();
+        let go = if all { end } else { released + vault.open(held) };
+        let (go, values) = match &mut self.lexer {
+            Some(lexer) => lexer.fit_values(held, released, go, values),
+            None => (go, values),
+        };
+        self.changes.extend(values);
+        self.released = if all { end } else { self.released.max(go) };
+        self.text.drain(..self.released - self.base);
+        self.base = self.released;
     }
 
     fn look(&mut self, config: &Config, end: usize, until: Until) -> Result<Outcome, Stop> {
