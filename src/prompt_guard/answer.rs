@@ -114,7 +114,7 @@ pub(crate) enum Scan {
     /// Placeholders are restored in what the detectors, if there are any, let go on.
     Restored {
         looked: Option<EventScan>,
-        restored: EventScan,
+        restored: Box<EventScan>,
     },
     Copy(CopyScan),
 }
@@ -159,8 +159,8 @@ impl Scan {
                 let looks = !config.output.is_empty();
                 let scan = |meter| EventScan::new(Arc::clone(&config), endpoint, meter);
                 let (meter, rest) = if looks { (meter, None) } else { (None, meter) };
-                let looked = looks.then(|| scan(meter));
-                Self::Restored { looked, restored: scan(rest).restoring(vault) }
+                let looked = looks.then(|| scan(meter).overlooking(vault.clone()));
+                Self::Restored { looked, restored: Box::new(scan(rest).restoring(vault)) }
             }
             (Kind::Events, None) => Self::Events(EventScan::new(config, endpoint, meter)),
             (kind, _) => {
@@ -229,7 +229,8 @@ impl Scan {
     /// How long anything is held.
     pub(crate) fn max_delay(&self) -> Duration {
         match self {
-            Self::Events(events) | Self::Restored { restored: events, .. } => events.max_delay(),
+            Self::Events(events) => events.max_delay(),
+            Self::Restored { restored, .. } => restored.max_delay(),
             Self::Copy(_) => Duration::ZERO,
         }
     }

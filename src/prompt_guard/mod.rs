@@ -100,7 +100,7 @@
 //!
 //! What [`Action::Pseudonymize`] took out of a prompt is put back into the answer to it, whole or inside the stream, in
 //! what a tool is called with too, escaped as JSON where a text is JSON. Output detectors look before that: they see
-//! the placeholder and not the value, which its own sender may read. So an answer to such a request is read, and withheld
+//! the placeholder and not the value, which its own sender may read, and find nothing within a placeholder. So an answer to such a request is read, and withheld
 //! if it can't be, as with an output detector; of a stream only what may be the beginning of a placeholder is held. A placeholder
 //! that the model changed stays as it is, as does one of another request. Log probabilities say in whole answers what the model
 //! said, placeholders and all. [`restore_answers`](PromptGuardLayerBuilder::restore_answers) turns it off.

@@ -110,6 +110,13 @@ impl Turn {
         judged: Option<(Answer, Gathered)>,
     ) -> Result<Response<ResponseBody<ScannedBody<R>>>, Rejection> {
         let (answer, mut gathered) = judged.ok_or_else(unavailable)?;
+        if let Some(vault) = self.restoring() {
+            let segments: Vec<_> = answer.segments().collect();
+            gathered.found.retain(|(_, finding)| {
+                let text = segments.get(finding.segment).map_or("", |segment| segment.text);
+                finding.span.as_ref().is_none_or(|span| !vault.covers(text, span))
+            });
+        }
         if answer.repeats() {
             // Its tokens would still say what a mask hides.
             gathered.forget_places();

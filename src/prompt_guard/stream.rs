@@ -30,6 +30,8 @@ pub(crate) struct EventScan {
     config: Arc<Config>,
     /// The values that are put back. `None`: the output detectors look.
     vault: Option<Vault>,
+    /// What detectors overlook: it is restored after them.
+    own: Option<Vault>,
     endpoint: Endpoint,
     meter: Option<UsageMeter>,
     reader: EventReader,
@@ -97,6 +99,7 @@ impl EventScan {
         Self {
             config,
             vault: None,
+            own: None,
             endpoint,
             meter,
             reader,
@@ -112,6 +115,12 @@ impl EventScan {
             action: Outcome::Allow,
             done: false,
         }
+    }
+
+    /// Overlooks the request's own placeholders.
+    pub(crate) fn overlooking(mut self, own: Vault) -> Self {
+        self.own = Some(own);
+        self
     }
 
     /// Puts values back instead of looking.
@@ -267,6 +276,11 @@ impl EventScan {
         }
         let mut gathered = Gathered::default();
         scan_segment(&self.config.output, text, &mut gathered);
+        if let Some(own) = &self.own {
+            gathered.found.retain(|(_, finding)| {
+                finding.span.as_ref().is_none_or(|span| !own.covers(text.text, span))
+            });
+        }
         let decision = decide(gathered, Subject::Answer, self.config.enforced);
         self.action = self.action.max(decision.verdict.action);
         match decision.rejection.filter(|_| self.config.enforced) {
@@ -281,6 +295,7 @@ impl EventScan {
 
     /// Looks at some of the texts.
     fn each(&mut self, which: impl Fn(&Place) -> bool, look: Look) -> Result<(), Rejection> {
+        let own = self.own.as_ref();
         for channel in self.channels.iter_mut().filter(|channel| which(&channel.place)) {
             let hold = &mut channel.hold;
             let looked = match (&self.vault, look) {
@@ -288,9 +303,9 @@ impl EventScan {
                     hold.restore(vault, look == Look::Finish);
                     continue;
                 }
-                (None, Look::Advance) => hold.advance(&self.config),
-                (None, Look::Flush) => hold.flush(&self.config),
-                (None, Look::Finish) => hold.finish(&self.config),
+                (None, Look::Advance) => hold.advance(&self.config, own),
+                (None, Look::Flush) => hold.flush(&self.config, own),
+                (None, Look::Finish) => hold.finish(&self.config, own),
             };
             match looked {
                 Ok(action) => self.action = self.action.max(action),

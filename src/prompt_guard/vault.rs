@@ -100,6 +100,22 @@ impl Vault {
         sorted.get(next).filter(begins).map_or(text.len(), |_| at)
     }
 
+    /// Whether a stretch of a text is a placeholder or within one: not what the model says, whatever it looks like.
+    pub(crate) fn covers(&self, text: &str, span: &Range<usize>) -> bool {
+        let covers = |place: &Range<usize>| place.start <= span.start && span.end <= place.end;
+        // No placeholder begins further back.
+        let mut from = span.end.min(text.len()).saturating_sub(self.0.longest);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        let mut until = span.start.saturating_add(self.0.longest).min(text.len());
+        while !text.is_char_boundary(until) {
+            until -= 1;
+        }
+        let near = self.places(text.get(from..until).unwrap_or_default()).into_iter();
+        near.map(|(place, _)| from + place.start..from + place.end).any(|place| covers(&place))
+    }
+
     /// The edits of a text that restore it.
     pub(crate) fn edits(&self, segment: &Segment<'_>) -> Vec<Edit> {
         let places = self.places(segment.text).into_iter();

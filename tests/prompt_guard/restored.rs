@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use palisade::{
     body::RequestBody,
     inference::EventReader,
-    prompt_guard::{Action, AnswerVerdict, PersonalData, PromptGuardLayerBuilder, Vault},
+    prompt_guard::{Action, AnswerVerdict, PersonalData, PromptGuardLayerBuilder, Secrets, Vault},
     reservation::Observed,
 };
 use proptest::prelude::*;
@@ -218,6 +218,21 @@ async fn output_detectors_see_the_placeholder_and_not_the_value() {
         let got = text(answer.await).await;
         let got = if streams { said(&got).0 } else { got };
         assert_eq!(got, format!("Write to {VALUE}, not to [EMAIL]. {VALUE}"));
+    }
+    // What a placeholder looks like says nothing of its value.
+    let secrets = Arc::new(Secrets::builtin().unwrap());
+    for streams in [false, true] {
+        let guard = swaps().output_detector(Arc::clone(&secrets), Action::Block);
+        let answer = asked(guard, CHAT, move |plain, _| {
+            let text = format!("api_key = \"{plain}\", and that is all there is to say of it.");
+            match streams {
+                true => streamed(deltas("content", &text, &[5]), &[11]),
+                false => of_type("text/plain", full(text)),
+            }
+        });
+        let got = text(answer.await).await;
+        let got = if streams { said(&got).0 } else { got };
+        assert_eq!(got, format!("api_key = \"{VALUE}\", and that is all there is to say of it."));
     }
     // What stands before that which blocks has its values too.
     let guard = swaps().output_detector(EVIL, Action::Block);

@@ -143,29 +143,33 @@ impl Hold {
     }
 
     /// Looks at what has come, step by step.
-    pub(crate) fn advance(&mut self, config: &Config) -> Result<Outcome, Stop> {
+    pub(crate) fn advance(
+        &mut self,
+        config: &Config,
+        own: Option<&Vault>,
+    ) -> Result<Outcome, Stop> {
         let mut action = Outcome::Allow;
         while self.stepped + config.sizes.step <= self.end() {
             self.stepped += config.sizes.step;
-            action = action.max(self.look(config, self.stepped, Until::Held)?);
+            action = action.max(self.look(config, own, self.stepped, Until::Held)?);
         }
         Ok(action)
     }
 
     /// The text is late: what can't be the beginning of something goes on.
-    pub(crate) fn flush(&mut self, config: &Config) -> Result<Outcome, Stop> {
+    pub(crate) fn flush(&mut self, config: &Config, own: Option<&Vault>) -> Result<Outcome, Stop> {
         if self.released == self.end() {
             return Ok(Outcome::Allow);
         }
-        self.look(config, self.end(), Until::Finished)
+        self.look(config, own, self.end(), Until::Finished)
     }
 
     /// The text has ended, as far as is known.
-    pub(crate) fn finish(&mut self, config: &Config) -> Result<Outcome, Stop> {
+    pub(crate) fn finish(&mut self, config: &Config, own: Option<&Vault>) -> Result<Outcome, Stop> {
         if self.released == self.end() {
             return Ok(Outcome::Allow);
         }
-        self.look(config, self.end(), Until::End)
+        self.look(config, own, self.end(), Until::End)
     }
 
     /// Puts values in the place of placeholders. Nothing is held but what may be the beginning of one, unless that is
@@ -188,12 +192,20 @@ impl Hold {
         self.base = self.released;
     }
 
-    fn look(&mut self, config: &Config, end: usize, until: Until) -> Result<Outcome, Stop> {
+    /// Placeholders of the request's `own` are not what the model says.
+    fn look(
+        &mut self,
+        config: &Config,
+        own: Option<&Vault>,
+        end: usize,
+        until: Until,
+    ) -> Result<Outcome, Stop> {
         let sizes = config.sizes;
         let from = self.before(self.kept_from(sizes.window));
         let end = self.before(end);
         let text = self.text.get(from - self.base..end - self.base).unwrap_or_default();
         let (looked, released) = (self.looked, self.released);
+        let open = own.filter(|_| until != Until::End).map_or(text.len(), |own| own.open(text));
         let mut gathered = Gathered::default();
         scan_each(
             &config.output,
@@ -201,6 +213,12 @@ impl Hold {
             &mut gathered,
             |local, mut finding, gathered| {
                 finding.segment = 0;
+                let is_own = |span: &Range<usize>| {
+                    span.start >= open || own.is_some_and(|own| own.covers(text, span))
+                };
+                if finding.span.as_ref().is_some_and(is_own) {
+                    return;
+                }
                 finding.span = finding
                     .span
                     .filter(|span| {
