@@ -75,6 +75,14 @@ pub(crate) fn warn(layer: &'static str, message: &str) {
     tracing::warn!(target: "palisade", layer, "{message}");
 }
 
+/// Something happened as it should, that an operator may want to see.
+#[cfg(feature = "rule-packs")]
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
+pub(crate) fn info(layer: &'static str, message: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: "palisade", layer, "{message}");
+}
+
 /// What happens all the time.
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
 pub(crate) fn debug(layer: &'static str, message: &str) {

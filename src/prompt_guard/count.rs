@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// Who counts the tokens of a prompt, by the model that it is for.
-pub(crate) struct Estimators(Box<Choose>);
+#[derive(Clone)]
+pub(crate) struct Estimators(Arc<Choose>);
 
 type Choose = dyn Fn(Option<&str>) -> Arc<dyn TokenEstimator> + Send + Sync;
 
@@ -25,7 +26,7 @@ impl Estimators {
     pub(crate) fn by_model(
         choose: impl Fn(Option<&str>) -> Arc<dyn TokenEstimator> + Send + Sync + 'static,
     ) -> Self {
-        Self(Box::new(choose))
+        Self(Arc::new(choose))
     }
 
     /// Counts at once, or, when that would keep the executor, on another thread.

@@ -99,6 +99,12 @@ pub trait Detector: Debug + Send + Sync + 'static {
     fn lookbehind(&self) -> usize {
         256
     }
+
+    /// The detector as it is now, for one whose rules are replaced at run time: a request and its answer keep what
+    /// this gives when the request comes. `None`, the default: it never changes.
+    fn pinned(&self) -> Option<Arc<dyn Detector>> {
+        None
+    }
 }
 
 /// A detector that has to wait: a model, a remote service. It runs under a time limit.
@@ -186,6 +192,10 @@ macro_rules! forward {
 
             fn lookbehind(&self) -> usize {
                 (**self).lookbehind()
+            }
+
+            fn pinned(&self) -> Option<Arc<dyn Detector>> {
+                (**self).pinned()
             }
         }
 

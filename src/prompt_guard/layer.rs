@@ -9,7 +9,7 @@ use super::{
     count::Estimators,
     hold::Sizes,
     policy::Rule,
-    scan::Local,
+    scan::{Local, pinned},
     strikes::Counted,
     waiting::{Asked, How, Remote},
 };
@@ -31,7 +31,7 @@ pub struct PromptGuardLayer {
 }
 
 /// What the builder was told.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) routes: Routes,
     pub(crate) max_body: usize,
@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) local: Vec<Local>,
     pub(crate) remote: Vec<Remote>,
     pub(crate) output: Vec<Local>,
+    /// Whether a detector may be another at another time.
+    pub(crate) changes: bool,
     pub(crate) max_answer: usize,
     pub(crate) stream_window: usize,
     /// `None`: as much as the output detectors ask for.
@@ -53,13 +55,25 @@ pub(crate) struct Config {
     pub(crate) sizes: Sizes,
     pub(crate) enforced: bool,
     pub(crate) turns: Turns,
-    pub(crate) strikes: Option<Counted>,
+    pub(crate) strikes: Option<Arc<Counted>>,
     pub(crate) hash_key: Pepper,
     pub(crate) restore: bool,
 }
 
+impl Config {
+    /// What one request keeps, whatever is replaced meanwhile.
+    pub(crate) fn pinned(self: Arc<Self>) -> Arc<Self> {
+        if !self.changes {
+            return self;
+        }
+        let (local, output) = (pinned(&self.local), pinned(&self.output));
+        let remote = self.remote.iter().map(Remote::pinned).collect();
+        Arc::new(Self { local, output, remote, ..(*self).clone() })
+    }
+}
+
 /// What conversations may be made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Turns {
     pub(crate) most: usize,
     pub(crate) refused: Vec<Origin>,
@@ -83,6 +97,7 @@ impl PromptGuardLayer {
                 local: Vec::new(),
                 remote: Vec::new(),
                 output: Vec::new(),
+                changes: false,
                 max_answer: 1 << 20,
                 stream_window: 1024,
                 hold_back: None,
@@ -180,7 +195,7 @@ impl PromptGuardLayerBuilder {
     /// Runs a detector over every text of a prompt. One that panics could not tell: the request is
     /// refused with 503.
     pub fn detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
-        self.config.local.push(Local { detector: Box::new(detector), rule: rule.into() });
+        self.config.local.push(Local { detector: Arc::new(detector), rule: rule.into() });
         self
     }
 
@@ -245,7 +260,7 @@ impl PromptGuardLayerBuilder {
     /// With one, a JSON or plain text answer is held until it is whole, and the end of each text of an
     /// event stream for a while: see [`hold_back`](Self::hold_back).
     pub fn output_detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
-        self.config.output.push(Local { detector: Box::new(detector), rule: rule.into() });
+        self.config.output.push(Local { detector: Arc::new(detector), rule: rule.into() });
         self
     }
 
@@ -382,7 +397,7 @@ impl PromptGuardLayerBuilder {
     /// [`BuildError::Invalid`] for a cap or a limit of zero, strikes that make no sense, or a score that is not from 0 to 1.
     pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
         let Self { mut config, strikes, asked, clock } = self;
-        config.strikes = strikes.map(Strikes::ready).transpose()?;
+        config.strikes = strikes.map(Strikes::ready).transpose()?.map(Arc::new);
         let lookbehind = config.output.iter().map(|local| local.detector.lookbehind()).max();
         let hold = config.hold_back.unwrap_or_else(|| lookbehind.unwrap_or_default().min(4096));
         config.sizes = Sizes::new(hold, config.stream_window);
@@ -398,6 +413,9 @@ impl PromptGuardLayerBuilder {
             asked.limits.check()?;
             config.remote.push(Remote::new(asked, Arc::clone(&clock)));
         }
+        let mut detectors = config.local.iter().chain(&config.output);
+        config.changes = detectors.any(|local| local.detector.pinned().is_some())
+            || config.remote.iter().any(Remote::changes);
         let rules = config.local.iter().chain(&config.output).map(|local| &local.rule);
         if rules.chain(config.remote.iter().map(|remote| &remote.rule)).any(|rule| !rule.is_valid())
         {

@@ -173,6 +173,8 @@ mod verdict;
 mod views;
 mod waiting;
 
+#[cfg(feature = "rule-packs")]
+pub use self::injection::{ReloadingRules, RulePack};
 pub use self::{
     body::ScannedBody,
     canary::Canary,

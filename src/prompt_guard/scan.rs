@@ -13,10 +13,22 @@ use super::{
 use crate::{future::ReadyOr, inference::Segment, observe, runtime};
 
 /// A detector, and what is done about what it finds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Local {
-    pub(crate) detector: Box<dyn Detector>,
+    pub(crate) detector: Arc<dyn Detector>,
     pub(crate) rule: Rule,
+}
+
+impl Local {
+    fn pinned(&self) -> Self {
+        let detector = self.detector.pinned().unwrap_or_else(|| Arc::clone(&self.detector));
+        Self { detector, rule: self.rule.clone() }
+    }
+}
+
+/// The detectors as they are now.
+pub(crate) fn pinned(detectors: &[Local]) -> Vec<Local> {
+    detectors.iter().map(Local::pinned).collect()
 }
 
 /// Runs all detectors over one segment, whose views are built once for all.

@@ -59,6 +59,7 @@ pub(crate) enum Next<S> {
 
 impl Turn {
     pub(crate) fn new(config: Arc<Config>, endpoint: Option<Endpoint>) -> Self {
+        let config = if endpoint.is_some() { config.pinned() } else { config };
         Self { config, endpoint, verdict: None, answer_verdict: None, meter: None, vault: None }
     }
 

@@ -43,7 +43,7 @@ pub(crate) enum How {
 }
 
 /// A detector that has to wait, and what is done about what it finds, or if it can't tell.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Remote {
     how: How,
     pub(crate) rule: Rule,
@@ -123,6 +123,20 @@ impl fmt::Debug for Waiting {
 }
 
 impl Remote {
+    /// What one request keeps, whatever is replaced meanwhile.
+    pub(crate) fn pinned(&self) -> Self {
+        let how = match &self.how {
+            How::Thread(detector) => detector.pinned().map(How::Thread),
+            How::Future(_) => None,
+        };
+        Self { how: how.unwrap_or_else(|| self.how.clone()), ..self.clone() }
+    }
+
+    /// Whether it may be another at another time.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(&self.how, How::Thread(detector) if detector.pinned().is_some())
+    }
+
     pub(crate) fn new(asked: Asked, clock: Arc<dyn Clock>) -> Self {
         let Asked { how, rule, limits, on_unavailable } = asked;
         let default = match &how {

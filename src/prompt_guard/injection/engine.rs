@@ -309,14 +309,48 @@ fn parse(pattern: &str) -> Result<Hir, BoxError> {
     Ok(ParserBuilder::new().unicode(false).utf8(false).build().parse(pattern)?)
 }
 
+/// The bytes that a pattern, written out, takes when it is compiled, if it can be: what a pack is held to. The errors repeat nothing of it.
+#[cfg(feature = "rule-packs")]
+pub(super) fn compiled_size(pattern: &str) -> Result<usize, &'static str> {
+    let mut parser = ParserBuilder::new();
+    let hir = parser.unicode(false).utf8(false).nest_limit(DEEPEST).build().parse(pattern);
+    let hir = hir.map_err(|error| match error {
+        regex_syntax::Error::Parse(error) => match error.kind() {
+            regex_syntax::ast::ErrorKind::NestLimitExceeded(_) => {
+                "its pattern is nested more than 50 deep"
+            }
+            regex_syntax::ast::ErrorKind::UnsupportedLookAround
+            | regex_syntax::ast::ErrorKind::UnsupportedBackreference => {
+                "its pattern has a look-around or a back-reference, which no linear-time regex has"
+            }
+            _ => "its pattern is no regex",
+        },
+        _ => "its pattern is no regex over bytes",
+    })?;
+    if hir.properties().minimum_len() == Some(0) {
+        return Err("its pattern matches the empty text");
+    }
+    if needs::reach(&hir) > LONGEST {
+        return Err("its pattern may match more than 4096 bytes");
+    }
+    if needs::of(&hir).is_empty() {
+        return Err("its pattern holds no literal of two bytes or more");
+    }
+    let nfa = nfa(&hir).map_err(|_| "its pattern takes more than 1 MiB when it is compiled")?;
+    Ok(nfa.memory_usage())
+}
+
 fn automaton(hir: &Hir) -> Result<DFA, BoxError> {
+    let dfa = DFA::config().cache_capacity(MOST_OF_ONE).skip_cache_capacity_check(true);
+    Ok(DFA::builder().configure(dfa).build_from_nfa(nfa(hir)?)?)
+}
+
+fn nfa(hir: &Hir) -> Result<thompson::NFA, BoxError> {
     let nfa = thompson::Config::new()
         .utf8(false)
         .which_captures(WhichCaptures::None)
         .nfa_size_limit(Some(MOST_STATES));
-    let nfa = thompson::Compiler::new().configure(nfa).build_from_hir(hir)?;
-    let dfa = DFA::config().cache_capacity(MOST_OF_ONE).skip_cache_capacity_check(true);
-    Ok(DFA::builder().configure(dfa).build_from_nfa(nfa)?)
+    Ok(thompson::Compiler::new().configure(nfa).build_from_hir(hir)?)
 }
 
 /// What each pattern may keep of its automaton, in bytes. Few patterns run on most texts: with the
@@ -328,5 +362,8 @@ const MOST_LEARNED: usize = 4 * 1024 * 1024;
 const MOST_OF_ONE: usize = 64 * 1024;
 /// The largest pattern, in bytes of its automaton.
 const MOST_STATES: usize = 1024 * 1024;
+/// How deep the groups of a pattern of a pack may nest.
+#[cfg(feature = "rule-packs")]
+const DEEPEST: u32 = 50;
 /// How far back the beginning of a match is searched for.
 const LONGEST: usize = 4096;

@@ -8,13 +8,21 @@
 mod concepts;
 mod engine;
 mod english;
+#[cfg(feature = "rule-packs")]
+mod keywords;
 mod languages;
 mod needs;
+#[cfg(feature = "rule-packs")]
+mod pack;
+#[cfg(feature = "rule-packs")]
+mod reload;
 mod shorthand;
 mod wakes;
 
 pub(super) use self::engine::DFA_CACHE;
 use self::engine::{Engine, Hit, Rule, Rules};
+#[cfg(feature = "rule-packs")]
+pub use self::{pack::RulePack, reload::ReloadingRules};
 use std::borrow::Cow;
 
 use super::{Category, Detector, Finding, View, Views};
@@ -48,22 +56,30 @@ impl InjectionRules {
     /// # Errors
     /// When a rule does not compile, which a test of this crate rules out.
     pub fn builtin() -> Result<Self, BuildError> {
-        let english: &[&[Rule<'_>]] = &[
-            english::RULES_OVERRIDE,
-            english::RULES_EXTRACTION,
-            english::RULES_JAILBREAK,
-            english::RULES_CONTEXT,
-            languages::RULES,
-        ];
         let mut rules = Rules::default();
-        for table in english {
-            rules.add(table, english::FRAGMENTS)?;
-        }
-        for language in concepts::LANGUAGES {
-            rules.add(language.shapes, language.stems)?;
-        }
+        add_builtin(&mut rules, &|_| true)?;
         let cues = rules.len();
         rules.add(english::CUES, english::FRAGMENTS)?;
+        Ok(Self { rules: Engine::new(rules)?, cues })
+    }
+
+    /// Compiles the rules of a pack: those that it has itself, and the built-in ones if it extends them.
+    ///
+    /// # Errors
+    /// When a rule does not compile, which a [`RulePack`] rules out.
+    #[cfg(feature = "rule-packs")]
+    pub fn with_pack(pack: &RulePack) -> Result<Self, BuildError> {
+        let mut rules = Rules::default();
+        if pack.extends_builtin() {
+            add_builtin(&mut rules, &|rule| !pack.disables(&rule.id))?;
+        }
+        for rule in pack.rules() {
+            rules.add(&[rule], &[])?;
+        }
+        let cues = rules.len();
+        if pack.extends_builtin() && !pack.disables(COMBINED) {
+            rules.add(english::CUES, english::FRAGMENTS)?;
+        }
         Ok(Self { rules: Engine::new(rules)?, cues })
     }
 
@@ -98,10 +114,44 @@ impl InjectionRules {
             }
         }
         if let Some((score, range)) = together(&cues) {
-            add("injection.combined".into(), Category::Injection, score, range);
+            add(COMBINED.into(), Category::Injection, score, range);
         }
     }
 }
+
+/// The built-in rules that say something alone, but for those that are not to be `kept`.
+fn add_builtin(rules: &mut Rules, kept: &dyn Fn(&Rule<'_>) -> bool) -> Result<(), BuildError> {
+    for (table, fragments) in tables() {
+        for rule in table.iter().filter(|rule| kept(rule)) {
+            rules.add(std::slice::from_ref(rule), fragments)?;
+        }
+    }
+    Ok(())
+}
+
+/// Rules, and the fragments that they are written with.
+type Table = (&'static [Rule<'static>], &'static [(&'static str, &'static str)]);
+
+fn tables() -> impl Iterator<Item = Table> {
+    let english = [
+        english::RULES_OVERRIDE,
+        english::RULES_EXTRACTION,
+        english::RULES_JAILBREAK,
+        english::RULES_CONTEXT,
+        languages::RULES,
+    ];
+    let english = english.into_iter().map(|table| (table, english::FRAGMENTS));
+    english.chain(concepts::LANGUAGES.iter().map(|language| (language.shapes, language.stems)))
+}
+
+/// Ids that packs can disable and not take, with repetitions.
+#[cfg(feature = "rule-packs")]
+fn builtin_ids() -> impl Iterator<Item = &'static str> {
+    tables().flat_map(|(table, _)| table).map(|rule| &*rule.id).chain([COMBINED])
+}
+
+/// What weak signs are together.
+const COMBINED: &str = "injection.combined";
 
 /// A rule for everybody's texts, as most are.
 const fn rule(id: &'static str, weight: u8, pattern: &'static str) -> Rule<'static> {
