@@ -29,7 +29,7 @@ use palisade::{
     BoxError, Rejection,
     body::RequestBody,
     prompt_guard::{
-        Action, InjectionRules, Outcome, PersonalData, PromptGuardLayer, Secrets, Verdict,
+        Action, InjectionRules, Outcome, PersonalData, PromptGuardLayer, RulePack, Secrets, Verdict,
     },
 };
 use serde::Deserialize;
@@ -55,6 +55,11 @@ struct Config {
     /// Masks or blocks nothing, and says what would have been done.
     #[arg(long)]
     report_only: bool,
+
+    /// The rules of this pack (TOML) in the place of the built-in ones, which it may extend. One that can't be used is an
+    /// error that names its line: without lines to read, this checks a pack.
+    #[arg(long, value_name = "PACK")]
+    rules: Option<PathBuf>,
 
     /// The longest line, in bytes. A longer one is an error, and is not kept in memory.
     #[arg(long, value_name = "BYTES", default_value = "16777216")]
@@ -148,7 +153,7 @@ fn guard(config: &Config) -> Result<Guard, BoxError> {
         .max_body(config.max_line.saturating_mul(6).saturating_add(64));
     if !config.remotes.only_remote {
         guard = guard
-            .detector(InjectionRules::builtin()?, Action::Block.at(threshold))
+            .detector(rules(config)?, Action::Block.at(threshold))
             .detector(Secrets::builtin()?, Action::Redact.at(threshold))
             .detector(PersonalData::builder().build()?, Action::Redact.at(threshold));
     }
@@ -164,6 +169,17 @@ fn guard(config: &Config) -> Result<Guard, BoxError> {
         .layer(guard.build()?)
         .service(echo);
     Ok(BoxCloneSyncService::new(service))
+}
+
+fn rules(config: &Config) -> Result<InjectionRules, BoxError> {
+    let pack = match &config.rules {
+        Some(path) => RulePack::from_file(path)?,
+        None => RulePack::builtin(),
+    };
+    if config.rules.is_some() {
+        eprintln!("guard_cli: rule pack {}, version {}", pack.name(), pack.version());
+    }
+    Ok(InjectionRules::with_pack(&pack)?)
 }
 
 fn request(config: &Config, line: &[u8]) -> Result<Request<Full<Bytes>>, BoxError> {

@@ -122,3 +122,36 @@ fn a_report_masks_nothing() {
     assert_eq!(verdict["action"], "sanitize");
     assert_eq!(verdict["text"], "Write to jane.roe@example.com.");
 }
+
+#[test]
+fn rules_come_from_a_pack_that_is_checked() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = folder.join(format!("pack-{}.toml", std::process::id()));
+    let pack = path.to_str().unwrap();
+    let head = "format = 1\nname = 'birds'\nversion = '7'\n";
+    let rule = "[[rules]]\nid = 'birds.name'\nweight = 0.9\nkeywords = ['bluebird']\n";
+    let lines: String = [ATTACK, "When does Bluebird ship?"]
+        .iter()
+        .map(|text| json!({"text": text}).to_string() + "\n")
+        .collect();
+    let actions = |head: &str| {
+        std::fs::write(&path, format!("{head}{rule}")).unwrap();
+        let output = run(&["--rules", pack], &lines);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("rule pack birds, version 7"));
+        verdicts(&output).iter().map(|verdict| verdict["action"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(actions(head), [r#""allow""#, r#""block""#]);
+    assert_eq!(actions(&format!("{head}extends = 'builtin'\n")), [r#""block""#, r#""block""#]);
+
+    std::fs::write(
+        &path,
+        format!("{head}{rule}[[rules]]\nid = 'birds.other'\nweight = 0.9\npattern = 'a('\n"),
+    )
+    .unwrap();
+    let output = run(&["--rules", pack], "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    std::fs::remove_file(&path).unwrap();
+    assert!(!output.status.success());
+    assert!(said.contains("birds.other") && said.contains("line "), "{said}");
+}

@@ -368,10 +368,12 @@ impl EventScan {
         Step { forward: std::mem::take(&mut self.out).into(), cut }
     }
 
-    /// Of the events that wait, the texts that may go on do, wherever they were cut.
+    /// Of the events that wait, those before the cut go on, and of the one in which it is what stands before it. Other
+    /// texts may wait longer than the one that blocks: then the cut is where they do.
     fn pass_on_before_cut(&mut self) {
         for mut queued in std::mem::take(&mut self.queue) {
-            let (mut shows, mut rest) = (false, Vec::new());
+            let is_whole = self.may_go(&queued);
+            let (mut shows, mut rest) = (queued.parts.is_empty(), Vec::new());
             for part in &mut queued.parts {
                 let released = self.released(part).clamp(part.range.start, part.range.end);
                 shows |= released > part.range.start;
@@ -384,6 +386,9 @@ impl EventScan {
             if shows && !self.broken {
                 queued.edits.extend(rest);
                 self.emit(queued);
+            }
+            if !is_whole {
+                break;
             }
         }
     }

@@ -8,6 +8,7 @@ mod anything;
 mod cancel;
 mod detectors;
 mod evasion;
+mod packs;
 mod refusals;
 mod requests;
 mod restored;
