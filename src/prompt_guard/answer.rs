@@ -9,7 +9,7 @@ use http_body::Body;
 use super::{
     Outcome, Vault,
     head::is_utf8,
-    layer::Config,
+    policies::Policy,
     policy::{Gathered, Subject, decide},
     read::Unreadable,
     scan::scan_segment,
@@ -148,7 +148,7 @@ impl Step {
 
 impl Scan {
     pub(crate) fn new(
-        config: Arc<Config>,
+        policy: Arc<Policy>,
         endpoint: Endpoint,
         kind: Kind,
         meter: Option<UsageMeter>,
@@ -156,15 +156,15 @@ impl Scan {
     ) -> Self {
         match (kind, vault) {
             (Kind::Events, Some(vault)) => {
-                let looks = !config.output.is_empty();
-                let scan = |meter| EventScan::new(Arc::clone(&config), endpoint, meter);
+                let looks = !policy.output.is_empty();
+                let scan = |meter| EventScan::new(Arc::clone(&policy), endpoint, meter);
                 let (meter, rest) = if looks { (meter, None) } else { (None, meter) };
                 let looked = looks.then(|| scan(meter).overlooking(vault.clone()));
                 Self::Restored { looked, restored: Box::new(scan(rest).restoring(vault)) }
             }
-            (Kind::Events, None) => Self::Events(EventScan::new(config, endpoint, meter)),
+            (Kind::Events, None) => Self::Events(EventScan::new(policy, endpoint, meter)),
             (kind, _) => {
-                Self::Copy(CopyScan { config, endpoint, kind, copy: Some(BytesMut::new()) })
+                Self::Copy(CopyScan { policy, endpoint, kind, copy: Some(BytesMut::new()) })
             }
         }
     }
@@ -243,7 +243,7 @@ impl Scan {
 
 /// Looks at a copy of a whole answer, after the fact: for a guard that only reports.
 pub(crate) struct CopyScan {
-    config: Arc<Config>,
+    policy: Arc<Policy>,
     endpoint: Endpoint,
     kind: Kind,
     /// `None` once it is too large.
@@ -253,7 +253,7 @@ pub(crate) struct CopyScan {
 impl CopyScan {
     fn push(&mut self, data: &[u8]) {
         match &mut self.copy {
-            Some(copy) if copy.len() + data.len() <= self.config.max_answer => {
+            Some(copy) if copy.len() + data.len() <= self.policy.max_answer => {
                 copy.extend_from_slice(data);
             }
             _ => self.copy = None,
@@ -264,7 +264,7 @@ impl CopyScan {
         let copy = self.copy.take().ok_or_else(too_large);
         match copy.and_then(|copy| read(self.endpoint, self.kind, copy.freeze())) {
             Ok(answer) => {
-                let gathered = scan(&self.config, &answer);
+                let gathered = scan(&self.policy, &answer);
                 count(decide(gathered, Subject::Answer, false).verdict.action);
             }
             Err(rejection) => {
@@ -281,10 +281,10 @@ impl fmt::Debug for CopyScan {
 }
 
 /// Runs the output detectors over a whole answer.
-pub(crate) fn scan(config: &Config, answer: &Answer) -> Gathered {
+pub(crate) fn scan(policy: &Policy, answer: &Answer) -> Gathered {
     let mut gathered = Gathered::default();
     for segment in answer.segments() {
-        scan_segment(&config.output, &segment, &mut gathered);
+        scan_segment(&policy.output, &segment, &mut gathered);
     }
     gathered
 }

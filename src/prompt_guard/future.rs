@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -18,7 +17,6 @@ use super::{
     ScannedBody,
     answer::Kind,
     count::Counted,
-    layer::Config,
     policy::Gathered,
     read::{Reader, Unreadable, why},
     reply::{Answered, Judged},
@@ -32,7 +30,6 @@ use crate::{
     inference::Prompt,
     reject::Rejection,
     reservation::Refined,
-    route::Endpoint,
 };
 
 pin_project! {
@@ -81,41 +78,27 @@ where
     S: Service<Request<RequestBody<B>>>,
 {
     /// Passed on and answered as if no guard were there.
-    pub(crate) fn exempt(config: Arc<Config>, service: S, request: Request<B>) -> Self {
+    pub(crate) fn exempt(turn: Turn, service: S, request: Request<B>) -> Self {
         let request = request.map(RequestBody::untouched);
-        let state = State::Calling { future: Oneshot::new(service, request) };
-        Self { state, turn: Turn::new(config, None) }
+        Self { state: State::Calling { future: Oneshot::new(service, request) }, turn }
     }
 
     /// Passed on unread; the answer is scanned.
-    pub(crate) fn unread(
-        config: Arc<Config>,
-        endpoint: Endpoint,
-        service: S,
-        request: Request<B>,
-    ) -> Self {
-        let mut turn = Turn::new(config, Some(endpoint));
+    pub(crate) fn unread(mut turn: Turn, service: S, request: Request<B>) -> Self {
         turn.leaves(request.extensions());
         let request = request.map(RequestBody::untouched);
         Self { state: State::Calling { future: Oneshot::new(service, request) }, turn }
     }
 
     /// Read first.
-    pub(crate) fn read(
-        config: Arc<Config>,
-        endpoint: Endpoint,
-        service: S,
-        request: Request<B>,
-        reader: Reader,
-    ) -> Self {
+    pub(crate) fn read(turn: Turn, service: S, request: Request<B>, reader: Reader) -> Self {
         let (parts, body) = request.into_parts();
-        let state = State::Reading { body, reader, waits: Some((service, parts)) };
-        Self { state, turn: Turn::new(config, Some(endpoint)) }
+        Self { state: State::Reading { body, reader, waits: Some((service, parts)) }, turn }
     }
 
     /// Refused at once.
-    pub(crate) fn refused(config: Arc<Config>, endpoint: Endpoint, rejection: Rejection) -> Self {
-        Self { state: State::refused(rejection), turn: Turn::new(config, Some(endpoint)) }
+    pub(crate) fn refused(turn: Turn, rejection: Rejection) -> Self {
+        Self { state: State::refused(rejection), turn }
     }
 }
 

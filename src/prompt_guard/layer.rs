@@ -7,15 +7,13 @@ use tower_layer::Layer;
 use super::{
     AsyncDetector, AsyncLimits, Detector, PromptGuard, Strikes,
     count::Estimators,
-    hold::Sizes,
+    policies::{GuardPolicyBuilder, Policy},
     policy::Rule,
-    scan::{Local, pinned},
     strikes::Counted,
-    waiting::{Asked, How, Remote},
 };
 use crate::{
     BuildError,
-    clock::{Clock, SystemClock},
+    clock::Clock,
     inference::{Origin, ReadLimits, TokenEstimator},
     route::Routes,
     store::Pepper,
@@ -31,52 +29,16 @@ pub struct PromptGuardLayer {
 }
 
 /// What the builder was told.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) routes: Routes,
-    pub(crate) max_body: usize,
     pub(crate) read_timeout: Duration,
     pub(crate) limits: ReadLimits,
-    pub(crate) unread: Unseen,
-    pub(crate) unknown_endpoint: Unseen,
-    pub(crate) grpc: Unseen,
     pub(crate) estimators: Estimators,
     pub(crate) default_output_tokens: u64,
-    pub(crate) local: Vec<Local>,
-    pub(crate) remote: Vec<Remote>,
-    pub(crate) output: Vec<Local>,
-    /// Whether a detector may be another at another time.
-    pub(crate) changes: bool,
-    pub(crate) max_answer: usize,
-    pub(crate) stream_window: usize,
-    /// `None`: as much as the output detectors ask for.
-    pub(crate) hold_back: Option<usize>,
-    pub(crate) max_delay: Duration,
-    pub(crate) sizes: Sizes,
-    pub(crate) enforced: bool,
-    pub(crate) turns: Turns,
-    pub(crate) strikes: Option<Arc<Counted>>,
+    pub(crate) strikes: Option<Counted>,
     pub(crate) hash_key: Pepper,
-    pub(crate) restore: bool,
-}
-
-impl Config {
-    /// What one request keeps, whatever is replaced meanwhile.
-    pub(crate) fn pinned(self: Arc<Self>) -> Arc<Self> {
-        if !self.changes {
-            return self;
-        }
-        let (local, output) = (pinned(&self.local), pinned(&self.output));
-        let remote = self.remote.iter().map(Remote::pinned).collect();
-        Arc::new(Self { local, output, remote, ..(*self).clone() })
-    }
-}
-
-/// What conversations may be made of.
-#[derive(Clone, Debug)]
-pub(crate) struct Turns {
-    pub(crate) most: usize,
-    pub(crate) refused: Vec<Origin>,
+    pub(crate) policy: Arc<Policy>,
 }
 
 impl PromptGuardLayer {
@@ -84,34 +46,14 @@ impl PromptGuardLayer {
     /// limiter's reservation.
     pub fn builder() -> PromptGuardLayerBuilder {
         PromptGuardLayerBuilder {
-            config: Config {
-                routes: Routes::guard_all(),
-                max_body: 2 << 20,
-                read_timeout: Duration::from_secs(30),
-                limits: ReadLimits::default(),
-                unread: Unseen::Refuse,
-                unknown_endpoint: Unseen::Refuse,
-                grpc: Unseen::Refuse,
-                estimators: Estimators::default(),
-                default_output_tokens: 1024,
-                local: Vec::new(),
-                remote: Vec::new(),
-                output: Vec::new(),
-                changes: false,
-                max_answer: 1 << 20,
-                stream_window: 1024,
-                hold_back: None,
-                max_delay: Duration::from_millis(200),
-                sizes: Sizes::new(0, 0),
-                enforced: true,
-                turns: Turns { most: usize::MAX, refused: Vec::new() },
-                strikes: None,
-                hash_key: Pepper::random(),
-                restore: true,
-            },
+            routes: Routes::guard_all(),
+            read_timeout: Duration::from_secs(30),
+            limits: ReadLimits::default(),
+            estimators: Estimators::default(),
+            default_output_tokens: 1024,
             strikes: None,
-            asked: Vec::new(),
-            clock: Arc::new(SystemClock),
+            hash_key: Pepper::random(),
+            policy: GuardPolicyBuilder::new(),
         }
     }
 }
@@ -128,44 +70,46 @@ impl<S> Layer<S> for PromptGuardLayer {
 #[derive(Debug)]
 #[must_use]
 pub struct PromptGuardLayerBuilder {
-    config: Config,
+    routes: Routes,
+    read_timeout: Duration,
+    limits: ReadLimits,
+    estimators: Estimators,
+    default_output_tokens: u64,
     strikes: Option<Strikes>,
-    asked: Vec<Asked>,
-    clock: Arc<dyn Clock>,
+    hash_key: Pepper,
+    policy: GuardPolicyBuilder,
 }
 
 impl PromptGuardLayerBuilder {
     /// Which requests are guarded. By default all but CORS preflights. Give all layers the same.
     pub fn routes(mut self, routes: Routes) -> Self {
-        self.config.routes = routes;
+        self.routes = routes;
         self
     }
 
     /// The largest request body, in bytes: 2 MiB by default. Larger ones are refused with 413, unread
     /// when they state their length. It is all that a request makes the guard hold.
-    pub fn max_body(mut self, bytes: usize) -> Self {
-        self.config.max_body = bytes;
-        self
+    pub fn max_body(self, bytes: usize) -> Self {
+        self.by_default(|policy| policy.max_body(bytes))
     }
 
     /// How long a request body may take to arrive, from the first wait for it: 30 seconds by default.
     /// Then it is refused with 408.
     pub fn read_timeout(mut self, limit: Duration) -> Self {
-        self.config.read_timeout = limit;
+        self.read_timeout = limit;
         self
     }
 
     /// How deep and how large the JSON of a request may be.
     pub fn limits(mut self, limits: ReadLimits) -> Self {
-        self.config.limits = limits;
+        self.limits = limits;
         self
     }
 
     /// How many messages, input items or prompts of a list a request may have. More are refused with 400, code
     /// `too_many_turns`. Default: any number, within [`limits`](Self::limits).
-    pub fn max_turns(mut self, turns: usize) -> Self {
-        self.config.turns.most = turns;
-        self
+    pub fn max_turns(self, turns: usize) -> Self {
+        self.by_default(|policy| policy.max_turns(turns))
     }
 
     /// Refuses requests with text of this origin, with 400, code `origin_not_allowed`: where the application's own server
@@ -181,9 +125,8 @@ impl PromptGuardLayerBuilder {
     ///     .build()?;
     /// # Ok::<(), palisade::BuildError>(())
     /// ```
-    pub fn refuse_origin(mut self, origin: Origin) -> Self {
-        self.config.turns.refused.push(origin);
-        self
+    pub fn refuse_origin(self, origin: Origin) -> Self {
+        self.by_default(|policy| policy.refuse_origin(origin))
     }
 
     /// Makes those wait whose prompts are blocked again and again. Default: they may go on.
@@ -194,9 +137,8 @@ impl PromptGuardLayerBuilder {
 
     /// Runs a detector over every text of a prompt. One that panics could not tell: the request is
     /// refused with 503.
-    pub fn detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
-        self.config.local.push(Local { detector: Arc::new(detector), rule: rule.into() });
-        self
+    pub fn detector(self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
+        self.by_default(|policy| policy.detector(detector, rule))
     }
 
     /// Asks a detector that has to wait, under these limits, about every prompt that the others let
@@ -206,16 +148,13 @@ impl PromptGuardLayerBuilder {
     ///
     /// A time limit alone stands for [`AsyncLimits::within`] it.
     pub fn async_detector(
-        mut self,
+        self,
         detector: impl AsyncDetector,
         rule: impl Into<Rule>,
         limits: impl Into<AsyncLimits>,
         on_unavailable: OnUnavailable,
     ) -> Self {
-        let how = How::Future(Arc::new(detector));
-        let (rule, limits) = (rule.into(), limits.into());
-        self.asked.push(Asked { how, rule, limits, on_unavailable });
-        self
+        self.by_default(|policy| policy.async_detector(detector, rule, limits, on_unavailable))
     }
 
     /// The same for a detector that computes for long, such as a model in process: each prompt is
@@ -237,45 +176,38 @@ impl PromptGuardLayerBuilder {
     /// # Ok::<(), palisade::BuildError>(())
     /// ```
     pub fn blocking_detector(
-        mut self,
+        self,
         detector: impl Detector,
         rule: impl Into<Rule>,
         limits: impl Into<AsyncLimits>,
         on_unavailable: OnUnavailable,
     ) -> Self {
-        let how = How::Thread(Arc::new(detector));
-        let (rule, limits) = (rule.into(), limits.into());
-        self.asked.push(Asked { how, rule, limits, on_unavailable });
-        self
+        self.by_default(|policy| policy.blocking_detector(detector, rule, limits, on_unavailable))
     }
 
     /// The clock that circuit breakers count by. Default: the machine's.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
-        self
+    pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
+        self.by_default(|policy| policy.clock(clock))
     }
 
     /// Runs a detector over every text of an answer. Without one, answers pass frame by frame.
     ///
     /// With one, a JSON or plain text answer is held until it is whole, and the end of each text of an
     /// event stream for a while: see [`hold_back`](Self::hold_back).
-    pub fn output_detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
-        self.config.output.push(Local { detector: Arc::new(detector), rule: rule.into() });
-        self
+    pub fn output_detector(self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
+        self.by_default(|policy| policy.output_detector(detector, rule))
     }
 
     /// The largest answer, and the largest single event of a stream, that is held to be scanned, in
     /// bytes: 1 MiB by default. Larger ones are withheld. Without output detectors, nothing is held.
-    pub fn max_answer(mut self, bytes: usize) -> Self {
-        self.config.max_answer = bytes;
-        self
+    pub fn max_answer(self, bytes: usize) -> Self {
+        self.by_default(|policy| policy.max_answer(bytes))
     }
 
     /// How much of each text of a stream an output detector still sees after it has gone on, in bytes:
     /// 1 KiB by default, and never less than is held back.
-    pub fn stream_window(mut self, bytes: usize) -> Self {
-        self.config.stream_window = bytes;
-        self
+    pub fn stream_window(self, bytes: usize) -> Self {
+        self.by_default(|policy| policy.stream_window(bytes))
     }
 
     /// How much of the end of each text of an event stream is held back until it is known what stands
@@ -287,32 +219,27 @@ impl PromptGuardLayerBuilder {
     /// what may be the beginning of something: its last word, numbers before that, an open link. That
     /// too goes on if nothing more comes for ten times as long. What is longer than that, such as a sentence, may then be partly on the wire before it is found. A
     /// longer delay lets through less of it, and makes slow streams come in larger pieces.
-    pub fn hold_back(mut self, bytes: usize, max_delay: Duration) -> Self {
-        self.config.hold_back = Some(bytes);
-        self.config.max_delay = max_delay;
-        self
+    pub fn hold_back(self, bytes: usize, max_delay: Duration) -> Self {
+        self.by_default(|policy| policy.hold_back(bytes, max_delay))
     }
 
     /// What happens to a prompt of which a part can't be read as text: images, sounds, files, token
     /// ids. Refused with 415 by default.
-    pub fn unread(mut self, unseen: Unseen) -> Self {
-        self.config.unread = unseen;
-        self
+    pub fn unread(self, unseen: Unseen) -> Self {
+        self.by_default(|policy| policy.unread(unseen))
     }
 
     /// What happens to a request with a body, or that asks for another protocol (a WebSocket), on a
     /// route that is no known endpoint. Refused with 415 by default.
-    pub fn unknown_endpoint(mut self, unseen: Unseen) -> Self {
-        self.config.unknown_endpoint = unseen;
-        self
+    pub fn unknown_endpoint(self, unseen: Unseen) -> Self {
+        self.by_default(|policy| policy.unknown_endpoint(unseen))
     }
 
     /// What happens to gRPC calls, which the guard can't read. Refused by default. A caller can state
     /// gRPC's content type on any route: those that are known endpoints by their path are read as
     /// such whatever it says, the others pass.
-    pub fn grpc(mut self, unseen: Unseen) -> Self {
-        self.config.grpc = unseen;
-        self
+    pub fn grpc(self, unseen: Unseen) -> Self {
+        self.by_default(|policy| policy.grpc(unseen))
     }
 
     /// How the tokens of a prompt are counted, for the limiter: by [`ByteClasses`] by default. Behind a
@@ -320,7 +247,7 @@ impl PromptGuardLayerBuilder {
     ///
     /// [`ByteClasses`]: crate::inference::ByteClasses
     pub fn estimator(mut self, estimator: impl TokenEstimator) -> Self {
-        self.config.estimators = Estimators::always(estimator);
+        self.estimators = Estimators::always(estimator);
         self
     }
 
@@ -358,37 +285,35 @@ impl PromptGuardLayerBuilder {
         mut self,
         choose: impl Fn(Option<&str>) -> Arc<dyn TokenEstimator> + Send + Sync + 'static,
     ) -> Self {
-        self.config.estimators = Estimators::by_model(choose);
+        self.estimators = Estimators::by_model(choose);
         self
     }
 
     /// The tokens that are reserved for the answer to a prompt that states no maximum: 1024 by
     /// default.
     pub fn default_output_tokens(mut self, tokens: u64) -> Self {
-        self.config.default_output_tokens = tokens;
+        self.default_output_tokens = tokens;
         self
     }
 
     /// The key of [`Action::Hash`](super::Action::Hash): give processes that shall write the same hash of a value the
     /// same one. Random by default, so that hashes hold as long as the layer.
     pub fn hash_key(mut self, key: Pepper) -> Self {
-        self.config.hash_key = key;
+        self.hash_key = key;
         self
     }
 
     /// Whether the values that [`Action::Pseudonymize`](super::Action::Pseudonymize) took out of a request are put back into
     /// its answer: by default they are. Otherwise handlers or outer layers do it with the [`Vault`](super::Vault).
-    pub fn restore_answers(mut self, restore: bool) -> Self {
-        self.config.restore = restore;
-        self
+    pub fn restore_answers(self, restore: bool) -> Self {
+        self.by_default(|policy| policy.restore_answers(restore))
     }
 
     /// Enforces nothing that depends on content: what would be refused or masked passes as it came, and
     /// is counted and noted in the [`Verdict`](super::Verdict). The cap, the time limit and the token
     /// quota still hold.
-    pub fn report_only(mut self) -> Self {
-        self.config.enforced = false;
-        self
+    pub fn report_only(self) -> Self {
+        self.by_default(|policy| policy.report_only())
     }
 
     /// The layer.
@@ -396,32 +321,26 @@ impl PromptGuardLayerBuilder {
     /// # Errors
     /// [`BuildError::Invalid`] for a cap or a limit of zero, strikes that make no sense, or a score that is not from 0 to 1.
     pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
-        let Self { mut config, strikes, asked, clock } = self;
-        config.strikes = strikes.map(Strikes::ready).transpose()?.map(Arc::new);
-        let lookbehind = config.output.iter().map(|local| local.detector.lookbehind()).max();
-        let hold = config.hold_back.unwrap_or_else(|| lookbehind.unwrap_or_default().min(4096));
-        config.sizes = Sizes::new(hold, config.stream_window);
-        for (what, size) in [("max_body", config.max_body), ("max_answer", config.max_answer)] {
-            if size == 0 {
-                return Err(BuildError::invalid(what, "it is zero, so nothing could pass"));
-            }
-        }
-        if config.read_timeout.is_zero() {
+        let strikes = self.strikes.map(Strikes::ready).transpose()?;
+        if self.read_timeout.is_zero() {
             return Err(BuildError::invalid("read_timeout", "its time limit is zero"));
         }
-        for asked in asked {
-            asked.limits.check()?;
-            config.remote.push(Remote::new(asked, Arc::clone(&clock)));
-        }
-        let mut detectors = config.local.iter().chain(&config.output);
-        config.changes = detectors.any(|local| local.detector.pinned().is_some())
-            || config.remote.iter().any(Remote::changes);
-        let rules = config.local.iter().chain(&config.output).map(|local| &local.rule);
-        if rules.chain(config.remote.iter().map(|remote| &remote.rule)).any(|rule| !rule.is_valid())
-        {
-            return Err(BuildError::invalid("score", "it is not from 0 to 1"));
-        }
+        let config = Config {
+            routes: self.routes,
+            read_timeout: self.read_timeout,
+            limits: self.limits,
+            estimators: self.estimators,
+            default_output_tokens: self.default_output_tokens,
+            strikes,
+            hash_key: self.hash_key,
+            policy: Arc::new(self.policy.build()?),
+        };
         Ok(PromptGuardLayer { config: Arc::new(config) })
+    }
+
+    fn by_default(mut self, change: impl FnOnce(GuardPolicyBuilder) -> GuardPolicyBuilder) -> Self {
+        self.policy = change(self.policy);
+        self
     }
 }
 

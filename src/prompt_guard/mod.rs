@@ -156,6 +156,7 @@ mod layer;
 mod links;
 mod mask;
 mod personal_data;
+mod policies;
 mod policy;
 mod read;
 #[cfg(feature = "http-client")]

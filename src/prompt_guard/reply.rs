@@ -42,7 +42,7 @@ impl Turn {
         };
         let kind = match answer::kind(endpoint, &head, &body) {
             Ok(kind) => kind,
-            Err(rejection) => match self.config.excuse(rejection) {
+            Err(rejection) => match self.policy.excuse(rejection) {
                 Ok(_) => None,
                 Err(rejection) => {
                     self.withhold(None);
@@ -53,22 +53,22 @@ impl Turn {
         let Some(kind) = kind else {
             return Answered::Pass(self.pass(head, ScannedBody::passed(body)));
         };
-        if self.config.enforced {
+        if self.policy.enforced {
             if kind != Kind::Events {
-                let reader = Reader::new(self.config.max_answer, None);
+                let reader = Reader::new(self.policy.max_answer, None);
                 return Answered::Collect(head, kind, body, reader);
             }
             // It may be cut short.
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let (config, vault) = (Arc::clone(&self.config), self.restoring().cloned());
-        let scan = answer::Scan::new(config, endpoint, kind, self.meter.take(), vault);
+        let (policy, vault) = (Arc::clone(&self.policy), self.restoring().cloned());
+        let scan = answer::Scan::new(policy, endpoint, kind, self.meter.take(), vault);
         Answered::Pass(self.pass(head, ScannedBody::scanned(body, scan)))
     }
 
     /// Whether anything is looked for or put back in the answer.
     fn reads_answer(&self) -> bool {
-        !self.config.output.is_empty() || self.restoring().is_some()
+        !self.policy.output.is_empty() || self.restoring().is_some()
     }
 
     fn pass<R>(
@@ -94,9 +94,9 @@ impl Turn {
         })?;
         let answer = answer::read(self.endpoint.unwrap_or(Endpoint::Other), kind, whole.data)
             .inspect_err(|_| self.withhold(None))?;
-        let config = Arc::clone(&self.config);
+        let policy = Arc::clone(&self.policy);
         let judged = run(answer.raw().len(), ON_EXECUTOR, move |_| {
-            let gathered = answer::scan(&config, &answer);
+            let gathered = answer::scan(&policy, &answer);
             (answer, gathered)
         });
         Ok((judged, whole.trailers))
@@ -122,7 +122,7 @@ impl Turn {
             gathered.forget_places();
         }
         let mut edits = Vec::new();
-        if !self.config.output.is_empty() {
+        if !self.policy.output.is_empty() {
             let Decision { verdict, masks, rejection, .. } = self.decide(gathered, Subject::Answer);
             self.answer_verdict = Some(AnswerVerdict(verdict));
             if let Some(rejection) = rejection {

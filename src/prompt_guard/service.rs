@@ -11,16 +11,17 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    PromptGuardFuture, ScannedBody, Unseen, Verdict,
+    PromptGuardFuture, ScannedBody, Unseen,
     head::{no_prompt_in_query, readable_type},
     layer::Config,
+    policies::Policy,
     read::Reader,
+    turn::Turn,
 };
 use crate::{
     BoxError,
     body::{RequestBody, ResponseBody},
     identity::{Identity, Stage},
-    observe,
     reject::{Rejection, RejectionKind},
     route::{Endpoint, Route},
 };
@@ -56,25 +57,27 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (config, inner) = (Arc::clone(&self.config), self.inner.clone());
+        let policy = Arc::clone(&config.policy);
         // HTTP/2 has bodies that no header tells of.
         let route = match request.body().is_end_stream() {
             true => config.routes.classify(&request),
             false => config.routes.classify_path(&request),
         };
         let Route::Guarded(endpoint) = route else {
-            return PromptGuardFuture::exempt(config, inner, request);
+            return PromptGuardFuture::exempt(Turn::new(config, policy, None), inner, request);
         };
-        match config.admit(endpoint, &mut request) {
-            Ok(Admitted::Unread) => PromptGuardFuture::unread(config, endpoint, inner, request),
+        let admitted = config.admit(&policy, endpoint, &mut request);
+        let (most, time) = (policy.max_body, Some(config.read_timeout));
+        let turn = Turn::new(config, policy, Some(endpoint));
+        match admitted {
+            Ok(Admitted::Unread) => PromptGuardFuture::unread(turn, inner, request),
             Ok(Admitted::Read) => {
-                let reader = Reader::new(config.max_body, Some(config.read_timeout));
-                PromptGuardFuture::read(config, endpoint, inner, request, reader)
+                PromptGuardFuture::read(turn, inner, request, Reader::new(most, time))
             }
             Ok(Admitted::Probe) => {
-                let reader = Reader::new(0, Some(config.read_timeout));
-                PromptGuardFuture::read(config, endpoint, inner, request, reader)
+                PromptGuardFuture::read(turn, inner, request, Reader::new(0, time))
             }
-            Err(rejection) => PromptGuardFuture::refused(config, endpoint, rejection),
+            Err(rejection) => PromptGuardFuture::refused(turn, rejection),
         }
     }
 }
@@ -93,19 +96,22 @@ pub(crate) enum Admitted {
 impl Config {
     fn admit<B: Body>(
         &self,
+        policy: &Policy,
         endpoint: Endpoint,
         request: &mut Request<B>,
     ) -> Result<Admitted, Rejection> {
         Identity::enter(request.extensions_mut(), Stage::PromptGuard)?;
-        if let Some(strikes) = self.strikes.as_ref().filter(|_| self.enforced) {
+        if let Some(strikes) = self.strikes.as_ref().filter(|_| policy.enforced) {
             strikes.check(request.headers(), request.extensions())?;
         }
-        self.inspect(endpoint, request).or_else(|rejection| {
-            request.extensions_mut().insert(self.excuse(rejection)?);
+        policy.inspect(endpoint, request).or_else(|rejection| {
+            request.extensions_mut().insert(policy.excuse(rejection)?);
             Ok(Admitted::Unread)
         })
     }
+}
 
+impl Policy {
     fn inspect<B: Body>(
         &self,
         endpoint: Endpoint,
@@ -141,19 +147,6 @@ impl Config {
             return Err(too_large(self.max_body));
         }
         Ok(Admitted::Read)
-    }
-
-    /// The verdict in the place of a refusal that is not enforced, or the refusal.
-    pub(crate) fn excuse(&self, rejection: Rejection) -> Result<Verdict, Rejection> {
-        let of_content = matches!(
-            rejection.kind(),
-            RejectionKind::Unreadable | RejectionKind::BadRequest | RejectionKind::Unavailable
-        );
-        if self.enforced || !of_content {
-            return Err(rejection);
-        }
-        observe::count("palisade_guard_excused_total", &[("code", rejection.code())]);
-        Ok(Verdict::refused(rejection.code(), false))
     }
 }
 

@@ -9,8 +9,8 @@ use super::{
     Outcome, Vault,
     answer::{self, Step, too_large},
     hold::{Hold, Stop},
-    layer::Config,
     mask::Mask,
+    policies::Policy,
     policy::{Gathered, Subject, answer_blocked, decide},
     scan::scan_segment,
 };
@@ -27,7 +27,7 @@ use crate::{
 
 /// The scan of one event stream.
 pub(crate) struct EventScan {
-    config: Arc<Config>,
+    policy: Arc<Policy>,
     /// The values that are put back. `None`: the output detectors look.
     vault: Option<Vault>,
     /// What detectors overlook: it is restored after them.
@@ -94,10 +94,10 @@ struct Part {
 }
 
 impl EventScan {
-    pub(crate) fn new(config: Arc<Config>, endpoint: Endpoint, meter: Option<UsageMeter>) -> Self {
-        let reader = EventReader::new().max_event(config.max_answer);
+    pub(crate) fn new(policy: Arc<Policy>, endpoint: Endpoint, meter: Option<UsageMeter>) -> Self {
+        let reader = EventReader::new().max_event(policy.max_answer);
         Self {
-            config,
+            policy,
             vault: None,
             own: None,
             endpoint,
@@ -141,10 +141,10 @@ impl EventScan {
         });
         self.unended = (self.unended + data.len()).saturating_sub(passed);
         self.reader = reader;
-        if !self.config.enforced {
+        if !self.policy.enforced {
             return Step { forward: data, cut: None };
         }
-        if refused.is_none() && self.unended > self.config.max_answer {
+        if refused.is_none() && self.unended > self.policy.max_answer {
             refused = Some(too_large());
         }
         self.step(refused)
@@ -167,7 +167,7 @@ impl EventScan {
     }
 
     pub(crate) fn max_delay(&self) -> Duration {
-        self.config.max_delay
+        self.policy.max_delay
     }
 
     /// The stream has ended. What is left is no whole event, but there are clients that read it.
@@ -176,7 +176,7 @@ impl EventScan {
         let mut refused = None;
         reader.finish(|event| refused = self.event(&event).err());
         let refused = refused.or_else(|| self.all(Look::Finish).err());
-        if !self.config.enforced {
+        if !self.policy.enforced {
             self.end();
             return Step { forward: Bytes::new(), cut: None };
         }
@@ -186,7 +186,7 @@ impl EventScan {
     }
 
     fn event(&mut self, event: &Event<'_>) -> Result<(), Rejection> {
-        if event.oversized && self.config.enforced {
+        if event.oversized && self.policy.enforced {
             return Err(too_large());
         }
         let first = std::mem::replace(&mut self.at_start, false);
@@ -237,7 +237,7 @@ impl EventScan {
     }
 
     fn wait(&mut self, mut queued: Queued, event: &Event<'_>) {
-        if self.config.enforced {
+        if self.policy.enforced {
             queued.raw = Bytes::copy_from_slice(event.raw);
             self.queued += queued.raw.len();
             self.queue.push_back(queued);
@@ -275,15 +275,15 @@ impl EventScan {
             return Ok(vault.edits(text));
         }
         let mut gathered = Gathered::default();
-        scan_segment(&self.config.output, text, &mut gathered);
+        scan_segment(&self.policy.output, text, &mut gathered);
         if let Some(own) = &self.own {
             gathered.found.retain(|(_, finding)| {
                 finding.span.as_ref().is_none_or(|span| !own.covers(text.text, span))
             });
         }
-        let decision = decide(gathered, Subject::Answer, self.config.enforced);
+        let decision = decide(gathered, Subject::Answer, self.policy.enforced);
         self.action = self.action.max(decision.verdict.action);
-        match decision.rejection.filter(|_| self.config.enforced) {
+        match decision.rejection.filter(|_| self.policy.enforced) {
             Some(rejection) => Err(rejection),
             None => Ok(decision.masks.into_iter().map(Mask::plain).collect()),
         }
@@ -303,9 +303,9 @@ impl EventScan {
                     hold.restore(vault, look == Look::Finish);
                     continue;
                 }
-                (None, Look::Advance) => hold.advance(&self.config, own),
-                (None, Look::Flush) => hold.flush(&self.config, own),
-                (None, Look::Finish) => hold.finish(&self.config, own),
+                (None, Look::Advance) => hold.advance(&self.policy, own),
+                (None, Look::Flush) => hold.flush(&self.policy, own),
+                (None, Look::Finish) => hold.finish(&self.policy, own),
             };
             match looked {
                 Ok(action) => self.action = self.action.max(action),

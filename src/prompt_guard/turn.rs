@@ -10,8 +10,9 @@ use super::{
     count::Counted,
     head::no_prompt_as_form,
     joined::Joined,
-    layer::{Config, Turns},
+    layer::Config,
     mask::Mask,
+    policies::Policy,
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
     scan::{ON_EXECUTOR, run, scan_segment},
@@ -32,6 +33,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(super) config: Arc<Config>,
+    /// The one that stood when the request came: its answer is held to it, too.
+    pub(super) policy: Arc<Policy>,
     /// `None` on an exempt route.
     pub(super) endpoint: Option<Endpoint>,
     pub(super) verdict: Option<Verdict>,
@@ -58,24 +61,36 @@ pub(crate) enum Next<S> {
 }
 
 impl Turn {
-    pub(crate) fn new(config: Arc<Config>, endpoint: Option<Endpoint>) -> Self {
-        let config = if endpoint.is_some() { config.pinned() } else { config };
-        Self { config, endpoint, verdict: None, answer_verdict: None, meter: None, vault: None }
+    pub(crate) fn new(
+        config: Arc<Config>,
+        policy: Arc<Policy>,
+        endpoint: Option<Endpoint>,
+    ) -> Self {
+        let policy = if endpoint.is_some() { policy.pinned() } else { policy };
+        Self {
+            config,
+            policy,
+            endpoint,
+            verdict: None,
+            answer_verdict: None,
+            meter: None,
+            vault: None,
+        }
     }
 
     pub(crate) fn remotes(&self) -> &[Remote] {
-        &self.config.remote
+        &self.policy.remote
     }
 
     /// The values that are put back into the answer.
     pub(super) fn restoring(&self) -> Option<&Vault> {
-        self.vault.as_ref().filter(|_| self.config.restore)
+        self.vault.as_ref().filter(|_| self.policy.restore)
     }
 
     /// The request goes on to the inner service with these extensions.
     pub(crate) fn leaves(&mut self, extensions: &Extensions) {
         self.verdict = extensions.get::<Verdict>().cloned();
-        if !self.config.output.is_empty() || self.restoring().is_some() {
+        if !self.policy.output.is_empty() || self.restoring().is_some() {
             self.meter = UsageMeter::of(extensions).cloned();
         }
         observe::admitted(LAYER);
@@ -103,7 +118,7 @@ impl Turn {
         }
         let prompt = match self.read_prompt(&whole.data) {
             Ok(prompt) => prompt,
-            Err(rejection) => match self.config.excuse(rejection) {
+            Err(rejection) => match self.policy.excuse(rejection) {
                 Ok(verdict) => {
                     parts.extensions.insert(verdict);
                     return self.call(Held { service, parts, whole });
@@ -145,20 +160,20 @@ impl Turn {
     }
 
     fn scan<S>(&mut self, held: Held<S>, prompt: Prompt) -> Next<S> {
-        if self.config.local.is_empty() && self.config.remote.is_empty() {
+        if self.policy.local.is_empty() && self.policy.remote.is_empty() {
             return self.call(held);
         }
-        let config = Arc::clone(&self.config);
+        let policy = Arc::clone(&self.policy);
         // There each of a list is a prompt of its own.
         let lists = [Endpoint::OpenAiCompletions, Endpoint::OpenAiEmbeddings];
         let across_turns = !self.endpoint.is_some_and(|endpoint| lists.contains(&endpoint));
         let scan = run(prompt.raw().len(), ON_EXECUTOR, move |asker| {
             let mut gathered = Gathered::default();
-            let mut joined = Joined::new(&config.local, across_turns);
+            let mut joined = Joined::new(&policy.local, across_turns);
             for segment in prompt.segments() {
-                scan_segment(&config.local, &segment, &mut gathered);
+                scan_segment(&policy.local, &segment, &mut gathered);
                 joined.push(segment, &mut gathered);
-                if !asker.waits() || (config.enforced && gathered.blocks()) {
+                if !asker.waits() || (policy.enforced && gathered.blocks()) {
                     break;
                 }
             }
@@ -175,11 +190,11 @@ impl Turn {
         scanned: Option<(Prompt, Gathered)>,
     ) -> Next<S> {
         let Some((prompt, gathered)) = scanned else { return Next::Refuse(unavailable()) };
-        let config = &self.config;
-        if config.remote.is_empty() || (config.enforced && gathered.blocks()) {
+        let policy = &self.policy;
+        if policy.remote.is_empty() || (policy.enforced && gathered.blocks()) {
             return self.conclude(held, &prompt, gathered);
         }
-        Next::Wait(Waiting::on(&config.remote, Arc::new(prompt), gathered), held)
+        Next::Wait(Waiting::on(&policy.remote, Arc::new(prompt), gathered), held)
     }
 
     /// Everything that could be found was found.
@@ -191,14 +206,14 @@ impl Turn {
     ) -> Next<S> {
         let Decision { verdict, masks, rejection, blocking } =
             self.decide(gathered, Subject::Prompt);
-        if let Some(rejection) = rejection.filter(|_| self.config.enforced) {
+        if let Some(rejection) = rejection.filter(|_| self.policy.enforced) {
             if let Some(strikes) = &self.config.strikes {
                 strikes.note(blocking, &held.parts.headers, &held.parts.extensions);
             }
             self.verdict = Some(verdict);
             return Next::Refuse(rejection);
         }
-        if verdict.action == Outcome::Sanitize && self.config.enforced {
+        if verdict.action == Outcome::Sanitize && self.policy.enforced {
             let mut filling = Filling::new();
             let edits = self.edits(masks, prompt.segments(), Some(&mut filling));
             held.whole.data = prompt.rewrite(&edits);
@@ -226,10 +241,10 @@ impl Turn {
     fn read_prompt(&self, data: &Bytes) -> Result<Prompt, Rejection> {
         let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
         let prompt = Prompt::read(endpoint, data.clone(), &self.config.limits)?;
-        if !prompt.unread().is_empty() && self.config.unread == Unseen::Refuse {
+        if !prompt.unread().is_empty() && self.policy.unread == Unseen::Refuse {
             return Err(unreadable_content());
         }
-        self.config.turns.check(&prompt)?;
+        self.policy.turns.check(&prompt)?;
         Ok(prompt)
     }
 
@@ -246,7 +261,7 @@ impl Turn {
             Unreadable::TooLarge if self.endpoint == Some(Endpoint::Other) => {
                 return unreadable_endpoint();
             }
-            Unreadable::TooLarge => return too_large(self.config.max_body),
+            Unreadable::TooLarge => return too_large(self.policy.max_body),
             Unreadable::TimedOut => (
                 RejectionKind::TimedOut,
                 "request_timeout",
@@ -273,7 +288,7 @@ impl Turn {
     }
 
     pub(super) fn decide(&self, gathered: Gathered, subject: Subject) -> Decision {
-        let decision = decide(gathered, subject, self.config.enforced);
+        let decision = decide(gathered, subject, self.policy.enforced);
         let labels = [("subject", subject.as_str()), ("action", decision.verdict.action.as_str())];
         observe::count("palisade_guard_verdicts_total", &labels);
         decision
@@ -293,31 +308,6 @@ pub(super) fn fix_head(headers: &mut http::HeaderMap, length: usize) {
     }
     if headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-}
-
-impl Turns {
-    fn check(&self, prompt: &Prompt) -> Result<(), Rejection> {
-        let refused =
-            |(code, message)| Err(Rejection::new(RejectionKind::BadRequest, code, message));
-        if self.refused.is_empty() && self.most == usize::MAX {
-            return Ok(());
-        }
-        for segment in prompt.segments() {
-            if self.refused.contains(&segment.origin) {
-                return refused((
-                    "origin_not_allowed",
-                    "A message has a role that may not be sent here.",
-                ));
-            }
-            if segment.turn as usize >= self.most {
-                return refused((
-                    "too_many_turns",
-                    "The conversation has more messages than may be sent here.",
-                ));
-            }
-        }
-        Ok(())
     }
 }
 

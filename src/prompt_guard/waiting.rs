@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A detector as the builder was told of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) how: How,
     pub(crate) rule: Rule,

@@ -11,8 +11,8 @@ use std::{borrow::Cow, collections::VecDeque, ops::Range};
 use self::{arguments::Lexer, unfinished::finished};
 use super::{
     Finding, Outcome, Vault,
-    layer::Config,
     mask::Mask,
+    policies::Policy,
     policy::{Gathered, Rule, answer_blocked, masks, unavailable},
     scan::{count_finding, scan_each},
 };
@@ -145,31 +145,31 @@ impl Hold {
     /// Looks at what has come, step by step.
     pub(crate) fn advance(
         &mut self,
-        config: &Config,
+        policy: &Policy,
         own: Option<&Vault>,
     ) -> Result<Outcome, Stop> {
         let mut action = Outcome::Allow;
-        while self.stepped + config.sizes.step <= self.end() {
-            self.stepped += config.sizes.step;
-            action = action.max(self.look(config, own, self.stepped, Until::Held)?);
+        while self.stepped + policy.sizes.step <= self.end() {
+            self.stepped += policy.sizes.step;
+            action = action.max(self.look(policy, own, self.stepped, Until::Held)?);
         }
         Ok(action)
     }
 
     /// The text is late: what can't be the beginning of something goes on.
-    pub(crate) fn flush(&mut self, config: &Config, own: Option<&Vault>) -> Result<Outcome, Stop> {
+    pub(crate) fn flush(&mut self, policy: &Policy, own: Option<&Vault>) -> Result<Outcome, Stop> {
         if self.released == self.end() {
             return Ok(Outcome::Allow);
         }
-        self.look(config, own, self.end(), Until::Finished)
+        self.look(policy, own, self.end(), Until::Finished)
     }
 
     /// The text has ended, as far as is known.
-    pub(crate) fn finish(&mut self, config: &Config, own: Option<&Vault>) -> Result<Outcome, Stop> {
+    pub(crate) fn finish(&mut self, policy: &Policy, own: Option<&Vault>) -> Result<Outcome, Stop> {
         if self.released == self.end() {
             return Ok(Outcome::Allow);
         }
-        self.look(config, own, self.end(), Until::End)
+        self.look(policy, own, self.end(), Until::End)
     }
 
     /// Puts values in the place of placeholders. Nothing is held but what may be the beginning of one, unless that is
@@ -195,12 +195,12 @@ impl Hold {
     /// Placeholders of the request's `own` are not what the model says.
     fn look(
         &mut self,
-        config: &Config,
+        policy: &Policy,
         own: Option<&Vault>,
         end: usize,
         until: Until,
     ) -> Result<Outcome, Stop> {
-        let sizes = config.sizes;
+        let sizes = policy.sizes;
         let from = self.before(self.kept_from(sizes.window));
         let end = self.before(end);
         let text = self.text.get(from - self.base..end - self.base).unwrap_or_default();
@@ -208,7 +208,7 @@ impl Hold {
         let open = own.filter(|_| until != Until::End).map_or(text.len(), |own| own.open(text));
         let mut gathered = Gathered::default();
         scan_each(
-            &config.output,
+            &policy.output,
             &Segment::new(0, text, self.origin, 0),
             &mut gathered,
             |local, mut finding, gathered| {
@@ -245,14 +245,14 @@ impl Hold {
         };
         let limit = self.before(limit.max(released));
         self.looked = self.looked.max(end);
-        if gathered.must_refuse && config.enforced {
+        if gathered.must_refuse && policy.enforced {
             return Err(Stop(unavailable()));
         }
         let most = end.saturating_sub(sizes.most());
         let Verdict { action, go, stop, changes, growing } =
             judge(&gathered.found, released, end, limit, settled, most);
         self.growing = growing;
-        if !config.enforced {
+        if !policy.enforced {
             self.release(if stop { end } else { go }, Vec::new(), sizes.window);
             return Ok(action);
         }
