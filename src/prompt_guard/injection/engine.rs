@@ -367,3 +367,6 @@ const MOST_STATES: usize = 1024 * 1024;
 const DEEPEST: u32 = 50;
 /// How far back the beginning of a match is searched for.
 const LONGEST: usize = 4096;
+
+#[cfg(test)]
+mod tests;
