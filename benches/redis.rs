@@ -69,7 +69,8 @@ impl Peer {
 /// Answers in a second, and the latency at the 50th and the 99th percentile, in microseconds.
 type Figures = [f64; 3];
 
-async fn measure(peer: &Peer, callers: usize, time: Duration) -> Figures {
+/// Each peer has subjects of its own: a record that another one charges differently would be what is measured.
+async fn measure(peer: &Peer, name: &'static str, callers: usize, time: Duration) -> Figures {
     let began = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
@@ -79,7 +80,7 @@ async fn measure(peer: &Peer, callers: usize, time: Duration) -> Figures {
                 let (mut latencies, mut at) = (Vec::new(), caller);
                 while began.elapsed() < time {
                     at = (at + 611_953) % SUBJECTS;
-                    let subject = pepper.key("subject").with(&at.to_le_bytes()).finish();
+                    let subject = pepper.key(name).with(&at.to_le_bytes()).finish();
                     let since = Instant::now();
                     peer.ask(subject).await;
                     latencies.push(since.elapsed());
@@ -142,6 +143,8 @@ async fn main() {
     let client = redis::Client::open(info.set_tcp_settings(tcp)).unwrap();
     let connection = client.get_multiplexed_async_connection().await.unwrap();
 
+    let mut stats = client.get_multiplexed_async_connection().await.unwrap();
+
     const ENOUGH: u64 = 1_000_000_000;
     let id = LimitId::of;
     let five: Arc<[Limit]> = Arc::new([
@@ -162,27 +165,41 @@ async fn main() {
     ];
     println!("{ROUNDS} rounds of {seconds} s, medians\n");
     println!(
-        "{:>7}  {:<30} {:>9} {:>9} {:>9}   {:>11} {:>10} {:>9}",
-        "callers", "", "per s", "p50 us", "p99 us", "of a script", "p50 / PING", "p99 / PING"
+        "{:>7}  {:<30} {:>9} {:>9} {:>9}   {:>11} {:>10} {:>10} {:>14}",
+        "callers",
+        "",
+        "per s",
+        "p50 us",
+        "p99 us",
+        "of a script",
+        "p50 / PING",
+        "p99 / PING",
+        "us of a script"
     );
     for callers in [1, 64, 256] {
-        let mut rounds = vec![Vec::new(); peers.len()];
+        let (mut rounds, mut served) =
+            (vec![Vec::new(); peers.len()], vec![Vec::new(); peers.len()]);
         for _ in 0..ROUNDS {
-            for (at, (_, peer)) in peers.iter().enumerate() {
-                rounds[at].push(measure(peer, callers, time).await);
+            for (at, (name, peer)) in peers.iter().enumerate() {
+                let before = scripts(&mut stats).await;
+                let figures = measure(peer, name, callers, time).await;
                 store.flush().await.unwrap();
+                let [calls, busy] = since(before, scripts(&mut stats).await);
+                served[at].push(if calls > 0.0 { busy / calls } else { 0.0 });
+                rounds[at].push(figures);
             }
         }
         let of =
             |rounds: &[Figures]| [0, 1, 2].map(|n| median(rounds.iter().map(|it| it[n]).collect()));
         let (ping, script) = (of(&rounds[0]), of(&rounds[1]));
-        for ((name, _), rounds) in peers.iter().zip(&rounds) {
+        for (((name, _), rounds), served) in peers.iter().zip(&rounds).zip(served) {
             let [rate, half, most] = of(rounds);
             println!(
-                "{callers:>7}  {name:<30} {rate:>9.0} {half:>9.0} {most:>9.0}   {:>11.2} {:>10.2} {:>9.2}",
+                "{callers:>7}  {name:<30} {rate:>9.0} {half:>9.0} {most:>9.0}   {:>11.2} {:>10.2} {:>10.2} {:>14.1}",
                 rate / script[0],
                 half / ping[1],
-                most / ping[2]
+                most / ping[2],
+                median(served)
             );
         }
         println!();
@@ -229,8 +246,8 @@ async fn leased(client: &redis::Client, store: &Arc<RedisStore>, time: Duration)
             decisions += task.await.unwrap();
         }
         store.flush().await.unwrap();
-        let run = scripts(&mut connection).await - before;
-        let share = run as f64 / decisions as f64;
+        let [run, _] = since(before, scripts(&mut connection).await);
+        let share = run / decisions as f64;
         trips.push(share);
         let name = if leased { "LeasedStore" } else { "RedisStore" };
         println!("{CALLERS:>7}  {name:<30} {decisions:>11} {share:>22.4}");
@@ -238,12 +255,21 @@ async fn leased(client: &redis::Client, store: &Arc<RedisStore>, time: Duration)
     println!("         {:.0} times fewer round trips", trips[0] / trips[1]);
 }
 
-async fn scripts(connection: &mut MultiplexedConnection) -> u64 {
+/// How many scripts the server has run, and for how many microseconds.
+async fn scripts(connection: &mut MultiplexedConnection) -> [f64; 2] {
     let mut info = redis::cmd("INFO");
     let stats: String = info.arg("commandstats").query_async(connection).await.unwrap();
-    let calls = |name: &str| -> u64 {
-        let line = stats.lines().find_map(|line| line.strip_prefix(name));
-        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
-    };
-    calls("cmdstat_evalsha:calls=") + calls("cmdstat_eval:calls=")
+    let mut sums = [0.0; 2];
+    for name in ["cmdstat_evalsha:", "cmdstat_eval:"] {
+        let Some(line) = stats.lines().find_map(|line| line.strip_prefix(name)) else { continue };
+        for (sum, field) in sums.iter_mut().zip(["calls=", "usec="]) {
+            let mut fields = line.split(',').filter_map(|it| it.strip_prefix(field));
+            *sum += fields.next().unwrap().parse::<f64>().unwrap();
+        }
+    }
+    sums
+}
+
+fn since(before: [f64; 2], after: [f64; 2]) -> [f64; 2] {
+    [after[0] - before[0], after[1] - before[1]]
 }
