@@ -6,6 +6,7 @@ use crate::{BoxError, future::ReadyOr, inference::Segment};
 
 /// What kind of thing a rule finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Category {
     /// An attempt to override the instructions.

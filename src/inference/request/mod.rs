@@ -35,6 +35,7 @@ use crate::route::Endpoint;
 
 /// Who speaks in a segment, as far as the request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Origin {
     /// The system prompt, instructions, or a template.
