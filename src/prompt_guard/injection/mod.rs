@@ -56,11 +56,7 @@ impl InjectionRules {
     /// # Errors
     /// When a rule does not compile, which a test of this crate rules out.
     pub fn builtin() -> Result<Self, BuildError> {
-        let mut rules = Rules::default();
-        add_builtin(&mut rules, &|_| true)?;
-        let cues = rules.len();
-        rules.add(english::CUES, english::FRAGMENTS)?;
-        Ok(Self { rules: Engine::new(rules)?, cues })
+        Self::of(&|_| true, [])
     }
 
     /// Compiles the rules of a pack: those that it has itself, and the built-in ones if it extends them.
@@ -69,15 +65,25 @@ impl InjectionRules {
     /// When a rule does not compile, which a [`RulePack`] rules out.
     #[cfg(feature = "rule-packs")]
     pub fn with_pack(pack: &RulePack) -> Result<Self, BuildError> {
+        Self::of(&|id| pack.extends_builtin() && !pack.disables(id), pack.rules())
+    }
+
+    /// The built-in rules that are `kept`, by their ids, and others.
+    fn of<'a>(
+        kept: &dyn Fn(&str) -> bool,
+        own: impl IntoIterator<Item = Rule<'a>>,
+    ) -> Result<Self, BuildError> {
         let mut rules = Rules::default();
-        if pack.extends_builtin() {
-            add_builtin(&mut rules, &|rule| !pack.disables(&rule.id))?;
+        for (table, fragments) in tables() {
+            for rule in table.iter().filter(|rule| kept(&rule.id)) {
+                rules.add(std::slice::from_ref(rule), fragments)?;
+            }
         }
-        for rule in pack.rules() {
+        for rule in own {
             rules.add(&[rule], &[])?;
         }
         let cues = rules.len();
-        if pack.extends_builtin() && !pack.disables(COMBINED) {
+        if kept(COMBINED) {
             rules.add(english::CUES, english::FRAGMENTS)?;
         }
         Ok(Self { rules: Engine::new(rules)?, cues })
@@ -117,16 +123,6 @@ impl InjectionRules {
             add(COMBINED.into(), Category::Injection, score, range);
         }
     }
-}
-
-/// The built-in rules that say something alone, but for those that are not to be `kept`.
-fn add_builtin(rules: &mut Rules, kept: &dyn Fn(&Rule<'_>) -> bool) -> Result<(), BuildError> {
-    for (table, fragments) in tables() {
-        for rule in table.iter().filter(|rule| kept(rule)) {
-            rules.add(std::slice::from_ref(rule), fragments)?;
-        }
-    }
-    Ok(())
 }
 
 /// Rules, and the fragments that they are written with.
