@@ -9,8 +9,7 @@ use crate::{
 };
 
 /// Who counts the tokens of a prompt, by the model that it is for.
-#[derive(Clone)]
-pub(crate) struct Estimators(Arc<Choose>);
+pub(crate) struct Estimators(Box<Choose>);
 
 type Choose = dyn Fn(Option<&str>) -> Arc<dyn TokenEstimator> + Send + Sync;
 
@@ -26,7 +25,7 @@ impl Estimators {
     pub(crate) fn by_model(
         choose: impl Fn(Option<&str>) -> Arc<dyn TokenEstimator> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(choose))
+        Self(Box::new(choose))
     }
 
     /// Counts at once, or, when that would keep the executor, on another thread.

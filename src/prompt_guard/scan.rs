@@ -20,15 +20,12 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    fn pinned(&self) -> Self {
-        let detector = self.detector.pinned().unwrap_or_else(|| Arc::clone(&self.detector));
-        Self { detector, rule: self.rule.clone() }
+    /// Keeps the detector as it is now.
+    pub(crate) fn pin(&mut self) {
+        if let Some(pinned) = self.detector.pinned() {
+            self.detector = pinned;
+        }
     }
-}
-
-/// The detectors as they are now.
-pub(crate) fn pinned(detectors: &[Local]) -> Vec<Local> {
-    detectors.iter().map(Local::pinned).collect()
 }
 
 /// Runs all detectors over one segment, whose views are built once for all.

@@ -123,13 +123,13 @@ impl fmt::Debug for Waiting {
 }
 
 impl Remote {
-    /// What one request keeps, whatever is replaced meanwhile.
-    pub(crate) fn pinned(&self) -> Self {
-        let how = match &self.how {
-            How::Thread(detector) => detector.pinned().map(How::Thread),
-            How::Future(_) => None,
-        };
-        Self { how: how.unwrap_or_else(|| self.how.clone()), ..self.clone() }
+    /// Keeps the detector as it is now.
+    pub(crate) fn pin(&mut self) {
+        if let How::Thread(detector) = &self.how
+            && let Some(pinned) = detector.pinned()
+        {
+            self.how = How::Thread(pinned);
+        }
     }
 
     /// Whether it may be another at another time.

@@ -5,12 +5,7 @@ mod builder;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use self::builder::GuardPolicyBuilder;
-use super::{
-    Unseen, Verdict,
-    hold::Sizes,
-    scan::{Local, pinned},
-    waiting::Remote,
-};
+use super::{Unseen, Verdict, hold::Sizes, scan::Local, waiting::Remote};
 use crate::{
     inference::{Origin, Prompt},
     observe,
@@ -43,9 +38,10 @@ impl Policy {
         if !self.changes {
             return self;
         }
-        let (local, output) = (pinned(&self.local), pinned(&self.output));
-        let remote = self.remote.iter().map(Remote::pinned).collect();
-        Arc::new(Self { local, output, remote, ..(*self).clone() })
+        let mut policy = (*self).clone();
+        policy.local.iter_mut().chain(&mut policy.output).for_each(Local::pin);
+        policy.remote.iter_mut().for_each(Remote::pin);
+        Arc::new(policy)
     }
 
     /// The verdict in the place of a refusal that is not enforced, or the refusal.
