@@ -14,7 +14,7 @@ use super::{
     read::Unreadable,
     scan::scan_segment,
     service::plain_encoding,
-    stream::EventScan,
+    stream::{EventScan, Task},
 };
 use crate::{
     inference::answer::Answer,
@@ -157,12 +157,15 @@ impl Scan {
         match (kind, vault) {
             (Kind::Events, Some(vault)) => {
                 let looks = !policy.output.is_empty();
-                let scan = |meter| EventScan::new(Arc::clone(&policy), endpoint, meter);
+                let scan = |meter, task| EventScan::new(Arc::clone(&policy), endpoint, meter, task);
                 let (meter, rest) = if looks { (meter, None) } else { (None, meter) };
-                let looked = looks.then(|| scan(meter).overlooking(vault.clone()));
-                Self::Restored { looked, restored: Box::new(scan(rest).restoring(vault)) }
+                let own = Some(vault.clone());
+                let looked = looks.then(|| scan(meter, Task::Look { own }));
+                Self::Restored { looked, restored: Box::new(scan(rest, Task::Restore(vault))) }
             }
-            (Kind::Events, None) => Self::Events(EventScan::new(policy, endpoint, meter)),
+            (Kind::Events, None) => {
+                Self::Events(EventScan::new(policy, endpoint, meter, Task::Look { own: None }))
+            }
             (kind, _) => {
                 Self::Copy(CopyScan { policy, endpoint, kind, copy: Some(BytesMut::new()) })
             }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Category, Finding, Outcome, Verdict, detector::Categories, mask::Mask};
+use super::{Category, Finding, Outcome, Vault, Verdict, detector::Categories, mask::Mask};
 use crate::{
     inference::Origin,
     reject::{Rejection, RejectionKind},
@@ -162,6 +162,14 @@ impl Gathered {
         for (_, finding) in &mut self.found {
             finding.span = None;
         }
+    }
+
+    /// Drops what was found in the request's own placeholders, which are no words of the model's. `text` is that of a segment.
+    pub(crate) fn overlook<'a>(&mut self, own: &Vault, text: impl Fn(usize) -> &'a str) {
+        self.found.retain(|(_, finding)| {
+            let is_own = |span| own.covers(text(finding.segment), span);
+            !finding.span.as_ref().is_some_and(is_own)
+        });
     }
 
     /// Whether something was found that blocks, whatever else is found.

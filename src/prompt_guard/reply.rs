@@ -67,7 +67,7 @@ impl Turn {
     }
 
     /// Whether anything is looked for or put back in the answer.
-    fn reads_answer(&self) -> bool {
+    pub(super) fn reads_answer(&self) -> bool {
         !self.policy.output.is_empty() || self.restoring().is_some()
     }
 
@@ -112,10 +112,7 @@ impl Turn {
         let (answer, mut gathered) = judged.ok_or_else(unavailable)?;
         if let Some(vault) = self.restoring() {
             let segments: Vec<_> = answer.segments().collect();
-            gathered.found.retain(|(_, finding)| {
-                let text = segments.get(finding.segment).map_or("", |segment| segment.text);
-                finding.span.as_ref().is_none_or(|span| !vault.covers(text, span))
-            });
+            gathered.overlook(vault, |segment| segments.get(segment).map_or("", |it| it.text));
         }
         if answer.repeats() {
             // Its tokens would still say what a mask hides.

@@ -28,10 +28,7 @@ use crate::{
 /// The scan of one event stream.
 pub(crate) struct EventScan {
     policy: Arc<Policy>,
-    /// The values that are put back. `None`: the output detectors look.
-    vault: Option<Vault>,
-    /// What detectors overlook: it is restored after them.
-    own: Option<Vault>,
+    task: Task,
     endpoint: Endpoint,
     meter: Option<UsageMeter>,
     reader: EventReader,
@@ -52,6 +49,14 @@ pub(crate) struct EventScan {
     tokens: u64,
     action: Outcome,
     done: bool,
+}
+
+/// What is done with the texts.
+pub(crate) enum Task {
+    /// The output detectors look. They overlook the request's own placeholders, which are restored after them.
+    Look { own: Option<Vault> },
+    /// Values are put back.
+    Restore(Vault),
 }
 
 /// Why a text is looked at.
@@ -94,12 +99,16 @@ struct Part {
 }
 
 impl EventScan {
-    pub(crate) fn new(policy: Arc<Policy>, endpoint: Endpoint, meter: Option<UsageMeter>) -> Self {
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        endpoint: Endpoint,
+        meter: Option<UsageMeter>,
+        task: Task,
+    ) -> Self {
         let reader = EventReader::new().max_event(policy.max_answer);
         Self {
             policy,
-            vault: None,
-            own: None,
+            task,
             endpoint,
             meter,
             reader,
@@ -115,18 +124,6 @@ impl EventScan {
             action: Outcome::Allow,
             done: false,
         }
-    }
-
-    /// Overlooks the request's own placeholders.
-    pub(crate) fn overlooking(mut self, own: Vault) -> Self {
-        self.own = Some(own);
-        self
-    }
-
-    /// Puts values back instead of looking.
-    pub(crate) fn restoring(mut self, vault: Vault) -> Self {
-        self.vault = Some(vault);
-        self
     }
 
     /// Takes the next bytes of the stream.
@@ -257,9 +254,9 @@ impl EventScan {
         let range = match at.and_then(|at| self.channels.get_mut(at)) {
             Some(channel) => channel.hold.push(text.text),
             None => {
-                let mut hold = match &self.vault {
-                    Some(_) => Hold::restoring(text.origin),
-                    None => Hold::new(text.origin),
+                let mut hold = match &self.task {
+                    Task::Look { .. } => Hold::new(text.origin),
+                    Task::Restore(_) => Hold::restoring(text.origin),
                 };
                 let range = hold.push(text.text);
                 self.channels.push(Channel { place, hold });
@@ -271,15 +268,14 @@ impl EventScan {
 
     /// Scans a text that stands alone.
     fn whole(&mut self, text: &Segment<'_>) -> Result<Vec<Edit>, Rejection> {
-        if let Some(vault) = &self.vault {
-            return Ok(vault.edits(text));
-        }
+        let own = match &self.task {
+            Task::Look { own } => own,
+            Task::Restore(vault) => return Ok(vault.edits(text)),
+        };
         let mut gathered = Gathered::default();
         scan_segment(&self.policy.output, text, &mut gathered);
-        if let Some(own) = &self.own {
-            gathered.found.retain(|(_, finding)| {
-                finding.span.as_ref().is_none_or(|span| !own.covers(text.text, span))
-            });
+        if let Some(own) = own {
+            gathered.overlook(own, |_| text.text);
         }
         let decision = decide(gathered, Subject::Answer, self.policy.enforced);
         self.action = self.action.max(decision.verdict.action);
@@ -295,17 +291,19 @@ impl EventScan {
 
     /// Looks at some of the texts.
     fn each(&mut self, which: impl Fn(&Place) -> bool, look: Look) -> Result<(), Rejection> {
-        let own = self.own.as_ref();
         for channel in self.channels.iter_mut().filter(|channel| which(&channel.place)) {
             let hold = &mut channel.hold;
-            let looked = match (&self.vault, look) {
-                (Some(vault), _) => {
+            let own = match &self.task {
+                Task::Look { own } => own.as_ref(),
+                Task::Restore(vault) => {
                     hold.restore(vault, look == Look::Finish);
                     continue;
                 }
-                (None, Look::Advance) => hold.advance(&self.policy, own),
-                (None, Look::Flush) => hold.flush(&self.policy, own),
-                (None, Look::Finish) => hold.finish(&self.policy, own),
+            };
+            let looked = match look {
+                Look::Advance => hold.advance(&self.policy, own),
+                Look::Flush => hold.flush(&self.policy, own),
+                Look::Finish => hold.finish(&self.policy, own),
             };
             match looked {
                 Ok(action) => self.action = self.action.max(action),
@@ -351,9 +349,11 @@ impl EventScan {
         self.action = self.action.max(Outcome::Sanitize);
         match rewrite_event(self.endpoint, &queued.raw, queued.first, &edits) {
             Some(event) => self.out.extend_from_slice(&event),
-            // Two names of members were masked alike.
-            None if self.vault.is_none() => self.broken = true,
-            None => self.out.extend_from_slice(&queued.raw),
+            // Two names of members became alike.
+            None => match self.task {
+                Task::Look { .. } => self.broken = true,
+                Task::Restore(_) => self.out.extend_from_slice(&queued.raw),
+            },
         }
     }
 
@@ -405,7 +405,8 @@ impl EventScan {
     }
 
     fn end(&mut self) {
-        if !std::mem::replace(&mut self.done, true) && self.vault.is_none() {
+        let looks = matches!(self.task, Task::Look { .. });
+        if !std::mem::replace(&mut self.done, true) && looks {
             answer::count(self.action);
         }
     }

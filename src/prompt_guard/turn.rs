@@ -90,7 +90,7 @@ impl Turn {
     /// The request goes on to the inner service with these extensions.
     pub(crate) fn leaves(&mut self, extensions: &Extensions) {
         self.verdict = extensions.get::<Verdict>().cloned();
-        if !self.policy.output.is_empty() || self.restoring().is_some() {
+        if self.reads_answer() {
             self.meter = UsageMeter::of(extensions).cloned();
         }
         observe::admitted(LAYER);
