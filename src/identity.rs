@@ -4,8 +4,10 @@
 //! its own part, always, so that nothing a client or an outer layer left there is believed. A header
 //! never becomes identity.
 
+mod claim_test;
 mod claims;
 mod peer;
+pub(crate) mod peer_rule;
 mod user;
 
 use std::sync::Arc;
@@ -13,8 +15,10 @@ use std::sync::Arc;
 use http::Extensions;
 
 pub use self::{
+    claim_test::{ClaimTest, ClaimValue},
     claims::{Claims, ClaimsMismatch},
     peer::{PeerIdentity, Proxy},
+    peer_rule::PeerRule,
     user::UserIdentity,
 };
 use crate::reject::{Rejection, RejectionKind};
@@ -148,6 +152,11 @@ impl Identity {
             None if !self.stranger => Err(wrong_order()),
             peer => Ok(peer),
         }
+    }
+
+    /// The caller's tier, for a layer that can do nothing without: a stack in which nobody was asked is a refusal.
+    pub(crate) fn known_tier(&self) -> Result<&str, Rejection> {
+        self.tier().ok_or_else(wrong_order)
     }
 
     /// The caller, for a layer that can do nothing without: nobody is a refusal, and so is a stack in which nobody was

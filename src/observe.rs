@@ -46,6 +46,22 @@ pub(crate) fn count(name: &'static str, labels: &[(&'static str, &'static str)])
     add(name, labels, 1);
 }
 
+/// Counts one more under `name`, of one of the guard's policies. Their names come from the configuration.
+#[cfg(feature = "prompt-guard")]
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn count_by_policy(
+    name: &'static str,
+    policy: &std::sync::Arc<str>,
+    labels: &[(&'static str, &'static str)],
+) {
+    #[cfg(feature = "metrics")]
+    {
+        let own = metrics::Label::new("policy", std::sync::Arc::clone(policy));
+        let labels: Vec<_> = labels.iter().map(Into::into).chain([own]).collect();
+        metrics::counter!(name, labels).increment(1);
+    }
+}
+
 /// Counts `by` more under `name`.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn add(name: &'static str, labels: &[(&'static str, &'static str)], by: u64) {

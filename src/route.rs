@@ -4,10 +4,13 @@
 //! by a content type, which inference servers ignore: by the router's matched path where there is
 //! one, else by the path, and by the end of it, since everybody mounts at a prefix.
 
+mod plain;
+
 use std::sync::Arc;
 
 use http::{Method, header};
 
+pub(crate) use self::plain::plain;
 use crate::{
     connection,
     reject::{ErrorFormat, Respond},
@@ -216,6 +219,12 @@ pub(crate) fn ends_in_segments(path: &str, suffix: &str) -> bool {
         Some(before) => before.is_empty() || suffix.starts_with('/') || before.ends_with('/'),
         None => false,
     }
+}
+
+/// Whether `path` begins with `prefix` up to the border of a segment.
+pub(crate) fn begins_with_segments(path: &str, prefix: &str) -> bool {
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The first that fits, so the longer of two that share an end stands first.

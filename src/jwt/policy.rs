@@ -1,10 +1,9 @@
 //! What a caller must have been granted, as plain data and a plain decision.
 
-mod claim;
 #[cfg(test)]
 mod tests;
 
-pub use self::claim::{ClaimTest, ClaimValue};
+pub use crate::identity::{ClaimTest, ClaimValue};
 use crate::{BuildError, identity::UserIdentity};
 
 /// What a caller must have been granted: scopes, roles, claims, and alternatives of these.

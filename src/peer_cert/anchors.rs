@@ -7,11 +7,11 @@ use std::{sync::Arc, time::Duration};
 use rustls_pki_types::CertificateDer;
 
 #[cfg(feature = "trust")]
-use super::{refusal::Why, spiffe::SpiffeId};
+use super::refusal::Why;
 #[cfg(feature = "trust")]
 use crate::{
     connection::{TlsPeer, Verified},
-    identity::PeerIdentity,
+    identity::{PeerIdentity, peer_rule::spiffe::SpiffeId},
     trust::{ChainDigest, TrustStore, Untrusted},
 };
 

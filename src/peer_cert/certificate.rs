@@ -16,8 +16,10 @@ use x509_cert::{
     ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName, name::GeneralName},
 };
 
-use super::{dns, spiffe::SpiffeId};
-use crate::identity::PeerIdentity;
+use crate::identity::{
+    PeerIdentity,
+    peer_rule::{dns, spiffe::SpiffeId},
+};
 
 /// The largest leaf that is read, in bytes. A TLS stack that let more through is misconfigured.
 const MAX_LEAF: usize = 64 * 1024;

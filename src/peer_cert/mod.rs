@@ -137,8 +137,6 @@
 
 mod anchors;
 mod certificate;
-mod dns;
-mod email;
 mod event;
 mod find;
 mod forwarded;
@@ -146,12 +144,10 @@ mod future;
 mod layer;
 mod refusal;
 mod require;
-mod rule;
 mod rules;
 mod service;
-mod spiffe;
 #[cfg(test)]
-mod vectors;
+pub(crate) mod vectors;
 
 #[cfg(any(test, feature = "test-util"))]
 #[doc(hidden)]
@@ -162,7 +158,7 @@ pub use self::{
     future::PeerCertFuture,
     layer::{PeerCertLayer, PeerCertLayerBuilder},
     require::{RequirePeer, RequirePeerBuilder},
-    rule::PeerRule,
     rules::PeerRules,
     service::PeerCert,
 };
+pub use crate::identity::PeerRule;

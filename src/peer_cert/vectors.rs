@@ -4,7 +4,7 @@ use std::{io::Write as _, path::PathBuf};
 
 /// The files under `peer_cert/{folder}` of the folder that `PALISADE_VECTORS` names, by name. None
 /// where it is not set, which `PALISADE_REQUIRE_SERVERS` makes a failure.
-pub(super) fn files(folder: &str, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &str, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let Some(root) = std::env::var_os("PALISADE_VECTORS") else {
         let strict = std::env::var_os("PALISADE_REQUIRE_SERVERS").is_some_and(|v| v == "1");
         assert!(!strict, "PALISADE_VECTORS is not set");

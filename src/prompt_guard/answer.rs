@@ -7,7 +7,7 @@ use http::{StatusCode, header, response};
 use http_body::Body;
 
 use super::{
-    Outcome, Vault,
+    Vault,
     head::is_utf8,
     policies::Policy,
     policy::{Gathered, Subject, decide},
@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     inference::answer::Answer,
-    observe,
     reject::{Rejection, RejectionKind},
     reservation::UsageMeter,
     route::Endpoint,
@@ -268,11 +267,10 @@ impl CopyScan {
         match copy.and_then(|copy| read(self.endpoint, self.kind, copy.freeze())) {
             Ok(answer) => {
                 let gathered = scan(&self.policy, &answer);
-                count(decide(gathered, Subject::Answer, false).verdict.action);
+                let action = decide(gathered, Subject::Answer).verdict.action;
+                self.policy.count(Subject::Answer, action);
             }
-            Err(rejection) => {
-                observe::count("palisade_guard_excused_total", &[("code", rejection.code())]);
-            }
+            Err(rejection) => self.policy.count_excused(&rejection),
         }
     }
 }
@@ -285,14 +283,9 @@ impl fmt::Debug for CopyScan {
 
 /// Runs the output detectors over a whole answer.
 pub(crate) fn scan(policy: &Policy, answer: &Answer) -> Gathered {
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered::of(policy);
     for segment in answer.segments() {
         scan_segment(&policy.output, &segment, &mut gathered);
     }
     gathered
-}
-
-pub(crate) fn count(action: Outcome) {
-    let labels = [("subject", Subject::Answer.as_str()), ("action", action.as_str())];
-    observe::count("palisade_guard_verdicts_total", &labels);
 }

@@ -5,15 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{
-    AsyncDetector, AsyncLimits, Detector, PromptGuard, Strikes,
+    Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, GuardPolicy, PromptGuard,
+    RequestTarget, Rule, Strikes, When,
     count::Estimators,
-    policies::{GuardPolicyBuilder, Policy},
-    policy::Rule,
+    policies::{Chosen, GuardPolicyBuilder, Policies},
     strikes::Counted,
 };
 use crate::{
     BuildError,
     clock::Clock,
+    identity::Identity,
     inference::{Origin, ReadLimits, TokenEstimator},
     route::Routes,
     store::Pepper,
@@ -38,7 +39,7 @@ pub(crate) struct Config {
     pub(crate) default_output_tokens: u64,
     pub(crate) strikes: Option<Counted>,
     pub(crate) hash_key: Pepper,
-    pub(crate) policy: Arc<Policy>,
+    pub(crate) policies: Policies,
 }
 
 impl PromptGuardLayer {
@@ -54,6 +55,7 @@ impl PromptGuardLayer {
             strikes: None,
             hash_key: Pepper::random(),
             policy: GuardPolicyBuilder::new(),
+            chosen: Chosen::default(),
         }
     }
 }
@@ -78,6 +80,7 @@ pub struct PromptGuardLayerBuilder {
     strikes: Option<Strikes>,
     hash_key: Pepper,
     policy: GuardPolicyBuilder,
+    chosen: Chosen,
 }
 
 impl PromptGuardLayerBuilder {
@@ -316,10 +319,91 @@ impl PromptGuardLayerBuilder {
         self.by_default(|policy| policy.report_only())
     }
 
+    /// Another action on some findings, whichever detector makes them. Goes before equal exceptions of the detectors' own
+    /// [`Rule`]s, and otherwise is as [`Rule::except`].
+    pub fn except(self, which: impl Into<FindingFilter>, action: Action) -> Self {
+        self.by_default(|policy| policy.except(which, action))
+    }
+
+    /// Another score on some findings, from 0 to 1, from which on something is done about them, whichever detector makes them.
+    /// Goes before equal ones of the detectors' own [`Rule`]s, and otherwise is as [`Rule::threshold`].
+    pub fn threshold(self, which: impl Into<FindingFilter>, score: f32) -> Self {
+        self.by_default(|policy| policy.threshold(which, score))
+    }
+
+    /// Tries out what is done about some findings, whichever detector makes them: nothing is done, and the verdict and a
+    /// counter say what would have been, as with [`Rule::dry_run`].
+    pub fn dry_run(self, which: impl Into<FindingFilter>) -> Self {
+        self.by_default(|policy| policy.dry_run(which))
+    }
+
+    /// Holds the requests for which `when` holds to a policy of their own, whole: nothing of what this builder says of the
+    /// others counts for them, but what is no part of a policy: routes, limits of JSON and of time, tokens, strikes.
+    ///
+    /// Of several policies the first that fits holds, with those of [`policy_by`](Self::policy_by) in the order in which they were
+    /// given; the others' requests are held to what the builder says otherwise, the policy `default`. The answer is
+    /// held to the policy of its request. `name` stands in [`Verdict::policy`](super::Verdict::policy) and as label `policy` in the
+    /// guard's metrics: 1 to 64 ASCII letters, digits, dots, dashes, underscores or plus signs.
+    ///
+    /// ```
+    /// use palisade::prompt_guard::{
+    ///     Action, Category, GuardPolicy, InjectionRules, PromptGuardLayer, Secrets, When,
+    /// };
+    ///
+    /// let lenient = GuardPolicy::builder()
+    ///     .detector(InjectionRules::builtin()?, Action::Report)
+    ///     .detector(Secrets::builtin()?, Action::Redact)
+    ///     .build()?;
+    /// let guard = PromptGuardLayer::builder()
+    ///     .policy_for(When::tier("enterprise"), "lenient", lenient)
+    ///     .detector(InjectionRules::builtin()?, Action::Block)
+    ///     .build()?;
+    /// # let _ = guard;
+    /// # Ok::<(), palisade::BuildError>(())
+    /// ```
+    pub fn policy_for(mut self, when: When, name: impl AsRef<str>, policy: GuardPolicy) -> Self {
+        self.chosen.when(when, name.as_ref(), policy);
+        self
+    }
+
+    /// Adds a policy for [`policy_by`](Self::policy_by) to choose.
+    pub fn policy(mut self, name: impl AsRef<str>, policy: GuardPolicy) -> Self {
+        let _ = self.chosen.name(name.as_ref(), policy);
+        self
+    }
+
+    /// Chooses the policy by a function of who asks and of what is asked, quick and without panics: by its name, `default` for
+    /// that of all others, `None` to leave it to those which are given after this. A name that no policy has refuses
+    /// the request with 500. What no layer outside has found out is missing from the identity: [`When`] tells that
+    /// from what is not so, and a function can't.
+    ///
+    /// ```
+    /// use palisade::prompt_guard::{Action, GuardPolicy, InjectionRules, PromptGuardLayer};
+    ///
+    /// let blocking = GuardPolicy::builder().detector(InjectionRules::builtin()?, Action::Block).build()?;
+    /// let guard = PromptGuardLayer::builder()
+    ///     .policy("free", blocking)
+    ///     .policy_by(|identity, _| identity.tier().filter(|tier| *tier == "free"))
+    ///     .build()?;
+    /// # let _ = guard;
+    /// # Ok::<(), palisade::BuildError>(())
+    /// ```
+    pub fn policy_by<F>(mut self, choose: F) -> Self
+    where
+        F: for<'a> Fn(&'a Identity, &'a RequestTarget<'_>) -> Option<&'a str>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.chosen.by(choose);
+        self
+    }
+
     /// The layer.
     ///
     /// # Errors
-    /// [`BuildError::Invalid`] for a cap or a limit of zero, strikes that make no sense, or a score that is not from 0 to 1.
+    /// [`BuildError::Invalid`] for a cap or a limit of zero, strikes that make no sense, a score that is not from 0 to 1, more than
+    /// 100 policies, one whose name can't be used or is taken, or a condition that says nothing.
     pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
         let strikes = self.strikes.map(Strikes::ready).transpose()?;
         if self.read_timeout.is_zero() {
@@ -333,7 +417,7 @@ impl PromptGuardLayerBuilder {
             default_output_tokens: self.default_output_tokens,
             strikes,
             hash_key: self.hash_key,
-            policy: Arc::new(self.policy.build()?),
+            policies: self.chosen.build(self.policy.policy()?)?,
         };
         Ok(PromptGuardLayer { config: Arc::new(config) })
     }
@@ -364,7 +448,7 @@ pub enum OnUnavailable {
     Refuse,
     /// The request passes as if the detector had found nothing: whoever can make it fail, by whichever
     /// prompt, gets past it. [`Verdict::let_through`] names the
-    /// detector, and `palisade_guard_unavailable_total{detector, reason, outcome}` counts it.
+    /// detector, and `palisade_guard_unavailable_total{detector, reason, outcome, policy}` counts it.
     ///
     /// [`Verdict::let_through`]: super::Verdict::let_through
     InsecurePass,

@@ -162,6 +162,7 @@ mod read;
 #[cfg(feature = "http-client")]
 pub mod remote;
 mod reply;
+mod rule;
 mod scan;
 mod secrets;
 mod service;
@@ -187,11 +188,12 @@ pub use self::{
     layer::{OnUnavailable, PromptGuardLayer, PromptGuardLayerBuilder, Unseen},
     links::Links,
     personal_data::{PersonalData, PersonalDataBuilder, PersonalDataKind},
-    policy::{Action, Rule},
+    policies::{GuardPolicy, GuardPolicyBuilder, RequestTarget, When},
+    rule::{Action, FindingFilter, Rule},
     secrets::Secrets,
     service::PromptGuard,
     strikes::Strikes,
     vault::Vault,
-    verdict::{AnswerVerdict, Outcome, Verdict},
+    verdict::{AnswerVerdict, FindingOutcome, Outcome, Verdict},
     views::{View, ViewKind, Views},
 };

@@ -1,152 +1,21 @@
-//! What is done about what was found: plain data and a pure decision.
+//! What is made of all that was found: plain data and a pure decision.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use super::{Category, Finding, Outcome, Vault, Verdict, detector::Categories, mask::Mask};
-use crate::{
-    inference::Origin,
-    reject::{Rejection, RejectionKind},
+use super::{
+    Category, Finding, Outcome, Vault, Verdict, detector::Categories, mask::Mask, policies::Policy,
+    rule::Ruling,
 };
-
-/// What is done about what a detector finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Action {
-    /// Noted in the [`Verdict`] and counted. The request passes as it is.
-    Report,
-    /// What was found is masked (`[EMAIL]`) and the rest passes. A finding that doesn't say where it
-    /// is can't be masked, and blocks.
-    Redact,
-    /// As `Redact`, with a keyed hash of the value (`[EMAIL:3f7a…]`): equal values can be told to be equal, by the model
-    /// and in logs, and by nobody without the key what they are. The key is the layer's
-    /// [`hash_key`](super::PromptGuardLayerBuilder::hash_key).
-    Hash,
-    /// As `Redact`, with a placeholder (`[EMAIL_K3J9X2QATRD7MWHC]`) in whose place the value is put back in the answer
-    /// to the same request, as the [module docs](crate::prompt_guard#answers) say. On what is found in answers, a plain
-    /// mask.
-    Pseudonymize,
-    /// The request is refused: 403, code `content_blocked`.
-    Block,
-}
-
-impl Action {
-    /// This action, on findings of at least this score, from 0 to 1. Those below are only reported.
-    #[must_use]
-    pub fn at(self, score: f32) -> Rule {
-        Rule { action: self, threshold: score, skipped: 0, exceptions: Arc::new([]) }
-    }
-
-    /// This action, but another one on what this rule of the detector finds. See [`Rule::except`].
-    #[must_use]
-    pub fn except(self, rule: impl Into<Cow<'static, str>>, action: Self) -> Rule {
-        Rule::from(self).except(rule, action)
-    }
-
-    /// This action, but not in texts of this origin. See [`Rule::insecure_skip`].
-    #[must_use]
-    pub fn insecure_skip(self, origin: Origin) -> Rule {
-        Rule::from(self).insecure_skip(origin)
-    }
-}
-
-/// An [`Action`] and the score from which on it is taken: 0.8 unless said otherwise with
-/// [`Action::at`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rule {
-    action: Action,
-    threshold: f32,
-    /// One bit for each origin.
-    skipped: u16,
-    exceptions: Arc<[(Cow<'static, str>, Action)]>,
-}
-
-impl Rule {
-    /// Another action on what this rule of the detector finds, or all rules below it: of several that
-    /// fit, the longest holds. The score from which on something is done stays the same.
-    ///
-    /// ```
-    /// use palisade::prompt_guard::{Action, PersonalData, PromptGuardLayer};
-    ///
-    /// # fn main() -> Result<(), palisade::BuildError> {
-    /// let by_kind = Action::Redact
-    ///     .except("personal_data.card", Action::Block)
-    ///     .except("personal_data.national_id", Action::Block)
-    ///     .except("personal_data.national_id.us_itin", Action::Hash)
-    ///     .except("personal_data.email", Action::Pseudonymize);
-    /// let guard = PromptGuardLayer::builder()
-    ///     .detector(PersonalData::builder().build()?, by_kind)
-    ///     .build()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn except(mut self, rule: impl Into<Cow<'static, str>>, action: Action) -> Self {
-        let more = [(rule.into(), action)];
-        self.exceptions = self.exceptions.iter().cloned().chain(more).collect();
-        self
-    }
-
-    /// What is done about a finding that counts.
-    fn action(&self, finding: &Finding) -> Action {
-        let fits = |name: &str| {
-            let rest = finding.rule.strip_prefix(name);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        let exceptions = self.exceptions.iter().filter(|(name, _)| fits(name));
-        exceptions.max_by_key(|(name, _)| name.len()).map_or(self.action, |(_, action)| *action)
-    }
-
-    /// Overlooks texts of this origin: where applications write system prompts or tool schemas that
-    /// look like attacks. A client may claim any origin for any text, so this is for servers whose
-    /// clients are trusted to tell them apart.
-    ///
-    /// ```
-    /// use palisade::{inference::Origin, prompt_guard::Action};
-    ///
-    /// let rule = Action::Block.at(0.9).insecure_skip(Origin::System).insecure_skip(Origin::ToolSchema);
-    /// ```
-    #[must_use]
-    pub fn insecure_skip(mut self, origin: Origin) -> Self {
-        self.skipped |= bit(origin);
-        self
-    }
-
-    pub(crate) fn skips(&self, origin: Origin) -> bool {
-        self.skipped & bit(origin) != 0
-    }
-
-    pub(crate) fn is_valid(&self) -> bool {
-        (0.0..=1.0).contains(&self.threshold)
-    }
-
-    pub(crate) fn outcome(&self, finding: &Finding) -> Outcome {
-        // A score that is not a number counts as the highest.
-        if finding.score < self.threshold {
-            return Outcome::Report;
-        }
-        match self.action(finding) {
-            Action::Report => Outcome::Report,
-            Action::Block => Outcome::Block,
-            _ if finding.span.is_some() => Outcome::Sanitize,
-            _ => Outcome::Block,
-        }
-    }
-}
-
-impl From<Action> for Rule {
-    fn from(action: Action) -> Self {
-        action.at(0.8)
-    }
-}
-
-fn bit(origin: Origin) -> u16 {
-    1 << origin as u16
-}
+use crate::reject::{Rejection, RejectionKind};
 
 /// What all detectors together have to say.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
-    pub(crate) found: Vec<(Rule, Finding)>,
+    /// The name of the policy that it is gathered for.
+    pub(crate) policy: Arc<str>,
+    /// Whether all of that is only reported.
+    pub(crate) dry_run: bool,
+    pub(crate) found: Vec<(Ruling, Finding)>,
     pub(crate) unavailable: Vec<&'static str>,
     /// Those of them that need not be heard.
     pub(crate) let_through: Vec<&'static str>,
@@ -157,6 +26,10 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
+    pub(crate) fn of(policy: &Policy) -> Self {
+        Self { policy: Arc::clone(&policy.name), dry_run: !policy.enforced, ..Self::default() }
+    }
+
     /// Leaves nothing that could be masked: what would be, then blocks.
     pub(crate) fn forget_places(&mut self) {
         for (_, finding) in &mut self.found {
@@ -174,7 +47,7 @@ impl Gathered {
 
     /// Whether something was found that blocks, whatever else is found.
     pub(crate) fn blocks(&self) -> bool {
-        self.found.iter().any(|(rule, finding)| rule.outcome(finding) == Outcome::Block)
+        self.found.iter().any(|(ruling, finding)| ruling.outcome(finding) == Outcome::Block)
     }
 }
 
@@ -208,9 +81,9 @@ impl Subject {
 
 /// What to do, by everything that was found. What blocks goes before what can't be told, and that
 /// before what is masked.
-pub(crate) fn decide(gathered: Gathered, subject: Subject, enforced: bool) -> Decision {
-    let Gathered { found, unavailable, let_through, must_refuse, .. } = gathered;
-    let outcomes = found.iter().map(|(rule, finding)| rule.outcome(finding));
+pub(crate) fn decide(gathered: Gathered, subject: Subject) -> Decision {
+    let Gathered { policy, dry_run, found, unavailable, let_through, must_refuse, .. } = gathered;
+    let outcomes = found.iter().map(|(ruling, finding)| ruling.outcome(finding));
     let mut action = outcomes.max().unwrap_or(Outcome::Allow);
     let mut rejection = None;
     if action == Outcome::Block {
@@ -224,23 +97,22 @@ pub(crate) fn decide(gathered: Gathered, subject: Subject, enforced: bool) -> De
     }
     let masks = if action == Outcome::Sanitize { masks(&found) } else { Vec::new() };
     let blocking = Categories::of(blocking(&found).map(|finding| finding.category));
-    let findings = found.into_iter().take(MAX_REPORTED).map(|(_, finding)| finding).collect();
     let code = rejection.as_ref().map(Rejection::code);
-    Decision {
-        verdict: Verdict { action, enforced, code, findings, unavailable, let_through },
-        masks,
-        rejection,
-        blocking,
+    let mut verdict = Verdict::new(policy, action, !dry_run, code);
+    (verdict.unavailable, verdict.let_through) = (unavailable, let_through);
+    for (ruling, finding) in found.into_iter().take(MAX_REPORTED) {
+        verdict.add(ruling, finding);
     }
+    Decision { verdict, masks, rejection, blocking }
 }
 
-fn blocking(found: &[(Rule, Finding)]) -> impl Iterator<Item = &Finding> {
-    let blocks = |(rule, finding): &&(Rule, Finding)| rule.outcome(finding) == Outcome::Block;
+fn blocking(found: &[(Ruling, Finding)]) -> impl Iterator<Item = &Finding> {
+    let blocks = |(ruling, finding): &&(Ruling, Finding)| ruling.outcome(finding) == Outcome::Block;
     found.iter().filter(blocks).map(|(_, finding)| finding)
 }
 
 /// Names the category and nothing else: not the rule, which would help to get around it.
-fn prompt_blocked(found: &[(Rule, Finding)]) -> Rejection {
+fn prompt_blocked(found: &[(Ruling, Finding)]) -> Rejection {
     let message = match blocking(found).map(|finding| finding.category).min() {
         Some(Category::Injection) => {
             "Refused by the content policy: it looks like an attempt to override instructions."
@@ -285,12 +157,12 @@ pub(crate) fn answer_blocked() -> Rejection {
 }
 
 /// One mask for each stretch of text that is to go, in order, those that overlap taken together.
-pub(crate) fn masks(found: &[(Rule, Finding)]) -> Vec<Mask> {
+pub(crate) fn masks(found: &[(Ruling, Finding)]) -> Vec<Mask> {
     let mut masks: Vec<Mask> = found
         .iter()
-        .filter(|(rule, finding)| rule.outcome(finding) == Outcome::Sanitize)
-        .filter_map(|(rule, finding)| {
-            let (span, action) = (finding.span.clone()?, rule.action(finding));
+        .filter(|(ruling, finding)| ruling.outcome(finding) == Outcome::Sanitize)
+        .filter_map(|(ruling, finding)| {
+            let (span, action) = (finding.span.clone()?, ruling.action);
             Some(Mask { segment: finding.segment, span, rule: finding.rule.clone(), action })
         })
         .collect();
@@ -316,13 +188,19 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
+    use crate::prompt_guard::{Action, Rule};
 
     fn finding(rule: &'static str, score: f32, span: Option<Range<usize>>) -> Finding {
         Finding::new(rule, Category::PersonalData, score, 0, span)
     }
 
+    fn ruled((rule, finding): (Rule, Finding)) -> (Ruling, Finding) {
+        (rule.ruling(&finding, None), finding)
+    }
+
     fn decided(found: Vec<(Rule, Finding)>) -> Decision {
-        decide(Gathered { found, ..Gathered::default() }, Subject::Prompt, true)
+        let found = found.into_iter().map(ruled).collect();
+        decide(Gathered { found, ..Gathered::default() }, Subject::Prompt)
     }
 
     #[test]
@@ -379,9 +257,9 @@ mod tests {
             must_refuse: true,
             ..Gathered::default()
         };
-        let code = |found, subject| decide(gathered(found), subject, true).verdict.code;
+        let code = |found, subject| decide(gathered(found), subject).verdict.code;
         assert_eq!(code(Vec::new(), Subject::Prompt), Some("guard_unavailable"));
-        let block = (Action::Block.into(), finding("x", 1.0, None));
+        let block = ruled((Action::Block.into(), finding("x", 1.0, None)));
         assert_eq!(code(vec![block.clone()], Subject::Prompt), Some("content_blocked"));
         assert_eq!(code(vec![block], Subject::Answer), Some("answer_blocked"));
     }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Detector, Finding, OnUnavailable, Views,
-    policy::{Gathered, Rule},
+    Detector, Finding, OnUnavailable, Outcome, Views,
+    policy::Gathered,
+    rule::{Rule, Ruling},
     waiting::{Reason, miss},
 };
 use crate::{future::ReadyOr, inference::Segment, observe, runtime};
@@ -55,8 +56,8 @@ pub(crate) fn scan_each(
             None => None,
         };
         if told.is_none() {
-            let name = local.detector.name();
-            miss(name, Reason::Panicked, OnUnavailable::Refuse, gathered);
+            let on_unavailable = local.rule.on_unavailable(OnUnavailable::Refuse);
+            miss(local.detector.name(), Reason::Panicked, on_unavailable, gathered);
         }
         // What it found before it panicked still counts.
         for finding in findings {
@@ -109,15 +110,27 @@ pub(crate) fn keep(
     if finding.span.as_ref().is_some_and(|span| span.end <= gathered.seen) && gathered.seen > 0 {
         return;
     }
-    count_finding(detector, &finding);
     let covered = |span| segment.and_then(|segment| segment.text.get(span));
     finding.span = finding.span.filter(|span| covered(span.clone()).is_some_and(|t| !t.is_empty()));
-    gathered.found.push((rule.clone(), finding));
+    let ruling = rule.ruling(&finding, segment.map(|segment| segment.origin));
+    count_finding(detector, ruling, &finding, gathered);
+    gathered.found.push((ruling, finding));
 }
 
-pub(crate) fn count_finding(detector: &'static str, finding: &Finding) {
-    let labels = [("detector", detector), ("category", finding.category.as_str())];
-    observe::count("palisade_guard_findings_total", &labels);
+pub(crate) fn count_finding(
+    detector: &'static str,
+    ruling: Ruling,
+    finding: &Finding,
+    gathered: &Gathered,
+) {
+    let policy = &gathered.policy;
+    let found = [("detector", detector), ("category", finding.category.as_str())];
+    observe::count_by_policy("palisade_guard_findings_total", policy, &found);
+    let would_be = ruling.would_be(finding);
+    if would_be > Outcome::Report && (ruling.dry_run || gathered.dry_run) {
+        let labels = [found[0], found[1], ("outcome", would_be.as_str())];
+        observe::count_by_policy("palisade_guard_dry_run_total", policy, &labels);
+    }
 }
 
 /// Bytes that take a few milliseconds at most.

@@ -57,16 +57,16 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (config, inner) = (Arc::clone(&self.config), self.inner.clone());
-        let policy = Arc::clone(&config.policy);
         // HTTP/2 has bodies that no header tells of.
         let route = match request.body().is_end_stream() {
             true => config.routes.classify(&request),
             false => config.routes.classify_path(&request),
         };
         let Route::Guarded(endpoint) = route else {
+            let policy = Arc::clone(config.policies.default());
             return PromptGuardFuture::exempt(Turn::new(config, policy, None), inner, request);
         };
-        let admitted = config.admit(&policy, endpoint, &mut request);
+        let (policy, admitted) = config.admit(endpoint, &mut request);
         let (most, time) = (policy.max_body, Some(config.read_timeout));
         let turn = Turn::new(config, policy, Some(endpoint));
         match admitted {
@@ -94,13 +94,25 @@ pub(crate) enum Admitted {
 }
 
 impl Config {
+    /// The policy that the request is held to, and what is done with it.
     fn admit<B: Body>(
+        &self,
+        endpoint: Endpoint,
+        request: &mut Request<B>,
+    ) -> (Arc<Policy>, Result<Admitted, Rejection>) {
+        let entered = Identity::enter(request.extensions_mut(), Stage::PromptGuard).map(drop);
+        match entered.and_then(|()| self.policies.choose(request, endpoint)) {
+            Ok(policy) => (Arc::clone(policy), self.admit_by(policy, endpoint, request)),
+            Err(rejection) => (Arc::clone(self.policies.default()), Err(rejection)),
+        }
+    }
+
+    fn admit_by<B: Body>(
         &self,
         policy: &Policy,
         endpoint: Endpoint,
         request: &mut Request<B>,
     ) -> Result<Admitted, Rejection> {
-        Identity::enter(request.extensions_mut(), Stage::PromptGuard)?;
         if let Some(strikes) = self.strikes.as_ref().filter(|_| policy.enforced) {
             strikes.check(request.headers(), request.extensions())?;
         }

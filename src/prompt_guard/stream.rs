@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     Outcome, Vault,
-    answer::{self, Step, too_large},
+    answer::{Step, too_large},
     hold::{Hold, Stop},
     mask::Mask,
     policies::Policy,
@@ -272,12 +272,12 @@ impl EventScan {
             Task::Look { own } => own,
             Task::Restore(vault) => return Ok(vault.edits(text)),
         };
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::of(&self.policy);
         scan_segment(&self.policy.output, text, &mut gathered);
         if let Some(own) = own {
             gathered.overlook(own, |_| text.text);
         }
-        let decision = decide(gathered, Subject::Answer, self.policy.enforced);
+        let decision = decide(gathered, Subject::Answer);
         self.action = self.action.max(decision.verdict.action);
         match decision.rejection.filter(|_| self.policy.enforced) {
             Some(rejection) => Err(rejection),
@@ -397,7 +397,8 @@ impl EventScan {
     fn cut(&mut self, rejection: &Rejection) -> Bytes {
         self.action = Outcome::Block;
         self.end();
-        observe::count("palisade_guard_cut_total", &[("code", rejection.code())]);
+        let code = [("code", rejection.code())];
+        observe::count_by_policy("palisade_guard_cut_total", &self.policy.name, &code);
         if let Some(meter) = &self.meter {
             meter.observe(Observed::LetThrough(self.tokens));
         }
@@ -407,7 +408,7 @@ impl EventScan {
     fn end(&mut self) {
         let looks = matches!(self.task, Task::Look { .. });
         if !std::mem::replace(&mut self.done, true) && looks {
-            answer::count(self.action);
+            self.policy.count(Subject::Answer, self.action);
         }
     }
 }

@@ -115,12 +115,18 @@ impl Counted {
         })
     }
 
-    /// A prompt was blocked for these.
-    pub(crate) fn note(&self, blocking: Categories, headers: &HeaderMap, extensions: &Extensions) {
+    /// A prompt was blocked for these, by this policy.
+    pub(crate) fn note(
+        &self,
+        blocking: Categories,
+        policy: &Arc<str>,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) {
         if blocking.meets(self.categories)
             && let Some(key) = self.key(headers, extensions)
         {
-            observe::count("palisade_guard_strikes_total", &[]);
+            observe::count_by_policy("palisade_guard_strikes_total", policy, &[]);
             self.penalties.count(key);
         }
     }

@@ -168,7 +168,7 @@ impl Turn {
         let lists = [Endpoint::OpenAiCompletions, Endpoint::OpenAiEmbeddings];
         let across_turns = !self.endpoint.is_some_and(|endpoint| lists.contains(&endpoint));
         let scan = run(prompt.raw().len(), ON_EXECUTOR, move |asker| {
-            let mut gathered = Gathered::default();
+            let mut gathered = Gathered::of(&policy);
             let mut joined = Joined::new(&policy.local, across_turns);
             for segment in prompt.segments() {
                 scan_segment(&policy.local, &segment, &mut gathered);
@@ -208,7 +208,8 @@ impl Turn {
             self.decide(gathered, Subject::Prompt);
         if let Some(rejection) = rejection.filter(|_| self.policy.enforced) {
             if let Some(strikes) = &self.config.strikes {
-                strikes.note(blocking, &held.parts.headers, &held.parts.extensions);
+                let (headers, extensions) = (&held.parts.headers, &held.parts.extensions);
+                strikes.note(blocking, &self.policy.name, headers, extensions);
             }
             self.verdict = Some(verdict);
             return Next::Refuse(rejection);
@@ -288,9 +289,8 @@ impl Turn {
     }
 
     pub(super) fn decide(&self, gathered: Gathered, subject: Subject) -> Decision {
-        let decision = decide(gathered, subject, self.policy.enforced);
-        let labels = [("subject", subject.as_str()), ("action", decision.verdict.action.as_str())];
-        observe::count("palisade_guard_verdicts_total", &labels);
+        let decision = decide(gathered, subject);
+        self.policy.count(subject, decision.verdict.action);
         decision
     }
 }

@@ -1,6 +1,8 @@
 //! What the guard makes of a prompt or an answer.
 
-use super::Finding;
+use std::sync::Arc;
+
+use super::{Finding, rule::Ruling};
 
 /// What became of a request, or of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +36,8 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// What the policy says, whether or not it is enforced.
+    /// What the policy says, whether or not it is enforced. What a rule's dry run would do does not count: see
+    /// [`outcomes`](Self::outcomes).
     pub action: Outcome,
     /// `false` when the guard only reports: then `action` is what would have been done.
     pub enforced: bool,
@@ -46,6 +49,22 @@ pub struct Verdict {
     pub unavailable: Vec<&'static str>,
     /// Those of them whose [`OnUnavailable`](super::OnUnavailable) lets what they did not see pass.
     pub let_through: Vec<&'static str>,
+    policy: Arc<str>,
+    /// Of each finding: what is done about it, or would be but for a dry run, and whether it is one.
+    outcomes: Vec<(Outcome, bool)>,
+}
+
+/// A finding, and what is done about it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FindingOutcome<'a> {
+    /// What was found.
+    pub finding: &'a Finding,
+    /// What the policy says of it.
+    pub outcome: Outcome,
+    /// Whether that is only noted: the rule, or the whole policy, is tried out. A finding that is masked or blocks need
+    /// not have been masked for that: another may have blocked the whole.
+    pub dry_run: bool,
 }
 
 /// What the guard found in the answer to a request. Stands in the extensions of an answer that was
@@ -55,15 +74,40 @@ pub struct Verdict {
 pub struct AnswerVerdict(pub Verdict);
 
 impl Verdict {
-    /// The verdict on a request that is refused before anything was looked for.
-    pub(crate) fn refused(code: &'static str, enforced: bool) -> Self {
+    pub(crate) fn new(
+        policy: Arc<str>,
+        action: Outcome,
+        enforced: bool,
+        code: Option<&'static str>,
+    ) -> Self {
         Self {
-            action: Outcome::Block,
+            action,
             enforced,
-            code: Some(code),
+            code,
             findings: Vec::new(),
             unavailable: Vec::new(),
             let_through: Vec::new(),
+            policy,
+            outcomes: Vec::new(),
         }
+    }
+
+    pub(crate) fn add(&mut self, ruling: Ruling, finding: Finding) {
+        self.outcomes.push((ruling.would_be(&finding), ruling.dry_run));
+        self.findings.push(finding);
+    }
+
+    /// The name of the policy that the request was held to: `default`, unless
+    /// [`policy_for`](super::PromptGuardLayerBuilder::policy_for) or its like chose another.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// What is done about each of the findings, or would be but for a dry run.
+    pub fn outcomes(&self) -> impl Iterator<Item = FindingOutcome<'_>> {
+        self.findings.iter().zip(&self.outcomes).map(|(finding, (outcome, dry_run))| {
+            FindingOutcome { finding, outcome: *outcome, dry_run: *dry_run || !self.enforced }
+        })
     }
 }

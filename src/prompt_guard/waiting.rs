@@ -13,7 +13,8 @@ use std::{
 use super::{
     AsyncDetector, AsyncLimits, Detector, Finding, OnUnavailable, ScanError, Views,
     capacity::{CONCURRENCY, Capacity, Slot, Turn},
-    policy::{Gathered, Rule},
+    policy::Gathered,
+    rule::Rule,
     scan::{caught, keep},
 };
 use crate::{
@@ -182,7 +183,10 @@ impl Remote {
         let name = self.how.name();
         let findings = match told {
             Ok(findings) => findings,
-            Err(reason) => return miss(name, reason, self.on_unavailable, gathered),
+            Err(reason) => {
+                let on_unavailable = self.rule.on_unavailable(self.on_unavailable);
+                return miss(name, reason, on_unavailable, gathered);
+            }
         };
         // Each is looked up, not searched for: there may be as many findings as segments.
         let segments: Vec<Segment<'_>> = prompt.segments().collect();
@@ -328,7 +332,7 @@ pub(crate) fn miss(
         }
     }
     let labels = [("detector", detector), ("reason", reason.as_str()), ("outcome", outcome)];
-    observe::count("palisade_guard_unavailable_total", &labels);
+    observe::count_by_policy("palisade_guard_unavailable_total", &gathered.policy, &labels);
 }
 
 const LAYER: &str = "prompt_guard";

@@ -13,7 +13,8 @@ use super::{
     Finding, Outcome, Vault,
     mask::Mask,
     policies::Policy,
-    policy::{Gathered, Rule, answer_blocked, masks, unavailable},
+    policy::{Gathered, answer_blocked, masks, unavailable},
+    rule::Ruling,
     scan::{count_finding, scan_each},
 };
 use crate::{
@@ -206,7 +207,7 @@ impl Hold {
         let text = self.text.get(from - self.base..end - self.base).unwrap_or_default();
         let (looked, released) = (self.looked, self.released);
         let open = own.filter(|_| until != Until::End).map_or(text.len(), |own| own.open(text));
-        let mut gathered = Gathered::default();
+        let mut gathered = Gathered::of(policy);
         scan_each(
             &policy.output,
             &Segment::new(0, text, self.origin, 0),
@@ -229,10 +230,11 @@ impl Hold {
                 if finding.span.as_ref().is_some_and(|span| span.end <= released) {
                     return;
                 }
+                let ruling = local.rule.ruling(&finding, Some(self.origin));
                 if finding.span.as_ref().is_none_or(|span| span.end > looked) {
-                    count_finding(local.detector.name(), &finding);
+                    count_finding(local.detector.name(), ruling, &finding, gathered);
                 }
-                gathered.found.push((local.rule.clone(), finding));
+                gathered.found.push((ruling, finding));
             },
         );
         let (limit, settled) = match until {
@@ -329,7 +331,7 @@ struct Verdict {
 /// Decides how much of the text from `released` to `end` goes on: up to `limit`, but for what is masked and ends beyond
 /// it, or blocks and is not settled. What begins before `most` has been held long enough.
 fn judge(
-    found: &[(Rule, Finding)],
+    found: &[(Ruling, Finding)],
     released: usize,
     end: usize,
     limit: usize,
@@ -338,8 +340,8 @@ fn judge(
 ) -> Verdict {
     let mut action = Outcome::Allow;
     let (mut open, mut stop) = (end, None);
-    for (rule, finding) in found {
-        let outcome = rule.outcome(finding);
+    for (ruling, finding) in found {
+        let outcome = ruling.outcome(finding);
         if outcome == Outcome::Block {
             let span = finding.span.clone().unwrap_or(released..released);
             let start = span.start.max(released);

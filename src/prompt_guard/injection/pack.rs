@@ -10,7 +10,15 @@ use super::{
     keywords,
     shorthand::expand,
 };
-use crate::{BuildError, inference::Origin, prompt_guard::Category, watch};
+use crate::{
+    BuildError,
+    inference::Origin,
+    prompt_guard::{
+        Category,
+        policies::{NAME, is_name},
+    },
+    watch,
+};
 
 /// Rules against prompts, from a TOML file: additions to the built-in ones, or in their stead.
 ///
@@ -313,13 +321,6 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// Names get into verdicts and logs: nothing that a terminal or a log would take for something else.
-fn is_name(text: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
-    (1..=64).contains(&text.len()) && text.bytes().all(fits)
-}
-
-const NAME: &str = "1 to 64 ASCII letters, digits, dots, dashes, underscores or plus signs";
 const BUILTIN: &str = "builtin";
 const MOST_BYTES: usize = 1024 * 1024;
 const MOST_RULES: usize = 2000;

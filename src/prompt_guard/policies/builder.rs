@@ -2,24 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Policy, Turns};
+use super::{DEFAULT, GuardPolicy, Policy, Turns};
 use crate::{
     BuildError,
     clock::{Clock, SystemClock},
     inference::Origin,
     prompt_guard::{
-        AsyncDetector, AsyncLimits, Detector, OnUnavailable, Unseen,
+        Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, OnUnavailable, Rule, Unseen,
         hold::Sizes,
-        policy::Rule,
+        rule::{Exception, Setting},
         scan::Local,
         waiting::{Asked, How, Remote},
     },
 };
 
-/// Builds a policy.
+/// Builds a [`GuardPolicy`]. Its options are those that [`PromptGuardLayerBuilder`] has for the policy of all requests for
+/// which there is no other, with the same defaults. Cloned, it is a base for policies that differ a little.
+///
+/// [`PromptGuardLayerBuilder`]: crate::prompt_guard::PromptGuardLayerBuilder
 #[derive(Clone, Debug)]
 #[must_use]
-pub(crate) struct GuardPolicyBuilder {
+pub struct GuardPolicyBuilder {
     max_body: usize,
     unread: Unseen,
     unknown_endpoint: Unseen,
@@ -36,6 +39,7 @@ pub(crate) struct GuardPolicyBuilder {
     max_delay: Duration,
     restore: bool,
     enforced: bool,
+    exceptions: Vec<Exception>,
 }
 
 impl GuardPolicyBuilder {
@@ -56,39 +60,49 @@ impl GuardPolicyBuilder {
             max_delay: Duration::from_millis(200),
             restore: true,
             enforced: true,
+            exceptions: Vec::new(),
         }
     }
 
-    pub(crate) fn max_body(mut self, bytes: usize) -> Self {
+    /// The largest request body, in bytes: 2 MiB by default. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::max_body).
+    pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
     }
 
-    pub(crate) fn max_turns(mut self, turns: usize) -> Self {
+    /// How many messages, input items or prompts of a list a request may have. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::max_turns).
+    pub fn max_turns(mut self, turns: usize) -> Self {
         self.turns.most = turns;
         self
     }
 
-    pub(crate) fn refuse_origin(mut self, origin: Origin) -> Self {
+    /// Refuses requests with text of this origin. May be called for several. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::refuse_origin).
+    pub fn refuse_origin(mut self, origin: Origin) -> Self {
         self.turns.refused.push(origin);
         self
     }
 
-    pub(crate) fn detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
+    /// Runs a detector over every text of a prompt. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::detector).
+    pub fn detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
         self.local.push(Local { detector: Arc::new(detector), rule: rule.into() });
         self
     }
 
-    pub(crate) fn output_detector(
-        mut self,
-        detector: impl Detector,
-        rule: impl Into<Rule>,
-    ) -> Self {
+    /// Runs a detector over every text of an answer. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::output_detector).
+    pub fn output_detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
         self.output.push(Local { detector: Arc::new(detector), rule: rule.into() });
         self
     }
 
-    pub(crate) fn async_detector(
+    /// Asks a detector that has to wait about every prompt that the others let pass. Limits count for this policy alone,
+    /// unless it is cloned once it is built. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::async_detector).
+    pub fn async_detector(
         mut self,
         detector: impl AsyncDetector,
         rule: impl Into<Rule>,
@@ -101,7 +115,9 @@ impl GuardPolicyBuilder {
         self
     }
 
-    pub(crate) fn blocking_detector(
+    /// The same for a detector that computes for long, on a thread of the blocking pool. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::blocking_detector).
+    pub fn blocking_detector(
         mut self,
         detector: impl Detector,
         rule: impl Into<Rule>,
@@ -114,71 +130,123 @@ impl GuardPolicyBuilder {
         self
     }
 
-    pub(crate) fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+    /// The clock that circuit breakers count by. Default: the machine's. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::clock).
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    pub(crate) fn max_answer(mut self, bytes: usize) -> Self {
+    /// The largest answer, and the largest single event of a stream, that is held to be scanned, in bytes: 1 MiB by
+    /// default. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::max_answer).
+    pub fn max_answer(mut self, bytes: usize) -> Self {
         self.max_answer = bytes;
         self
     }
 
-    pub(crate) fn stream_window(mut self, bytes: usize) -> Self {
+    /// How much of each text of a stream is still seen after it has gone on, in bytes: 1 KiB by default. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::stream_window).
+    pub fn stream_window(mut self, bytes: usize) -> Self {
         self.stream_window = bytes;
         self
     }
 
-    pub(crate) fn hold_back(mut self, bytes: usize, max_delay: Duration) -> Self {
+    /// How much of the end of each text of an event stream is held back, in bytes, and for how long. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::hold_back).
+    pub fn hold_back(mut self, bytes: usize, max_delay: Duration) -> Self {
         self.hold_back = Some(bytes);
         self.max_delay = max_delay;
         self
     }
 
-    pub(crate) fn unread(mut self, unseen: Unseen) -> Self {
+    /// What happens to a prompt of which a part can't be read as text. Refused by default. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::unread).
+    pub fn unread(mut self, unseen: Unseen) -> Self {
         self.unread = unseen;
         self
     }
 
-    pub(crate) fn unknown_endpoint(mut self, unseen: Unseen) -> Self {
+    /// What happens to a request with a body on a route that is no known endpoint. Refused by default. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::unknown_endpoint).
+    pub fn unknown_endpoint(mut self, unseen: Unseen) -> Self {
         self.unknown_endpoint = unseen;
         self
     }
 
-    pub(crate) fn grpc(mut self, unseen: Unseen) -> Self {
+    /// What happens to gRPC calls. Refused by default. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::grpc).
+    pub fn grpc(mut self, unseen: Unseen) -> Self {
         self.grpc = unseen;
         self
     }
 
-    pub(crate) fn restore_answers(mut self, restore: bool) -> Self {
+    /// Whether pseudonymised values are put back into the answer: by default they are. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::restore_answers).
+    pub fn restore_answers(mut self, restore: bool) -> Self {
         self.restore = restore;
         self
     }
 
-    pub(crate) fn report_only(mut self) -> Self {
+    /// Enforces nothing of this policy that depends on content, and says what would have been done. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::report_only).
+    pub fn report_only(mut self) -> Self {
         self.enforced = false;
         self
     }
 
-    pub(crate) fn build(self) -> Result<Policy, BuildError> {
+    /// Another action on some findings, whichever detector makes them. Goes before equal exceptions of the detectors' own
+    /// [`Rule`]s, and otherwise is as [`Rule::except`].
+    pub fn except(mut self, which: impl Into<FindingFilter>, action: Action) -> Self {
+        self.exceptions.push(Exception(which.into(), Setting::Action(action)));
+        self
+    }
+
+    /// Another score on some findings, from 0 to 1, from which on something is done about them, whichever detector makes them.
+    /// Goes before equal ones of the detectors' own [`Rule`]s, and otherwise is as [`Rule::threshold`].
+    pub fn threshold(mut self, which: impl Into<FindingFilter>, score: f32) -> Self {
+        self.exceptions.push(Exception(which.into(), Setting::Threshold(score)));
+        self
+    }
+
+    /// Tries out what is done about some findings, whichever detector makes them: nothing is done, and the verdict and a
+    /// counter say what would have been, as with [`Rule::dry_run`].
+    pub fn dry_run(mut self, which: impl Into<FindingFilter>) -> Self {
+        self.exceptions.push(Exception(which.into(), Setting::DryRun));
+        self
+    }
+
+    /// The policy.
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] for a cap of zero, limits that make no sense, or a score that is not from 0 to 1.
+    pub fn build(self) -> Result<GuardPolicy, BuildError> {
+        self.policy().map(|policy| GuardPolicy(Arc::new(policy)))
+    }
+
+    pub(crate) fn policy(mut self) -> Result<Policy, BuildError> {
         for (what, size) in [("max_body", self.max_body), ("max_answer", self.max_answer)] {
             if size == 0 {
                 return Err(BuildError::invalid(what, "it is zero, so nothing could pass"));
             }
         }
-        let locals = || self.local.iter().chain(&self.output);
-        let rules = locals().map(|local| &local.rule);
-        if rules.chain(self.asked.iter().map(|asked| &asked.rule)).any(|rule| !rule.is_valid()) {
-            return Err(BuildError::invalid("score", "it is not from 0 to 1"));
+        let rules = self.local.iter_mut().chain(&mut self.output).map(|local| &mut local.rule);
+        for rule in rules.chain(self.asked.iter_mut().map(|asked| &mut asked.rule)) {
+            rule.add(&self.exceptions);
+            if !rule.is_valid() {
+                return Err(BuildError::invalid("score", "it is not from 0 to 1"));
+            }
         }
         self.asked.iter().try_for_each(|asked| asked.limits.check())?;
         let lookbehind = self.output.iter().map(|local| local.detector.lookbehind()).max();
         let hold = self.hold_back.unwrap_or_else(|| lookbehind.unwrap_or_default().min(4096));
-        let changes = locals().any(|local| local.detector.pinned().is_some());
+        let changes =
+            self.local.iter().chain(&self.output).any(|local| local.detector.pinned().is_some());
         let clock = &self.clock;
         let remote: Vec<_> =
             self.asked.into_iter().map(|asked| Remote::new(asked, Arc::clone(clock))).collect();
         Ok(Policy {
+            name: DEFAULT.into(),
             max_body: self.max_body,
             unread: self.unread,
             unknown_endpoint: self.unknown_endpoint,

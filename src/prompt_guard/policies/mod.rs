@@ -1,20 +1,45 @@
 //! Content policies: what is looked for in prompts and answers, and what is done about it.
 
 mod builder;
+mod choice;
+mod when;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use self::builder::GuardPolicyBuilder;
-use super::{Unseen, Verdict, hold::Sizes, scan::Local, waiting::Remote};
+pub(crate) use self::choice::{Chosen, Policies};
+pub use self::{
+    builder::GuardPolicyBuilder,
+    when::{RequestTarget, When},
+};
+use super::{Outcome, Unseen, Verdict, hold::Sizes, policy::Subject, scan::Local, waiting::Remote};
 use crate::{
     inference::{Origin, Prompt},
     observe,
     reject::{Rejection, RejectionKind},
 };
 
+/// What is looked for in prompts and answers, and what is done about it, for some requests: see
+/// [`policy_for`](super::PromptGuardLayerBuilder::policy_for). Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct GuardPolicy(Arc<Policy>);
+
+impl GuardPolicy {
+    /// A policy without detectors yet, with the defaults of a [`PromptGuardLayer`](super::PromptGuardLayer).
+    pub fn builder() -> GuardPolicyBuilder {
+        GuardPolicyBuilder::new()
+    }
+
+    /// The same under this name.
+    fn named(&self, name: &str) -> Policy {
+        Policy { name: name.into(), ..(*self.0).clone() }
+    }
+}
+
 /// All that one request and its answer are held to.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
+    /// As it stands in verdicts and metrics.
+    pub(crate) name: Arc<str>,
     pub(crate) max_body: usize,
     pub(crate) unread: Unseen,
     pub(crate) unknown_endpoint: Unseen,
@@ -53,8 +78,20 @@ impl Policy {
         if self.enforced || !of_content {
             return Err(rejection);
         }
-        observe::count("palisade_guard_excused_total", &[("code", rejection.code())]);
-        Ok(Verdict::refused(rejection.code(), false))
+        self.count_excused(&rejection);
+        Ok(Verdict::new(Arc::clone(&self.name), Outcome::Block, false, Some(rejection.code())))
+    }
+
+    /// A refusal is not enforced.
+    pub(crate) fn count_excused(&self, rejection: &Rejection) {
+        let code = [("code", rejection.code())];
+        observe::count_by_policy("palisade_guard_excused_total", &self.name, &code);
+    }
+
+    /// A prompt or an answer was decided on.
+    pub(crate) fn count(&self, subject: Subject, action: Outcome) {
+        let labels = [("subject", subject.as_str()), ("action", action.as_str())];
+        observe::count_by_policy("palisade_guard_verdicts_total", &self.name, &labels);
     }
 }
 
@@ -89,3 +126,14 @@ impl Turns {
         Ok(())
     }
 }
+
+/// Names get into verdicts, metrics and logs: nothing that a terminal or a log would take for something else.
+pub(crate) fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(fits)
+}
+
+pub(crate) const NAME: &str =
+    "1 to 64 ASCII letters, digits, dots, dashes, underscores or plus signs";
+/// The name of the policy for requests for which there is no other.
+pub(crate) const DEFAULT: &str = "default";

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::identity::Claims;
+use super::Claims;
 
 /// What a claim must be.
 #[derive(Clone)]
@@ -41,11 +41,11 @@ impl ClaimTest {
     }
 
     /// Whether it is to be one of nothing.
-    pub(super) fn never_holds(&self) -> bool {
+    pub(crate) fn never_holds(&self) -> bool {
         matches!(&self.0, Test::OneOf(list) if list.is_empty())
     }
 
-    pub(super) fn holds(&self, claims: &Claims, claim: &str) -> bool {
+    pub(crate) fn holds(&self, claims: &Claims, claim: &str) -> bool {
         match &self.0 {
             Test::OneOf(values) => values.iter().any(|value| match value {
                 ClaimValue::Text(text) => claims.str(claim) == Some(text),
@@ -67,6 +67,18 @@ impl fmt::Debug for ClaimTest {
         }
     }
 }
+
+macro_rules! equals {
+    ($($value:ty),+) => {$(
+        impl From<$value> for ClaimTest {
+            fn from(value: $value) -> Self {
+                Self::equals(value)
+            }
+        }
+    )+};
+}
+
+equals!(&str, String, u64, bool);
 
 /// A value that a claim is compared with: of the same type, or it is another.
 #[derive(Clone, Debug, PartialEq, Eq)]

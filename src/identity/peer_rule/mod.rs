@@ -1,14 +1,16 @@
 //! Rules: which workloads a certificate is good for.
 
+pub(crate) mod dns;
+mod email;
 mod matching;
 mod pin;
+pub(crate) mod spiffe;
 mod text;
 
 use std::{fmt, net::IpAddr};
 
-use self::pin::Pin;
-use super::{
-    dns, email,
+use self::{
+    pin::Pin,
     spiffe::{SpiffeId, check_segment, check_trust_domain, segments, split},
 };
 use crate::BuildError;
@@ -35,7 +37,7 @@ use crate::BuildError;
 /// certificate with another name. What must stay out whatever it is called is best denied by its key.
 ///
 /// ```
-/// use palisade::peer_cert::PeerRule;
+/// use palisade::identity::PeerRule;
 ///
 /// let rule: PeerRule = "dns:*.Edge.svc".parse()?;
 /// assert_eq!(rule, PeerRule::dns("*.edge.svc")?);
@@ -66,7 +68,7 @@ enum Kind {
 
 impl PeerRule {
     /// Whether it asks for what only a path that was verified here tells.
-    pub(super) fn needs_path(&self) -> bool {
+    pub(crate) fn needs_path(&self) -> bool {
         matches!(self.0, Kind::IssuerKey(_))
     }
 

@@ -7,14 +7,14 @@ use std::net::IpAddr;
 /// stands in its `xn--` form). `*` is a letter like any other.
 ///
 /// What ends in a number is an IP address to many parsers, and no DNS name here.
-pub(super) fn normalised(name: &str) -> Option<String> {
+pub(crate) fn normalised(name: &str) -> Option<String> {
     let fits = name.len() <= 253 && name.split('.').all(is_label) && !is_address(name);
     fits.then(|| name.to_ascii_lowercase())
 }
 
 /// Whether `name` is an IP address in the place of a name: any of IPv6, and of IPv4 also the shorter
 /// spellings, which like it end in a number.
-pub(super) fn is_address(name: &str) -> bool {
+pub(crate) fn is_address(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
     let number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
     number || name.parse::<IpAddr>().is_ok()

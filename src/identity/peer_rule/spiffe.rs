@@ -152,6 +152,7 @@ mod tests {
 
     /// Tables of `ok` or `bad`, the ID as a JSON string, and another parser's verdict, expanded from
     /// the rules of go-spiffe's own tests.
+    #[cfg(feature = "peer-cert")]
     #[test]
     fn every_row_of_go_spiffes_rules_agrees() {
         let mut rows = 0;

@@ -1,13 +1,10 @@
 //! Which workloads a rule fits.
 
-use super::{Kind, PeerRule};
-use crate::{
-    identity::PeerIdentity,
-    peer_cert::{
-        email,
-        spiffe::{SpiffeId, segments, split},
-    },
+use super::{
+    Kind, PeerRule, email,
+    spiffe::{SpiffeId, segments, split},
 };
+use crate::identity::PeerIdentity;
 
 impl PeerRule {
     /// Whether the rule fits a workload.
