@@ -95,7 +95,7 @@ impl<T: Look> Drop for Running<T> {
 }
 
 /// Files, and how they lay there when they were last read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
     paths: Vec<PathBuf>,
     seen: Vec<Option<Stamp>>,

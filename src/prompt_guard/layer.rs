@@ -8,7 +8,7 @@ use super::{
     Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, GuardPolicy, PromptGuard,
     RequestTarget, Rule, Strikes, When,
     count::Estimators,
-    policies::{Chosen, GuardPolicyBuilder, Policies},
+    policies::{Chosen, Current, GuardPolicyBuilder},
     strikes::Counted,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) struct Config {
     pub(crate) default_output_tokens: u64,
     pub(crate) strikes: Option<Counted>,
     pub(crate) hash_key: Pepper,
-    pub(crate) policies: Policies,
+    pub(crate) policies: Current,
 }
 
 impl PromptGuardLayer {
@@ -57,6 +57,19 @@ impl PromptGuardLayer {
             policy: GuardPolicyBuilder::new(),
             chosen: Chosen::default(),
         }
+    }
+}
+
+#[cfg(feature = "rule-packs")]
+impl PromptGuardLayer {
+    /// Reads the file of [`policy_file`](PromptGuardLayerBuilder::policy_file) again, now. It need not have changed. Blocks. Without a
+    /// file it does nothing.
+    ///
+    /// # Errors
+    /// Those of [`PolicyFile::from_file`](super::PolicyFile::from_file), and a name that a policy of the builder has. Then all
+    /// stays as it was.
+    pub fn reload_policies(&self) -> Result<(), BuildError> {
+        self.config.policies.reload()
     }
 }
 
@@ -399,6 +412,15 @@ impl PromptGuardLayerBuilder {
         self
     }
 
+    /// Adds the policies of a file, which is read again when it changes: see [`PolicyFile`](super::PolicyFile). They are asked after all that
+    /// are given here, and its default, if it has one, takes the place of what this builder says. A request and its answer
+    /// keep the policy that stood when the request came.
+    #[cfg(feature = "rule-packs")]
+    pub fn policy_file(mut self, file: super::PolicyFile) -> Self {
+        self.chosen.file = Some(file);
+        self
+    }
+
     /// The layer.
     ///
     /// # Errors
@@ -417,7 +439,7 @@ impl PromptGuardLayerBuilder {
             default_output_tokens: self.default_output_tokens,
             strikes,
             hash_key: self.hash_key,
-            policies: self.chosen.build(self.policy.policy()?)?,
+            policies: Current::new(self.chosen, self.policy.policy()?)?,
         };
         Ok(PromptGuardLayer { config: Arc::new(config) })
     }
@@ -430,6 +452,7 @@ impl PromptGuardLayerBuilder {
 
 /// What happens to what the guard can't see into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Unseen {
     /// It is refused: the default.

@@ -63,7 +63,7 @@ where
             false => config.routes.classify_path(&request),
         };
         let Route::Guarded(endpoint) = route else {
-            let policy = Arc::clone(config.policies.default());
+            let policy = Arc::clone(config.policies.get().otherwise());
             return PromptGuardFuture::exempt(Turn::new(config, policy, None), inner, request);
         };
         let (policy, admitted) = config.admit(endpoint, &mut request);
@@ -101,9 +101,10 @@ impl Config {
         request: &mut Request<B>,
     ) -> (Arc<Policy>, Result<Admitted, Rejection>) {
         let entered = Identity::enter(request.extensions_mut(), Stage::PromptGuard).map(drop);
-        match entered.and_then(|()| self.policies.choose(request, endpoint)) {
+        let policies = self.policies.get();
+        match entered.and_then(|()| policies.choose(request, endpoint)) {
             Ok(policy) => (Arc::clone(policy), self.admit_by(policy, endpoint, request)),
-            Err(rejection) => (Arc::clone(self.policies.default()), Err(rejection)),
+            Err(rejection) => (Arc::clone(policies.otherwise()), Err(rejection)),
         }
     }
 

@@ -133,6 +133,17 @@ impl Remote {
         }
     }
 
+    /// The same with another rule. Its limits count for both together.
+    #[cfg(feature = "rule-packs")]
+    pub(crate) fn ruled(&self, rule: Rule) -> Self {
+        Self { rule, ..self.clone() }
+    }
+
+    #[cfg(all(test, feature = "rule-packs"))]
+    pub(crate) fn shares_limits(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.capacity, &other.capacity)
+    }
+
     /// Whether it may be another at another time.
     pub(crate) fn changes(&self) -> bool {
         matches!(&self.how, How::Thread(detector) if detector.pinned().is_some())

@@ -6,6 +6,7 @@
 
 mod choice;
 mod dry_run;
+mod file;
 #[path = "../prompt_guard/support.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod guarded;

@@ -16,8 +16,8 @@ use crate::{
     prompt_guard::{
         Category,
         policies::{NAME, is_name},
+        toml_file::{self, check_head, line},
     },
-    watch,
 };
 
 /// Rules against prompts, from a TOML file: additions to the built-in ones, or in their stead.
@@ -107,13 +107,7 @@ impl RulePack {
     /// [`BuildError::Invalid`] with the line, and the rule if it is known, when the text is no TOML, has an unknown or
     /// missing key, a rule that can't be used, an id twice, or exceeds a limit. It repeats ids and keys, never a pattern or another value.
     pub fn from_toml(text: &str) -> Result<Self, BuildError> {
-        if text.len() > MOST_BYTES {
-            return Err(invalid("it is larger than 1 MiB"));
-        }
-        let file: PackFile = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(0, |span| line(text, span.start));
-            invalid(format!("line {line}: {}", without_values(error.message())))
-        })?;
+        let file: PackFile = toml_file::parse(WHAT, text)?;
         file.check(text)
     }
 
@@ -122,11 +116,7 @@ impl RulePack {
     /// # Errors
     /// [`BuildError::File`] when the file can't be read, is not UTF-8, or is no pack, for the reasons of [`from_toml`](Self::from_toml).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, BuildError> {
-        let path = path.as_ref();
-        let file = |source| BuildError::File { path: path.to_owned(), source };
-        let bytes = watch::read(path).map_err(|error| file(error.into()))?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| file(error.into()))?;
-        Self::from_toml(text).map_err(|error| file(error.into()))
+        toml_file::read(path.as_ref(), Self::from_toml)
     }
 
     /// Its name.
@@ -216,14 +206,7 @@ struct Near {
 
 impl PackFile {
     fn check(self, text: &str) -> Result<RulePack, BuildError> {
-        if self.format != 1 {
-            return Err(invalid("its format is not 1, the only one that is known"));
-        }
-        for (what, value) in [("name", &self.name), ("version", &self.version)] {
-            if !is_name(value) {
-                return Err(invalid(format!("its {what} is not {NAME}")));
-            }
-        }
+        check_head(WHAT, self.format, &self.name, &self.version)?;
         if self.rules.len() > MOST_RULES {
             return Err(invalid("it has more than 2000 rules"));
         }
@@ -302,27 +285,11 @@ fn of_no_kind() -> Category {
 }
 
 fn invalid(reason: impl Into<Cow<'static, str>>) -> BuildError {
-    BuildError::invalid("rule pack", reason)
-}
-
-fn line(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
-}
-
-/// What the parser says, without the value that it quotes.
-fn without_values(message: &str) -> String {
-    let quotes_value = ["invalid type", "invalid value", "invalid length", "unknown variant"]
-        .iter()
-        .any(|quotes| message.starts_with(quotes));
-    match message.rsplit_once(", expected ") {
-        Some((_, expected)) if quotes_value => format!("expected {expected}"),
-        _ if quotes_value => "the value can't be used".to_owned(),
-        _ => message.lines().next().unwrap_or_default().chars().take(200).collect(),
-    }
+    BuildError::invalid(WHAT, reason)
 }
 
 const BUILTIN: &str = "builtin";
-const MOST_BYTES: usize = 1024 * 1024;
+const WHAT: &str = "rule pack";
 const MOST_RULES: usize = 2000;
 const MOST_OF_PATTERN: usize = 4096;
 /// In bytes of automata.

@@ -40,6 +40,8 @@ pub struct GuardPolicyBuilder {
     restore: bool,
     enforced: bool,
     exceptions: Vec<Exception>,
+    /// Detectors that wait, which other policies ask too.
+    shared: Vec<Remote>,
 }
 
 impl GuardPolicyBuilder {
@@ -61,6 +63,7 @@ impl GuardPolicyBuilder {
             restore: true,
             enforced: true,
             exceptions: Vec::new(),
+            shared: Vec::new(),
         }
     }
 
@@ -216,6 +219,18 @@ impl GuardPolicyBuilder {
         self
     }
 
+    #[cfg(feature = "rule-packs")]
+    pub(crate) fn exceptions(mut self, exceptions: impl Iterator<Item = Exception>) -> Self {
+        self.exceptions.extend(exceptions);
+        self
+    }
+
+    #[cfg(feature = "rule-packs")]
+    pub(crate) fn shared(mut self, remote: Remote) -> Self {
+        self.shared.push(remote);
+        self
+    }
+
     /// The policy.
     ///
     /// # Errors
@@ -230,8 +245,10 @@ impl GuardPolicyBuilder {
                 return Err(BuildError::invalid(what, "it is zero, so nothing could pass"));
             }
         }
-        let rules = self.local.iter_mut().chain(&mut self.output).map(|local| &mut local.rule);
-        for rule in rules.chain(self.asked.iter_mut().map(|asked| &mut asked.rule)) {
+        let locals = self.local.iter_mut().chain(&mut self.output).map(|local| &mut local.rule);
+        let asked = self.asked.iter_mut().map(|asked| &mut asked.rule);
+        for rule in locals.chain(asked).chain(self.shared.iter_mut().map(|remote| &mut remote.rule))
+        {
             rule.add(&self.exceptions);
             if !rule.is_valid() {
                 return Err(BuildError::invalid("score", "it is not from 0 to 1"));
@@ -243,8 +260,8 @@ impl GuardPolicyBuilder {
         let changes =
             self.local.iter().chain(&self.output).any(|local| local.detector.pinned().is_some());
         let clock = &self.clock;
-        let remote: Vec<_> =
-            self.asked.into_iter().map(|asked| Remote::new(asked, Arc::clone(clock))).collect();
+        let asked = self.asked.into_iter().map(|asked| Remote::new(asked, Arc::clone(clock)));
+        let remote: Vec<_> = asked.chain(self.shared).collect();
         Ok(Policy {
             name: DEFAULT.into(),
             max_body: self.max_body,

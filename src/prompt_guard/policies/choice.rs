@@ -4,6 +4,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use http::Request;
 
+#[cfg(feature = "rule-packs")]
+use super::PolicyFile;
 use super::{GuardPolicy, NAME, Policy, RequestTarget, When, is_name};
 use crate::{
     BuildError,
@@ -23,15 +25,18 @@ pub(crate) struct Policies {
 }
 
 /// The same, as the builder was told of them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Chosen {
     named: Vec<Arc<Policy>>,
     choices: Vec<Choice>,
+    #[cfg(feature = "rule-packs")]
+    pub(crate) file: Option<PolicyFile>,
 }
 
+#[derive(Clone)]
 enum Choice {
     When(When, Arc<Policy>),
-    By(Box<By>),
+    By(Arc<By>),
 }
 
 type By = dyn for<'a> Fn(&'a Identity, &'a RequestTarget<'_>) -> Option<&'a str> + Send + Sync;
@@ -55,12 +60,32 @@ impl Chosen {
             + Sync
             + 'static,
     {
-        self.choices.push(Choice::By(Box::new(choose)));
+        self.choices.push(Choice::By(Arc::new(choose)));
     }
 
-    pub(crate) fn build(self, default: Policy) -> Result<Policies, BuildError> {
+    /// The same with what stands in its file, after what was given.
+    #[cfg(feature = "rule-packs")]
+    fn read(&self, default: &Policy) -> (Self, Policy) {
+        let mut all = Self { file: None, ..self.clone() };
+        let Some(file) = &self.file else { return (all, default.clone()) };
+        for (name, when, policy) in &file.policies {
+            match when {
+                Some(when) => all.when(when.clone(), name, policy.clone()),
+                None => drop(all.name(name, policy.clone())),
+            }
+        }
+        (all, file.default.as_ref().unwrap_or(default).clone())
+    }
+
+    #[cfg(not(feature = "rule-packs"))]
+    fn read(&self, default: &Policy) -> (Self, Policy) {
+        (self.clone(), default.clone())
+    }
+
+    /// Checked, with `default` for all others, unless the file has another.
+    pub(super) fn ready(&self, default: &Policy) -> Result<Policies, BuildError> {
         const WHAT: &str = "name of a guard policy";
-        let Self { named: given, choices } = self;
+        let (Self { named: given, choices, .. }, default) = self.read(default);
         let mut named = HashMap::with_capacity(given.len());
         for policy in given {
             let name = Arc::clone(&policy.name);
@@ -83,7 +108,7 @@ impl Chosen {
 }
 
 impl Policies {
-    pub(crate) fn default(&self) -> &Arc<Policy> {
+    pub(crate) fn otherwise(&self) -> &Arc<Policy> {
         &self.default
     }
 
@@ -141,4 +166,4 @@ impl fmt::Debug for Choice {
 }
 
 /// Each is a label of the guard's metrics.
-const MOST_POLICIES: usize = 100;
+pub(super) const MOST_POLICIES: usize = 100;

@@ -2,15 +2,20 @@
 
 mod builder;
 mod choice;
+mod current;
+#[cfg(feature = "rule-packs")]
+mod file;
 mod when;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use self::choice::{Chosen, Policies};
+#[cfg(feature = "rule-packs")]
+pub use self::file::{DetectorSet, PolicyFile};
 pub use self::{
     builder::GuardPolicyBuilder,
     when::{RequestTarget, When},
 };
+pub(crate) use self::{choice::Chosen, current::Current};
 use super::{Outcome, Unseen, Verdict, hold::Sizes, policy::Subject, scan::Local, waiting::Remote};
 use crate::{
     inference::{Origin, Prompt},
