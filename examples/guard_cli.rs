@@ -6,10 +6,15 @@
 //!
 //! Each line runs through the layer itself, as a request to a server would, with the detectors and
 //! the policy of the example `generate`, and with detectors that other servers run (`--tei`,
-//! `--moderation`, `--llama-guard`, `--presidio`). Detection quality is measured with it.
+//! `--moderation`, `--llama-guard`, `--presidio`), or with policies from a file (`--policies`); as a prompt or as an
+//! answer (`--answers`). Detection quality is measured with it.
 
+#[path = "guard_cli/policies.rs"]
+mod policies;
 #[path = "guard_cli/remote.rs"]
 mod remote;
+#[path = "guard_cli/wire.rs"]
+mod wire;
 
 use std::{
     convert::Infallible,
@@ -21,20 +26,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::{Parser, ValueEnum};
-use http::{Request, Response};
+use clap::Parser;
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade::{
-    BoxError, Rejection,
+    BoxError, Rejection, Stack,
     body::RequestBody,
     prompt_guard::{
-        Action, InjectionRules, Outcome, PersonalData, PromptGuardLayer, RulePack, Secrets, Verdict,
+        Action, AnswerVerdict, CodeRules, DetectorSet, FindingOutcome, InjectionRules, Outcome,
+        PersonalData, PromptGuardLayer, RulePack, Secrets, Verdict,
     },
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+
+use crate::{
+    policies::Policies,
+    wire::{Says, Wire},
+};
 
 /// Reads JSON lines, `{"text": "…"}`, and writes a verdict for each.
 #[derive(Debug, Parser)]
@@ -42,8 +53,8 @@ struct Config {
     /// The lines; standard input if there is none.
     file: Option<PathBuf>,
 
-    /// Reads each line as the whole body of a request to this endpoint. The `text` of the verdict is
-    /// then the body as it would reach the model.
+    /// Reads each line as the whole body of a request to this endpoint, or of an answer from it. The `text` of the
+    /// verdict is then the body as it would reach the model, or the caller.
     #[arg(long, value_name = "ENDPOINT")]
     wire: Option<Wire>,
 
@@ -52,8 +63,12 @@ struct Config {
         allow_negative_numbers = true)]
     threshold: f32,
 
-    /// Masks or blocks nothing, and says what would have been done.
+    /// Looks at each line as at an answer of the model.
     #[arg(long)]
+    answers: bool,
+
+    /// Masks or blocks nothing, and says what would have been done.
+    #[arg(long, conflicts_with = "answers")]
     report_only: bool,
 
     /// The rules of this pack (TOML) in the place of the built-in ones, which it may extend. One that can't be used is an
@@ -66,6 +81,9 @@ struct Config {
     max_line: usize,
 
     #[command(flatten)]
+    policies: Policies,
+
+    #[command(flatten)]
     remotes: remote::Remotes,
 }
 
@@ -73,30 +91,6 @@ fn score(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
         _ => Err("a number from 0 to 1".to_owned()),
-    }
-}
-
-/// What a line is the body of.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Wire {
-    Generate,
-    Chat,
-    Completions,
-    Responses,
-    Embeddings,
-    Messages,
-}
-
-impl Wire {
-    fn path(self) -> &'static str {
-        match self {
-            Self::Generate => "/generate",
-            Self::Chat => "/v1/chat/completions",
-            Self::Completions => "/v1/completions",
-            Self::Responses => "/v1/responses",
-            Self::Embeddings => "/v1/embeddings",
-            Self::Messages => "/v1/messages",
-        }
     }
 }
 
@@ -145,30 +139,69 @@ async fn run(config: &Config) -> Result<u64, BoxError> {
 type Guard = BoxCloneSyncService<Request<Full<Bytes>>, Response<Answer>, Infallible>;
 type Answer = UnsyncBoxBody<Bytes, Infallible>;
 
-/// The guard before a model that answers with what it was asked.
+/// The guard before a model that answers with what it was asked, or with the line.
 fn guard(config: &Config) -> Result<Guard, BoxError> {
-    let threshold = config.threshold;
-    let mut guard = PromptGuardLayer::builder()
-        // Room for a text in which every character is escaped.
-        .max_body(config.max_line.saturating_mul(6).saturating_add(64));
-    if !config.remotes.only_remote {
-        guard = guard
-            .detector(rules(config)?, Action::Block.at(threshold))
-            .detector(Secrets::builtin()?, Action::Redact.at(threshold))
-            .detector(PersonalData::builder().build()?, Action::Redact.at(threshold));
+    // Room for a text in which every character is escaped.
+    let most = config.max_line.saturating_mul(6).saturating_add(64);
+    let mut guard = PromptGuardLayer::builder().max_body(most).max_answer(most);
+    let model = service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
+        let says = request.extensions().get::<Says>().cloned();
+        let body = match says {
+            Some(Says(line)) => Full::new(line).boxed_unsync(),
+            None => request.into_body().map_err(|error| match error {}).boxed_unsync(),
+        };
+        let json = HeaderValue::from_static("application/json");
+        let mut response = Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        Ok::<_, Infallible>(response)
+    });
+    if let Some(path) = &config.policies.policies {
+        let detectors = config.remotes.name_in(detectors(config)?)?;
+        guard = config.policies.add_to(guard, path, &detectors)?;
+        let stack = Stack::new()
+            .peer_cert(Policies::peers()?)
+            .rate_limit(config.policies.limits()?)
+            .prompt_guard(guard.build()?);
+        let service = ServiceBuilder::new().map_response(boxed).layer(stack).service(model);
+        return Ok(BoxCloneSyncService::new(service));
     }
-    guard = config.remotes.add_to(guard, threshold)?;
+    let threshold = config.threshold;
+    let (block, mask) = (Action::Block.at(threshold), Action::Redact.at(threshold));
+    if config.answers {
+        guard = guard
+            .output_detector(CodeRules::builtin()?, block)
+            .output_detector(Secrets::builtin()?, mask.clone())
+            .output_detector(PersonalData::builder().build()?, mask);
+    } else {
+        if !config.remotes.only_remote {
+            guard = guard
+                .detector(rules(config)?, block)
+                .detector(Secrets::builtin()?, mask.clone())
+                .detector(PersonalData::builder().build()?, mask);
+        }
+        guard = config.remotes.add_to(guard, threshold)?;
+    }
     if config.report_only {
         guard = guard.report_only();
     }
-    let echo = service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
-        Ok::<_, Infallible>(Response::new(request.into_body()))
-    });
-    let service = ServiceBuilder::new()
-        .map_response(|response: Response<_>| response.map(BodyExt::boxed_unsync))
-        .layer(guard.build()?)
-        .service(echo);
+    let service = ServiceBuilder::new().map_response(boxed).layer(guard.build()?).service(model);
     Ok(BoxCloneSyncService::new(service))
+}
+
+fn boxed<B>(response: Response<B>) -> Response<Answer>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    response.map(BodyExt::boxed_unsync)
+}
+
+/// Those that a file of policies may name.
+fn detectors(config: &Config) -> Result<DetectorSet, BoxError> {
+    Ok(DetectorSet::new()
+        .detector("injection", rules(config)?)
+        .detector("secrets", Secrets::builtin()?)
+        .detector("personal_data", PersonalData::builder().build()?)
+        .detector("code", CodeRules::builtin()?))
 }
 
 fn rules(config: &Config) -> Result<InjectionRules, BoxError> {
@@ -183,25 +216,17 @@ fn rules(config: &Config) -> Result<InjectionRules, BoxError> {
 }
 
 fn request(config: &Config, line: &[u8]) -> Result<Request<Full<Bytes>>, BoxError> {
-    let (path, body) = match config.wire {
-        Some(wire) => (wire.path(), Bytes::copy_from_slice(line)),
-        None => {
-            let line: Line = serde_json::from_slice(line)?;
-            ("/generate", Bytes::from(json!({"prompt": line.text}).to_string()))
-        }
-    };
-    Ok(Request::post(path).body(Full::new(body))?)
-}
-
-#[derive(Deserialize)]
-struct Line {
-    text: String,
+    let mut request = wire::request(config.wire, config.answers, line)?;
+    config.policies.assert(&mut request);
+    Ok(request)
 }
 
 /// What became of the request, as a line of output.
 async fn verdict(config: &Config, response: Response<Answer>) -> Result<Value, BoxError> {
     let (head, body) = response.into_parts();
-    let verdict = head.extensions.get::<Verdict>();
+    let of_answer = head.extensions.get::<AnswerVerdict>().map(|answer| &answer.0);
+    let of_prompt = head.extensions.get::<Verdict>().filter(|_| !config.answers);
+    let verdict = of_answer.or(of_prompt);
     let rejection = head.extensions.get::<Rejection>();
     let action = match (verdict, rejection) {
         (Some(verdict), _) => verdict.action,
@@ -212,19 +237,20 @@ async fn verdict(config: &Config, response: Response<Answer>) -> Result<Value, B
         Some(_) => None,
         None => {
             let body = body.collect().await?.to_bytes();
-            Some(passed_on(config, &body)?)
+            Some(wire::passed_on(config.wire, config.answers, &body)?)
         }
     };
     let findings: Vec<_> = verdict
         .into_iter()
-        .flat_map(|verdict| &verdict.findings)
-        .map(|finding| {
+        .flat_map(Verdict::outcomes)
+        .map(|FindingOutcome { finding, outcome, dry_run, .. }| {
             json!({
                 "rule": finding.rule, "category": finding.category.as_str(),
                 "score": rounded(finding.score),
                 // The prompt as a whole is no segment of it.
                 "segment": Some(finding.segment).filter(|segment| *segment != usize::MAX),
                 "span": finding.span.as_ref().map(|span| [span.start, span.end]),
+                "outcome": outcome.as_str(), "dry_run": dry_run,
             })
         })
         .collect();
@@ -232,22 +258,13 @@ async fn verdict(config: &Config, response: Response<Answer>) -> Result<Value, B
     let unavailable = verdict.map(|verdict| &*verdict.unavailable).unwrap_or_default();
     Ok(json!({
         "action": action.as_str(), "code": code, "findings": findings,
-        "unavailable": unavailable, "text": text,
+        "unavailable": unavailable, "policy": verdict.map(Verdict::policy), "text": text,
     }))
 }
 
 /// A score in three decimals, as it was written in the rules.
 fn rounded(score: f32) -> f64 {
     (f64::from(score) * 1000.0).round() / 1000.0
-}
-
-/// What the model would read.
-fn passed_on(config: &Config, body: &Bytes) -> Result<String, BoxError> {
-    if config.wire.is_some() {
-        return Ok(std::str::from_utf8(body)?.to_owned());
-    }
-    let body: Value = serde_json::from_slice(body)?;
-    Ok(body.get("prompt").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
 fn progress(config: &Config) -> Result<ProgressBar, BoxError> {

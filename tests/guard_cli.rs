@@ -155,3 +155,100 @@ fn rules_come_from_a_pack_that_is_checked() {
     assert!(!output.status.success());
     assert!(said.contains("birds.other") && said.contains("line "), "{said}");
 }
+
+/// A file beside this test's binaries, which is removed in the end.
+struct Policies(std::path::PathBuf);
+
+impl Policies {
+    fn new(name: &str, text: &str) -> Self {
+        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let file = Self(folder.join(format!("policies-{name}-{}.toml", std::process::id())));
+        std::fs::write(&file.0, text).unwrap();
+        file
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Policies {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn lines_are_held_to_the_policies_of_a_file() {
+    let policies = Policies::new(
+        "all",
+        "format = 1\nname = 'acme'\nversion = '3'\n\
+         [default.prompt]\ninjection = { action = 'block' }\n\
+         personal_data = { action = 'redact', dry_run = true }\n\
+         [[policies]]\nname = 'lenient'\nwhen = { all = [{ tier = 'paid' }, { scope = 'raw' }] }\n\
+         [policies.prompt]\ninjection = { action = 'report' }\n\
+         [[policies]]\nname = 'agents'\nwhen = { peer = 'dns:agent.example' }\n",
+    );
+    let lines: String = [ATTACK, "Write to jane.roe@example.com."]
+        .iter()
+        .map(|text| json!({"text": text}).to_string() + "\n")
+        .collect();
+    let ask = |who: &[&str]| {
+        let output = run(&[&["--policies", policies.path()], who].concat(), &lines);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("policies acme, version 3"));
+        verdicts(&output)
+    };
+    for who in [&[][..], &["--as-tier", "paid"], &["--as-scope", "raw"]] {
+        let verdicts = ask(who);
+        assert_eq!(
+            (&verdicts[0]["action"], &verdicts[0]["policy"]),
+            (&json!("block"), &json!("default"))
+        );
+        assert_eq!(verdicts[1]["text"], "Write to jane.roe@example.com.");
+        let finding = &verdicts[1]["findings"][0];
+        assert_eq!((&finding["outcome"], &finding["dry_run"]), (&json!("sanitize"), &json!(true)));
+    }
+    let verdicts = ask(&["--as-tier", "paid", "--as-scope", "other,raw"]);
+    assert_eq!(
+        (&verdicts[0]["action"], &verdicts[0]["policy"]),
+        (&json!("report"), &json!("lenient"))
+    );
+    assert_eq!(verdicts[1]["action"], "allow");
+
+    let bad =
+        Policies::new("bad", "format = 1\nname = 'acme'\nversion = '3'\n[[policies]]\nname = 7\n");
+    let output = run(&["--policies", bad.path()], "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("line 5: "), "{said}");
+    assert_eq!(run(&["--as-tier", "paid"], "").status.code(), Some(2));
+}
+
+#[test]
+fn lines_may_be_answers() {
+    let lines: String =
+        ["All is well.", "Write to jane.roe@example.com.", "rm -rf / --no-preserve-root"]
+            .iter()
+            .map(|text| json!({"text": text}).to_string() + "\n")
+            .collect();
+    let of = verdicts(&run(&["--answers"], &lines));
+    assert_eq!((&of[0]["action"], &of[0]["text"]), (&json!("allow"), &json!("All is well.")));
+    assert_eq!(
+        (&of[1]["action"], &of[1]["text"]),
+        (&json!("sanitize"), &json!("Write to [EMAIL]."))
+    );
+    assert_eq!((&of[2]["code"], &of[2]["text"]), (&json!("answer_blocked"), &Value::Null));
+
+    let answer = json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "Ask jane.roe@example.com."}}]});
+    let policies = Policies::new(
+        "answers",
+        "format = 1\nname = 'acme'\nversion = '3'\n[default.answer]\npersonal_data = { action = 'redact' }\n",
+    );
+    for arguments in [
+        &["--answers", "--wire", "chat"][..],
+        &["--answers", "--wire", "chat", "--policies", policies.path()],
+    ] {
+        let of = verdicts(&run(arguments, &answer.to_string()));
+        assert_eq!(of[0]["text"], answer.to_string().replace("jane.roe@example.com", "[EMAIL]"));
+    }
+}

@@ -6,7 +6,8 @@ use clap::Args;
 use palisade::{
     BuildError, Secret,
     prompt_guard::{
-        Action, AsyncLimits, OnUnavailable, PromptGuardLayerBuilder,
+        Action, AsyncDetector, AsyncLimits, DetectorSet, OnUnavailable, PromptGuardLayer,
+        PromptGuardLayerBuilder,
         remote::{LlamaGuard, Moderation, Presidio, RemoteServer, TextClassifier},
     },
 };
@@ -69,6 +70,9 @@ pub(crate) struct Remotes {
     pub(crate) only_remote: bool,
 }
 
+/// What takes a detector that waits, under its name.
+type Take<'a> = &'a mut dyn FnMut(&'static str, Box<dyn AsyncDetector>) -> Result<(), BuildError>;
+
 impl Remotes {
     /// Adds those that are asked for, which act from this score on.
     pub(crate) fn add_to(
@@ -76,26 +80,46 @@ impl Remotes {
         mut guard: PromptGuardLayerBuilder,
         threshold: f32,
     ) -> Result<PromptGuardLayerBuilder, BuildError> {
-        // Each line is to be asked about, however many failed before it.
-        let limits = AsyncLimits::within(Duration::from_millis(self.remote_timeout));
-        let limits = limits.without_breaker();
-        let refuse = OnUnavailable::Refuse;
-        let (block, mask) = (Action::Block.at(threshold), Action::Redact.at(threshold));
+        self.each(&mut |name, detector| {
+            let action = if name == "presidio" { Action::Redact } else { Action::Block };
+            let (rule, limits) = (action.at(threshold), self.limits());
+            let before = std::mem::replace(&mut guard, PromptGuardLayer::builder());
+            guard = before.async_detector(detector, rule, limits, OnUnavailable::Refuse);
+            Ok(())
+        })?;
+        Ok(guard)
+    }
+
+    /// The same for policies to name.
+    pub(crate) fn name_in(&self, mut set: DetectorSet) -> Result<DetectorSet, BuildError> {
+        self.each(&mut |name, detector| {
+            let (limits, refuse) = (self.limits(), OnUnavailable::Refuse);
+            set = std::mem::take(&mut set).async_detector(name, detector, limits, refuse)?;
+            Ok(())
+        })?;
+        Ok(set)
+    }
+
+    /// Each line is to be asked about, however many failed before it.
+    fn limits(&self) -> AsyncLimits {
+        AsyncLimits::within(Duration::from_millis(self.remote_timeout)).without_breaker()
+    }
+
+    fn each(&self, take: Take<'_>) -> Result<(), BuildError> {
         if let Some(url) = &self.tei {
             let classifier = TextClassifier::builder(self.server(url));
-            let classifier = classifier.threshold(self.tei_threshold).build()?;
-            guard = guard.async_detector(classifier, block.clone(), limits, refuse);
+            take("tei", Box::new(classifier.threshold(self.tei_threshold).build()?))?;
         }
         if let Some(url) = &self.moderation {
             let mut moderation = Moderation::builder(self.server(url));
             if let Some(model) = &self.moderation_model {
                 moderation = moderation.model(model);
             }
-            guard = guard.async_detector(moderation.build()?, block.clone(), limits, refuse);
+            take("moderation", Box::new(moderation.build()?))?;
         }
         if let Some(url) = &self.llama_guard {
             let llama_guard = LlamaGuard::builder(self.server(url), &self.llama_guard_model);
-            guard = guard.async_detector(llama_guard.build()?, block, limits, refuse);
+            take("llama_guard", Box::new(llama_guard.build()?))?;
         }
         if let Some(url) = &self.presidio {
             let mut presidio =
@@ -103,9 +127,9 @@ impl Remotes {
             if !self.presidio_entities.is_empty() {
                 presidio = presidio.entities(&self.presidio_entities);
             }
-            guard = guard.async_detector(presidio.build()?, mask, limits, refuse);
+            take("presidio", Box::new(presidio.build()?))?;
         }
-        Ok(guard)
+        Ok(())
     }
 
     fn server(&self, url: &str) -> RemoteServer {
