@@ -106,6 +106,35 @@ pub trait Detector: Debug + Send + Sync + 'static {
     fn pinned(&self) -> Option<Arc<dyn Detector>> {
         None
     }
+
+    /// The rules that it looks with, for one whose rules come from elsewhere: stands in [`Verdict::rules`](super::Verdict::rules).
+    /// `None` by default.
+    fn rules_version(&self) -> Option<RulesVersion> {
+        None
+    }
+}
+
+/// Name and version of a detector's rules, such as those of a rule pack. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RulesVersion {
+    /// The name: `builtin` for those of this crate.
+    pub name: Arc<str>,
+    /// The version, as their author counts them: that of this crate for its own.
+    pub version: Arc<str>,
+}
+
+impl RulesVersion {
+    /// Of rules with this name and version.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>, version: impl Into<Arc<str>>) -> Self {
+        Self { name: name.into(), version: version.into() }
+    }
+
+    /// Those of this crate.
+    pub(crate) fn builtin() -> Self {
+        Self::new("builtin", env!("CARGO_PKG_VERSION"))
+    }
 }
 
 /// A detector that has to wait: a model, a remote service. It runs under a time limit.
@@ -197,6 +226,10 @@ macro_rules! forward {
 
             fn pinned(&self) -> Option<Arc<dyn Detector>> {
                 (**self).pinned()
+            }
+
+            fn rules_version(&self) -> Option<RulesVersion> {
+                (**self).rules_version()
             }
         }
 

@@ -252,7 +252,7 @@ pub use self::{
     canary::Canary,
     capacity::AsyncLimits,
     code::CodeRules,
-    detector::{AsyncDetector, Category, Detector, Finding, ScanError},
+    detector::{AsyncDetector, Category, Detector, Finding, RulesVersion, ScanError},
     future::PromptGuardFuture,
     injection::InjectionRules,
     layer::{OnUnavailable, PromptGuardLayer, PromptGuardLayerBuilder, Unseen},

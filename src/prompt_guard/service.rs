@@ -63,7 +63,7 @@ where
             false => config.routes.classify_path(&request),
         };
         let Route::Guarded(endpoint) = route else {
-            let policy = Arc::clone(config.policies.get().otherwise());
+            let policy = config.policies.get().otherwise();
             return PromptGuardFuture::exempt(Turn::new(config, policy, None), inner, request);
         };
         let (policy, admitted) = config.admit(endpoint, &mut request);
@@ -103,8 +103,11 @@ impl Config {
         let entered = Identity::enter(request.extensions_mut(), Stage::PromptGuard).map(drop);
         let policies = self.policies.get();
         match entered.and_then(|()| policies.choose(request, endpoint)) {
-            Ok(policy) => (Arc::clone(policy), self.admit_by(policy, endpoint, request)),
-            Err(rejection) => (Arc::clone(policies.otherwise()), Err(rejection)),
+            Ok(policy) => {
+                let admitted = self.admit_by(&policy, endpoint, request);
+                (policy, admitted)
+            }
+            Err(rejection) => (policies.otherwise(), Err(rejection)),
         }
     }
 

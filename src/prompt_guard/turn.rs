@@ -66,7 +66,6 @@ impl Turn {
         policy: Arc<Policy>,
         endpoint: Option<Endpoint>,
     ) -> Self {
-        let policy = if endpoint.is_some() { policy.pinned() } else { policy };
         Self {
             config,
             policy,
@@ -289,7 +288,8 @@ impl Turn {
     }
 
     pub(super) fn decide(&self, gathered: Gathered, subject: Subject) -> Decision {
-        let decision = decide(gathered, subject);
+        let mut decision = decide(gathered, subject);
+        decision.verdict = decision.verdict.by_rules(&self.policy.rules);
         self.policy.count(subject, decision.verdict.action);
         decision
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Finding, rule::Ruling};
+#[cfg(doc)]
+use super::Detector;
+use super::{Finding, RulesVersion, rule::Ruling};
 
 /// What became of a request, or of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +52,7 @@ pub struct Verdict {
     /// Those of them whose [`OnUnavailable`](super::OnUnavailable) lets what they did not see pass.
     pub let_through: Vec<&'static str>,
     policy: Arc<str>,
+    rules: Arc<[RulesVersion]>,
     /// Of each finding: what is done about it, or would be but for a dry run, and whether it is one.
     outcomes: Vec<(Outcome, bool)>,
 }
@@ -88,8 +91,14 @@ impl Verdict {
             unavailable: Vec::new(),
             let_through: Vec::new(),
             policy,
+            rules: Arc::default(),
             outcomes: Vec::new(),
         }
+    }
+
+    pub(crate) fn by_rules(mut self, rules: &Arc<[RulesVersion]>) -> Self {
+        self.rules = Arc::clone(rules);
+        self
     }
 
     pub(crate) fn add(&mut self, ruling: Ruling, finding: Finding) {
@@ -102,6 +111,12 @@ impl Verdict {
     #[must_use]
     pub fn policy(&self) -> &str {
         &self.policy
+    }
+
+    /// Which rules the policy's detectors looked with, of those that tell ([`Detector::rules_version`]), each once.
+    #[must_use]
+    pub fn rules(&self) -> &[RulesVersion] {
+        &self.rules
     }
 
     /// What is done about each of the findings, or would be but for a dry run.

@@ -34,6 +34,17 @@ pub(crate) struct Asked {
     pub(crate) on_unavailable: OnUnavailable,
 }
 
+impl Asked {
+    pub(crate) fn new(
+        how: How,
+        rule: impl Into<Rule>,
+        limits: impl Into<AsyncLimits>,
+        on_unavailable: OnUnavailable,
+    ) -> Self {
+        Self { how, rule: rule.into(), limits: limits.into(), on_unavailable }
+    }
+}
+
 /// What a detector waits for.
 #[derive(Clone, Debug)]
 pub(crate) enum How {
@@ -144,9 +155,12 @@ impl Remote {
         Arc::ptr_eq(&self.capacity, &other.capacity)
     }
 
-    /// Whether it may be another at another time.
-    pub(crate) fn changes(&self) -> bool {
-        matches!(&self.how, How::Thread(detector) if detector.pinned().is_some())
+    /// The detector, if it runs in this process.
+    pub(crate) fn in_process(&self) -> Option<&Arc<dyn Detector>> {
+        match &self.how {
+            How::Thread(detector) => Some(detector),
+            How::Future(_) => None,
+        }
     }
 
     pub(crate) fn new(asked: Asked, clock: Arc<dyn Clock>) -> Self {

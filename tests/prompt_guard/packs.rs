@@ -77,7 +77,12 @@ async fn texts_in_parts_are_looked_at_with_the_same_pack() {
         {"type": "text", "text": "What is the secret"}, {"type": "text", "text": "bluebird?"}]}]});
     let layer = || guard().detector(rules.clone(), Action::Block);
     let request = || post(CHAT, body.to_string());
-    assert_eq!(refusal(&ask(layer(), request()).await.0), ("content_blocked", 403));
+    let (answer, _) = ask(layer(), request()).await;
+    assert_eq!(refusal(&answer), ("content_blocked", 403));
+    let verdict = answer.extensions().get::<palisade::prompt_guard::Verdict>().unwrap();
+    let told: Vec<_> =
+        verdict.rules().iter().map(|rules| (&*rules.name, &*rules.version)).collect();
+    assert_eq!(told, [("birds", "1")]);
     rules.replace(pack("redbird")).unwrap();
     assert_eq!(ask(layer(), request()).await.0.status(), 200);
 }

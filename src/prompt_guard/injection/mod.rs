@@ -25,7 +25,7 @@ use self::engine::{Engine, Hit, Rule, Rules};
 pub use self::{pack::RulePack, reload::ReloadingRules};
 use std::borrow::Cow;
 
-use super::{Category, Detector, Finding, View, Views};
+use super::{Category, Detector, Finding, RulesVersion, View, Views};
 use crate::{BuildError, inference::Segment};
 
 /// How many matches of one rule are reported in one view.
@@ -48,6 +48,7 @@ pub struct InjectionRules {
     rules: Engine,
     /// From this one on rules are weak signs, which count together only.
     cues: usize,
+    version: RulesVersion,
 }
 
 impl InjectionRules {
@@ -56,7 +57,7 @@ impl InjectionRules {
     /// # Errors
     /// When a rule does not compile, which a test of this crate rules out.
     pub fn builtin() -> Result<Self, BuildError> {
-        Self::of(&|_| true, [])
+        Self::of(&|_| true, [], RulesVersion::builtin())
     }
 
     /// Compiles the rules of a pack: those that it has itself, and the built-in ones if it extends them.
@@ -65,13 +66,15 @@ impl InjectionRules {
     /// When a rule does not compile, which a [`RulePack`] rules out.
     #[cfg(feature = "rule-packs")]
     pub fn with_pack(pack: &RulePack) -> Result<Self, BuildError> {
-        Self::of(&|id| pack.extends_builtin() && !pack.disables(id), pack.rules())
+        let version = RulesVersion::new(pack.name(), pack.version());
+        Self::of(&|id| pack.extends_builtin() && !pack.disables(id), pack.rules(), version)
     }
 
     /// The built-in rules that are `kept`, by their ids, and others.
     fn of<'a>(
         kept: &dyn Fn(&str) -> bool,
         own: impl IntoIterator<Item = Rule<'a>>,
+        version: RulesVersion,
     ) -> Result<Self, BuildError> {
         let mut rules = Rules::default();
         for (table, fragments) in tables() {
@@ -86,7 +89,7 @@ impl InjectionRules {
         if kept(COMBINED) {
             rules.add(english::CUES, english::FRAGMENTS)?;
         }
-        Ok(Self { rules: Engine::new(rules)?, cues })
+        Ok(Self { rules: Engine::new(rules)?, cues, version })
     }
 
     /// The languages that there are rules for, as BCP 47 names them. Of some others the commonest
@@ -157,6 +160,10 @@ const fn rule(id: &'static str, weight: u8, pattern: &'static str) -> Rule<'stat
 impl Detector for InjectionRules {
     fn name(&self) -> &'static str {
         "injection"
+    }
+
+    fn rules_version(&self) -> Option<RulesVersion> {
+        Some(self.version.clone())
     }
 
     fn scan(&self, segment: &Segment<'_>, views: &Views<'_>, findings: &mut Vec<Finding>) {

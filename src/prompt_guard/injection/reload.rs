@@ -11,7 +11,7 @@ use crate::{
     BuildError,
     inference::Segment,
     observe,
-    prompt_guard::{Detector, Finding, Views},
+    prompt_guard::{Detector, Finding, RulesVersion, Views},
     watch::{self, Files, Look, Watcher},
 };
 
@@ -159,6 +159,10 @@ impl Detector for ReloadingRules {
 
     fn scan(&self, segment: &Segment<'_>, views: &Views<'_>, findings: &mut Vec<Finding>) {
         self.0.current().rules.scan(segment, views, findings);
+    }
+
+    fn rules_version(&self) -> Option<RulesVersion> {
+        self.0.current().rules.rules_version()
     }
 
     fn pinned(&self) -> Option<Arc<dyn Detector>> {

@@ -113,8 +113,7 @@ impl GuardPolicyBuilder {
         on_unavailable: OnUnavailable,
     ) -> Self {
         let how = How::Future(Arc::new(detector));
-        let (rule, limits) = (rule.into(), limits.into());
-        self.asked.push(Asked { how, rule, limits, on_unavailable });
+        self.asked.push(Asked::new(how, rule, limits, on_unavailable));
         self
     }
 
@@ -128,8 +127,7 @@ impl GuardPolicyBuilder {
         on_unavailable: OnUnavailable,
     ) -> Self {
         let how = How::Thread(Arc::new(detector));
-        let (rule, limits) = (rule.into(), limits.into());
-        self.asked.push(Asked { how, rule, limits, on_unavailable });
+        self.asked.push(Asked::new(how, rule, limits, on_unavailable));
         self
     }
 
@@ -257,19 +255,18 @@ impl GuardPolicyBuilder {
         self.asked.iter().try_for_each(|asked| asked.limits.check())?;
         let lookbehind = self.output.iter().map(|local| local.detector.lookbehind()).max();
         let hold = self.hold_back.unwrap_or_else(|| lookbehind.unwrap_or_default().min(4096));
-        let changes =
-            self.local.iter().chain(&self.output).any(|local| local.detector.pinned().is_some());
         let clock = &self.clock;
         let asked = self.asked.into_iter().map(|asked| Remote::new(asked, Arc::clone(clock)));
         let remote: Vec<_> = asked.chain(self.shared).collect();
-        Ok(Policy {
+        let mut policy = Policy {
             name: DEFAULT.into(),
             max_body: self.max_body,
             unread: self.unread,
             unknown_endpoint: self.unknown_endpoint,
             grpc: self.grpc,
             turns: self.turns,
-            changes: changes || remote.iter().any(Remote::changes),
+            rules: Arc::default(),
+            changes: false,
             local: self.local,
             remote,
             output: self.output,
@@ -278,6 +275,10 @@ impl GuardPolicyBuilder {
             sizes: Sizes::new(hold, self.stream_window),
             restore: self.restore,
             enforced: self.enforced,
-        })
+        };
+        let changes = policy.detectors().any(|detector| detector.pinned().is_some());
+        policy.changes = changes;
+        policy.rules = policy.rules_of_detectors();
+        Ok(policy)
     }
 }

@@ -6,7 +6,7 @@ use http::Request;
 
 #[cfg(feature = "rule-packs")]
 use super::PolicyFile;
-use super::{GuardPolicy, NAME, Policy, RequestTarget, When, is_name};
+use super::{GuardPolicy, NAME, Policy, RequestTarget, When, is_name, pinned::Pinned};
 use crate::{
     BuildError,
     identity::Identity,
@@ -18,8 +18,8 @@ use crate::{
 /// The policies of a layer.
 #[derive(Debug)]
 pub(crate) struct Policies {
-    default: Arc<Policy>,
-    named: HashMap<Arc<str>, Arc<Policy>>,
+    default: Arc<Pinned>,
+    named: HashMap<Arc<str>, Arc<Pinned>>,
     /// In the order in which they are asked.
     choices: Vec<Choice>,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Policies {
 /// The same, as the builder was told of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chosen {
-    named: Vec<Arc<Policy>>,
+    named: Vec<Arc<Pinned>>,
     choices: Vec<Choice>,
     #[cfg(feature = "rule-packs")]
     pub(crate) file: Option<PolicyFile>,
@@ -35,15 +35,15 @@ pub(crate) struct Chosen {
 
 #[derive(Clone)]
 enum Choice {
-    When(When, Arc<Policy>),
+    When(When, Arc<Pinned>),
     By(Arc<By>),
 }
 
 type By = dyn for<'a> Fn(&'a Identity, &'a RequestTarget<'_>) -> Option<&'a str> + Send + Sync;
 
 impl Chosen {
-    pub(crate) fn name(&mut self, name: &str, policy: GuardPolicy) -> Arc<Policy> {
-        let policy = Arc::new(policy.named(name));
+    pub(crate) fn name(&mut self, name: &str, policy: GuardPolicy) -> Arc<Pinned> {
+        let policy = Arc::new(Pinned::new(policy.named(name)));
         self.named.push(Arc::clone(&policy));
         policy
     }
@@ -88,7 +88,7 @@ impl Chosen {
         let (Self { named: given, choices, .. }, default) = self.read(default);
         let mut named = HashMap::with_capacity(given.len());
         for policy in given {
-            let name = Arc::clone(&policy.name);
+            let name = Arc::clone(policy.name());
             if !is_name(&name) {
                 return Err(BuildError::invalid(WHAT, format!("it is not {NAME}")));
             }
@@ -103,13 +103,14 @@ impl Chosen {
             Choice::When(when, _) => when.check(),
             Choice::By(_) => Ok(()),
         })?;
-        Ok(Policies { default: Arc::new(default), named, choices })
+        let default = Arc::new(Pinned::new(default));
+        Ok(Policies { default, named, choices })
     }
 }
 
 impl Policies {
-    pub(crate) fn otherwise(&self) -> &Arc<Policy> {
-        &self.default
+    pub(crate) fn otherwise(&self) -> Arc<Policy> {
+        self.default.now()
     }
 
     /// The first that fits, or else the default.
@@ -117,9 +118,9 @@ impl Policies {
         &self,
         request: &Request<B>,
         endpoint: Endpoint,
-    ) -> Result<&Arc<Policy>, Rejection> {
+    ) -> Result<Arc<Policy>, Rejection> {
         if self.choices.is_empty() {
-            return Ok(&self.default);
+            return Ok(self.otherwise());
         }
         let nobody = Identity::default();
         let identity = Identity::of(request.extensions()).unwrap_or(&nobody);
@@ -128,7 +129,7 @@ impl Policies {
             match choice {
                 Choice::When(when, policy) => {
                     if when.holds(&target, identity)? {
-                        return Ok(policy);
+                        return Ok(policy.now());
                     }
                 }
                 Choice::By(choose) => {
@@ -139,14 +140,14 @@ impl Policies {
                 }
             }
         }
-        Ok(&self.default)
+        Ok(self.otherwise())
     }
 
-    fn by_name(&self, name: &str) -> Result<&Arc<Policy>, Rejection> {
-        if *name == *self.default.name {
-            return Ok(&self.default);
+    fn by_name(&self, name: &str) -> Result<Arc<Policy>, Rejection> {
+        if *name == **self.default.name() {
+            return Ok(self.otherwise());
         }
-        self.named.get(name).ok_or_else(|| {
+        self.named.get(name).map(|policy| policy.now()).ok_or_else(|| {
             Rejection::new(
                 RejectionKind::Misconfigured,
                 "unknown_policy",

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     BuildError,
-    clock::{Clock, SystemClock},
+    clock::SystemClock,
     prompt_guard::{
-        AsyncDetector, AsyncLimits, CodeRules, Detector, InjectionRules, OnUnavailable,
-        PersonalData, Rule, Secrets,
+        Action, AsyncDetector, AsyncLimits, CodeRules, Detector, InjectionRules, OnUnavailable,
+        PersonalData, Secrets,
         toml_file::{self, check_head, line},
         waiting::{Asked, How, Remote},
     },
@@ -69,19 +69,41 @@ impl DetectorSet {
     /// # Errors
     /// [`BuildError::Invalid`] for limits that make no sense.
     pub fn async_detector(
-        mut self,
+        self,
         name: impl Into<String>,
         detector: impl AsyncDetector,
         limits: impl Into<AsyncLimits>,
         on_unavailable: OnUnavailable,
     ) -> Result<Self, BuildError> {
-        let limits = limits.into();
+        self.waits(name.into(), How::Future(Arc::new(detector)), limits.into(), on_unavailable)
+    }
+
+    /// The same for a detector that computes for long, on a thread of the blocking pool: see
+    /// [`blocking_detector`](super::super::PromptGuardLayerBuilder::blocking_detector).
+    ///
+    /// # Errors
+    /// [`BuildError::Invalid`] for limits that make no sense.
+    pub fn blocking_detector(
+        self,
+        name: impl Into<String>,
+        detector: impl Detector,
+        limits: impl Into<AsyncLimits>,
+        on_unavailable: OnUnavailable,
+    ) -> Result<Self, BuildError> {
+        self.waits(name.into(), How::Thread(Arc::new(detector)), limits.into(), on_unavailable)
+    }
+
+    fn waits(
+        mut self,
+        name: String,
+        how: How,
+        limits: AsyncLimits,
+        on_unavailable: OnUnavailable,
+    ) -> Result<Self, BuildError> {
         limits.check()?;
-        // Each policy has its own.
-        let rule = Rule::from(crate::prompt_guard::Action::Block);
-        let asked = Asked { how: How::Future(Arc::new(detector)), rule, limits, on_unavailable };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        self.named.insert(name.into(), Named::Waits(Remote::new(asked, clock)));
+        // Each policy has a rule of its own.
+        let asked = Asked::new(how, Action::Report, limits, on_unavailable);
+        self.named.insert(name, Named::Waits(Remote::new(asked, Arc::new(SystemClock))));
         Ok(self)
     }
 }

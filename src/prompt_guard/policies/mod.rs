@@ -5,6 +5,7 @@ mod choice;
 mod current;
 #[cfg(feature = "rule-packs")]
 mod file;
+mod pinned;
 mod when;
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +17,10 @@ pub use self::{
     when::{RequestTarget, When},
 };
 pub(crate) use self::{choice::Chosen, current::Current};
-use super::{Outcome, Unseen, Verdict, hold::Sizes, policy::Subject, scan::Local, waiting::Remote};
+use super::{
+    Outcome, RulesVersion, Unseen, Verdict, hold::Sizes, policy::Subject, scan::Local,
+    waiting::Remote,
+};
 use crate::{
     inference::{Origin, Prompt},
     observe,
@@ -53,6 +57,8 @@ pub(crate) struct Policy {
     pub(crate) local: Vec<Local>,
     pub(crate) remote: Vec<Remote>,
     pub(crate) output: Vec<Local>,
+    /// Of the detectors that have any.
+    pub(crate) rules: Arc<[RulesVersion]>,
     /// Whether a detector may be another at another time.
     pub(crate) changes: bool,
     pub(crate) max_answer: usize,
@@ -63,15 +69,14 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// What one request keeps, whatever is replaced meanwhile.
-    pub(crate) fn pinned(self: Arc<Self>) -> Arc<Self> {
-        if !self.changes {
-            return self;
+    fn rules_of_detectors(&self) -> Arc<[RulesVersion]> {
+        let mut rules = Vec::new();
+        for version in self.detectors().filter_map(|detector| detector.rules_version()) {
+            if !rules.contains(&version) {
+                rules.push(version);
+            }
         }
-        let mut policy = (*self).clone();
-        policy.local.iter_mut().chain(&mut policy.output).for_each(Local::pin);
-        policy.remote.iter_mut().for_each(Remote::pin);
-        Arc::new(policy)
+        rules.into()
     }
 
     /// The verdict in the place of a refusal that is not enforced, or the refusal.
@@ -84,7 +89,9 @@ impl Policy {
             return Err(rejection);
         }
         self.count_excused(&rejection);
-        Ok(Verdict::new(Arc::clone(&self.name), Outcome::Block, false, Some(rejection.code())))
+        let name = Arc::clone(&self.name);
+        let verdict = Verdict::new(name, Outcome::Block, false, Some(rejection.code()));
+        Ok(verdict.by_rules(&self.rules))
     }
 
     /// A refusal is not enforced.
