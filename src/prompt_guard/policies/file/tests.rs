@@ -66,7 +66,7 @@ fn all_that_can_be_said_is_read() {
     assert_eq!((default.max_body, default.max_answer, default.turns.most), (10, 20, 3));
     assert!(!default.enforced && !default.restore);
     assert_eq!((default.local.len(), default.remote.len(), default.output.len()), (1, 1, 1));
-    assert!(matches!(&file.policies[0].1, Some(_)) && file.policies[1].1.is_none());
+    assert!(file.policies[0].1.is_some() && file.policies[1].1.is_none());
 }
 
 #[test]
