@@ -47,7 +47,12 @@ impl TokenWeights {
 
     /// Units that `usage` costs, rounded up.
     pub(super) fn cost(self, usage: TokenUsage) -> u64 {
-        units(self.input_cost(usage) + self.output_cost(usage))
+        units(self.thousandths(usage))
+    }
+
+    /// What `usage` costs, in thousandths of a unit.
+    pub(super) fn thousandths(self, usage: TokenUsage) -> u128 {
+        self.input_cost(usage) + self.output_cost(usage)
     }
 
     /// How long an answer may be in `units`, beside the prompt of `usage`. `None`: that alone costs more.

@@ -93,6 +93,7 @@ mod body;
 mod builder;
 mod calendar;
 mod cost;
+pub mod fair;
 #[cfg(feature = "serde")]
 mod file;
 mod future;

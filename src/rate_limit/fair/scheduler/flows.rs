@@ -1,0 +1,321 @@
+//! Who is served next within a tier: virtual token counters (VTC, arXiv 2401.00588), of groups first, then of the subjects
+//! of a group.
+//!
+//! A tree of three levels: tiers, their groups, their subjects. A flow is in its parent's heap of those in line while
+//! requests of its own wait; among the idle while it has none that waits or runs.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use super::{
+    heap::{Entry, Heap},
+    lengths::Lengths,
+    queue::List,
+    slab::{NONE, Slab},
+};
+
+/// A tier, a group or a subject.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    pub(super) parent: u32,
+    key: Option<u64>,
+    /// Cost of what it was let in with so far, as corrected since.
+    pub(super) counter: u64,
+    order: u64,
+    /// Its requests that wait, and those that run.
+    pub(super) queued: u32,
+    pub(super) flying: u32,
+    home: Home,
+    place: u32,
+    // Of a tier or a group:
+    ready: Heap,
+    idle: Heap,
+    /// What a child had when it was last let in. None that comes anew has less: time in which it asked for nothing is no
+    /// credit.
+    floor: u64,
+    /// No child has more.
+    ceiling: u64,
+    pub(super) lengths: Lengths,
+    // Of a group or a subject: its neighbours among those with queues as long as its own.
+    pub(super) longer: u32,
+    pub(super) shorter: u32,
+    // Of a subject:
+    pub(super) queue: List,
+}
+
+/// The heap of its parent that a flow is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Home {
+    /// Requests wait.
+    Ready,
+    /// None waits, some run.
+    #[default]
+    None,
+    /// It has none at all.
+    Idle,
+}
+
+impl Flow {
+    fn is_idle(&self) -> bool {
+        self.queued == 0 && self.flying == 0
+    }
+
+    fn heap(&mut self, home: Home) -> Option<&mut Heap> {
+        match home {
+            Home::Ready => Some(&mut self.ready),
+            Home::None => None,
+            Home::Idle => Some(&mut self.idle),
+        }
+    }
+
+    /// As new, but for the memory that it has.
+    fn clear(&mut self) {
+        let (mut ready, mut idle) = (std::mem::take(&mut self.ready), std::mem::take(&mut self.idle));
+        let mut lengths = std::mem::take(&mut self.lengths);
+        (ready.clear(), idle.clear(), lengths.clear());
+        *self = Self { ready, idle, lengths, ..Self::default() };
+    }
+}
+
+/// All flows. The tiers are the first of them.
+#[derive(Debug)]
+pub(super) struct Flows {
+    pub(super) flows: Slab<Flow>,
+    /// By parent and key. `None`: those for whom there was no room.
+    places: HashMap<(u32, Option<u64>), u32, BuildHasherDefault<Mix>>,
+    most: usize,
+    orders: u64,
+}
+
+impl Flows {
+    /// For so many tiers, and at most so many groups and subjects.
+    pub(super) fn new(tiers: usize, most: usize) -> Self {
+        let mut flows = Slab::<Flow>::default();
+        for _ in 0..tiers {
+            let tier = flows.take();
+            flows.at_mut(tier).parent = NONE;
+        }
+        Self { flows, places: HashMap::default(), most, orders: 0 }
+    }
+
+    /// The flow of a subject that has a request, lifted to what others have by now if it had none that waits.
+    pub(super) fn enter(&mut self, tier: u32, group: u64, subject: u64) -> u32 {
+        // All those for whom there is no room share one flow, so that none is remembered for ever.
+        let group = self.child(tier, group);
+        self.child(group, subject)
+    }
+
+    fn child(&mut self, parent: u32, key: u64) -> u32 {
+        let mut key = Some(key);
+        let mut found = self.places.get(&(parent, key)).copied();
+        if found.is_none() && self.places.len() >= self.most {
+            key = None;
+            found = self.places.get(&(parent, key)).copied();
+        }
+        let floor = self.flows.at(parent).floor;
+        if let Some(place) = found {
+            let flow = self.flows.at_mut(place);
+            if flow.queued == 0 && flow.counter < floor {
+                flow.counter = floor;
+            }
+            return place;
+        }
+        let place = self.flows.take();
+        let flow = self.flows.at_mut(place);
+        flow.clear();
+        (flow.parent, flow.key, flow.counter) = (parent, key, floor);
+        self.places.insert((parent, key), place);
+        place
+    }
+
+    /// The subject of a tier whose turn it is.
+    pub(super) fn next(&self, tier: u32) -> Option<u32> {
+        let group = self.flows.at(tier).ready.first()?.flow;
+        Some(self.flows.at(group).ready.first()?.flow)
+    }
+
+    /// The subject of a tier with the longest queue, of the group with the longest.
+    pub(super) fn longest(&self, tier: u32) -> Option<u32> {
+        let group = self.flows.at(tier).lengths.first()?;
+        self.flows.at(group).lengths.first()
+    }
+
+    /// One more of a subject's requests waits, or one less.
+    pub(super) fn queued(&mut self, subject: u32, more: bool) {
+        self.path(subject, |flows, flow, parent| {
+            let queued = &mut flows.flows.at_mut(flow).queued;
+            let before = *queued;
+            *queued = if more { before + 1 } else { before.saturating_sub(1) };
+            let now = *queued;
+            if parent != NONE {
+                flows.set_length(flow, parent, before, now);
+            }
+        });
+    }
+
+    /// One more of a subject's requests runs, or one less.
+    pub(super) fn flying(&mut self, subject: u32, more: bool) {
+        self.path(subject, |flows, flow, _| {
+            let flying = &mut flows.flows.at_mut(flow).flying;
+            *flying = if more { *flying + 1 } else { flying.saturating_sub(1) };
+        });
+    }
+
+    /// A subject is let in with something of this cost.
+    pub(super) fn let_in(&mut self, subject: u32, cost: u64) {
+        self.path(subject, |flows, flow, parent| {
+            let counter = flows.flows.at(flow).counter;
+            let parent = flows.flows.at_mut(parent);
+            parent.floor = parent.floor.max(counter);
+        });
+        self.correct(subject, 0, cost);
+    }
+
+    /// What a subject was charged `from` costs `to`.
+    pub(super) fn correct(&mut self, subject: u32, from: u64, to: u64) {
+        self.path(subject, |flows, flow, parent| {
+            if parent == NONE {
+                return;
+            }
+            let counter = &mut flows.flows.at_mut(flow).counter;
+            *counter = counter.saturating_add(to).saturating_sub(from);
+            let counter = *counter;
+            let above = flows.flows.at_mut(parent);
+            above.ceiling = above.ceiling.max(counter);
+            if counter > HIGH {
+                flows.lower(parent);
+            }
+        });
+    }
+
+    /// Puts a subject and its group where they belong, after any of the above, and forgets those who are as if they had never
+    /// been: the idle ones that are no longer ahead.
+    pub(super) fn settle(&mut self, subject: u32) {
+        let group = self.flows.at(subject).parent;
+        let tier = self.flows.at(group).parent;
+        self.rehome(subject, group);
+        self.rehome(group, tier);
+        self.forget(group);
+        self.forget(tier);
+    }
+
+    /// How many groups and subjects are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// How many subjects take their turns before one that has just had its own, at least.
+    pub(super) fn turns(&self, subject: u32) -> u64 {
+        let group = self.flows.at(subject).parent;
+        let tier = self.flows.at(group).parent;
+        let beside = |parent| self.flows.at(parent).ready.len().max(1) as u64;
+        beside(group).saturating_mul(beside(tier))
+    }
+
+    /// A subject, its group, its tier, each with its parent.
+    fn path(&mut self, subject: u32, mut each: impl FnMut(&mut Self, u32, u32)) {
+        let mut flow = subject;
+        while flow != NONE {
+            let parent = self.flows.at(flow).parent;
+            each(self, flow, parent);
+            flow = parent;
+        }
+    }
+
+    fn rehome(&mut self, place: u32, parent: u32) {
+        let flow = self.flows.at_mut(place);
+        let home = match () {
+            () if flow.queued > 0 => Home::Ready,
+            () if flow.flying > 0 => Home::None,
+            () => Home::Idle,
+        };
+        let (from, at, counter) = (flow.home, flow.place, flow.counter);
+        if from == home {
+            // A refund is found at once, not when the flow's turn comes: else others get twice as far ahead.
+            return self.heap(parent, home, |heap, moved| heap.change(at, counter, moved));
+        }
+        if home == Home::Ready {
+            self.orders += 1;
+            flow.order = self.orders;
+        }
+        let entry = Entry { counter, order: flow.order, flow: place };
+        flow.home = home;
+        self.heap(parent, from, |heap, moved| heap.remove(at, moved));
+        self.heap(parent, home, |heap, moved| heap.push(entry, moved));
+    }
+
+    fn heap(
+        &mut self,
+        parent: u32,
+        home: Home,
+        change: impl FnOnce(&mut Heap, &mut dyn FnMut(u32, u32)),
+    ) {
+        let Some(heap) = self.flows.at_mut(parent).heap(home) else { return };
+        let mut heap = std::mem::take(heap);
+        change(&mut heap, &mut |flow, place| self.flows.at_mut(flow).place = place);
+        if let Some(emptied) = self.flows.at_mut(parent).heap(home) {
+            *emptied = heap;
+        }
+    }
+
+    fn forget(&mut self, parent: u32) {
+        let flow = self.flows.at_mut(parent);
+        if flow.is_idle() {
+            // Nobody competes with anybody: all begin alike.
+            flow.floor = flow.ceiling;
+        }
+        let floor = flow.floor;
+        while let Some(first) = self.flows.at(parent).idle.first()
+            && first.counter <= floor
+        {
+            self.heap(parent, Home::Idle, |heap, moved| heap.remove(0, moved));
+            let key = self.flows.at(first.flow).key;
+            self.places.remove(&(parent, key));
+            self.flows.give_back(first.flow);
+        }
+    }
+
+    /// Lowers the counters of all children by what all have, before they overflow.
+    fn lower(&mut self, parent: u32) {
+        let above = self.flows.at_mut(parent);
+        let least = above.ready.first().map_or(above.floor, |first| first.counter);
+        let by = least.min(above.floor);
+        above.floor -= by;
+        above.ceiling = above.ceiling.saturating_sub(by);
+        (above.ready.lower(by), above.idle.lower(by));
+        for flow in self.flows.iter_mut().filter(|flow| flow.parent == parent) {
+            flow.counter = flow.counter.saturating_sub(by);
+        }
+    }
+}
+
+/// Where counters are lowered. A single request adds far less than what is left above.
+const HIGH: u64 = 1 << 62;
+
+/// Keys are keyed hashes already: they are only spread over all bits, as places and small numbers are not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.write_u64(u64::from(n));
+    }
+
+    fn write_isize(&mut self, n: isize) {
+        self.write_u64(n as u64);
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0.rotate_left(26) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
