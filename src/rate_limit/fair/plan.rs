@@ -182,7 +182,8 @@ impl Plan {
             return Err(BuildError::invalid("tier", reason));
         }
         for (at, (name, share)) in self.tiers.iter().enumerate() {
-            let fault = |reason: &str| Err(BuildError::invalid("tier", format!("{name}: {reason}")));
+            let fault =
+                |reason: &str| Err(BuildError::invalid("tier", format!("{name}: {reason}")));
             if self.tiers.iter().take(at).any(|(other, _)| other == name) {
                 return fault("there are two of this name");
             }
@@ -206,8 +207,10 @@ impl Plan {
         if self.headroom.0.is_some_and(|headroom| headroom >= slots) {
             return Err(BuildError::invalid("headroom", "it leaves no slot to borrow"));
         }
-        
-        if slots as u64 > MOST || capacity.tokens.max(capacity.prefill).is_some_and(|tokens| tokens > MOST) {
+
+        if slots as u64 > MOST
+            || capacity.tokens.max(capacity.prefill).is_some_and(|tokens| tokens > MOST)
+        {
             return Err(BuildError::invalid("capacity", "it is more than any engine has"));
         }
         for (name, share) in &self.tiers {
@@ -255,7 +258,9 @@ mod tests {
         assert!(plan(&[("paid", share(60)), ("free", share(40))]).check().is_ok());
         assert!(fault(plan(&[])).contains("empty"));
         assert!(fault(plan(&[("paid", share(60)), ("free", share(41))])).contains("101 %"));
-        assert!(fault(plan(&[("paid", share(60)), ("paid", share(1))])).contains("two of this name"));
+        assert!(
+            fault(plan(&[("paid", share(60)), ("paid", share(1))])).contains("two of this name")
+        );
         assert!(fault(plan(&[("paid", share(60).borrow_up_to_percent(59))])).contains("borrow"));
         assert!(fault(plan(&[("paid", share(60).borrow_up_to_percent(101))])).contains("borrow"));
         assert!(fault(plan(&[("paid", share(60).max_wait(Duration::ZERO))])).contains("no time"));

@@ -45,6 +45,14 @@ pub(super) struct Flow {
     pub(super) queue: List,
 }
 
+/// What is done to a heap.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Push(Entry),
+    Remove(u32),
+    Change(u32, u64),
+}
+
 /// The heap of its parent that a flow is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Home {
@@ -72,7 +80,8 @@ impl Flow {
 
     /// As new, but for the memory that it has.
     fn clear(&mut self) {
-        let (mut ready, mut idle) = (std::mem::take(&mut self.ready), std::mem::take(&mut self.idle));
+        let (mut ready, mut idle) =
+            (std::mem::take(&mut self.ready), std::mem::take(&mut self.idle));
         let mut lengths = std::mem::take(&mut self.lengths);
         (ready.clear(), idle.clear(), lengths.clear());
         *self = Self { ready, idle, lengths, ..Self::default() };
@@ -166,9 +175,11 @@ impl Flows {
     /// A subject is let in with something of this cost.
     pub(super) fn let_in(&mut self, subject: u32, cost: u64) {
         self.path(subject, |flows, flow, parent| {
-            let counter = flows.flows.at(flow).counter;
-            let parent = flows.flows.at_mut(parent);
-            parent.floor = parent.floor.max(counter);
+            if parent != NONE {
+                let counter = flows.flows.at(flow).counter;
+                let parent = flows.flows.at_mut(parent);
+                parent.floor = parent.floor.max(counter);
+            }
         });
         self.correct(subject, 0, cost);
     }
@@ -234,7 +245,7 @@ impl Flows {
         let (from, at, counter) = (flow.home, flow.place, flow.counter);
         if from == home {
             // A refund is found at once, not when the flow's turn comes: else others get twice as far ahead.
-            return self.heap(parent, home, |heap, moved| heap.change(at, counter, moved));
+            return self.heap(parent, home, Step::Change(at, counter));
         }
         if home == Home::Ready {
             self.orders += 1;
@@ -242,21 +253,21 @@ impl Flows {
         }
         let entry = Entry { counter, order: flow.order, flow: place };
         flow.home = home;
-        self.heap(parent, from, |heap, moved| heap.remove(at, moved));
-        self.heap(parent, home, |heap, moved| heap.push(entry, moved));
+        self.heap(parent, from, Step::Remove(at));
+        self.heap(parent, home, Step::Push(entry));
     }
 
-    fn heap(
-        &mut self,
-        parent: u32,
-        home: Home,
-        change: impl FnOnce(&mut Heap, &mut dyn FnMut(u32, u32)),
-    ) {
+    fn heap(&mut self, parent: u32, home: Home, step: Step) {
         let Some(heap) = self.flows.at_mut(parent).heap(home) else { return };
         let mut heap = std::mem::take(heap);
-        change(&mut heap, &mut |flow, place| self.flows.at_mut(flow).place = place);
-        if let Some(emptied) = self.flows.at_mut(parent).heap(home) {
-            *emptied = heap;
+        let mut moved = |flow, place| self.flows.at_mut(flow).place = place;
+        match step {
+            Step::Push(entry) => heap.push(entry, &mut moved),
+            Step::Remove(place) => heap.remove(place, &mut moved),
+            Step::Change(place, counter) => heap.change(place, counter, &mut moved),
+        }
+        if let Some(taken) = self.flows.at_mut(parent).heap(home) {
+            *taken = heap;
         }
     }
 
@@ -270,7 +281,7 @@ impl Flows {
         while let Some(first) = self.flows.at(parent).idle.first()
             && first.counter <= floor
         {
-            self.heap(parent, Home::Idle, |heap, moved| heap.remove(0, moved));
+            self.heap(parent, Home::Idle, Step::Remove(0));
             let key = self.flows.at(first.flow).key;
             self.places.remove(&(parent, key));
             self.flows.give_back(first.flow);

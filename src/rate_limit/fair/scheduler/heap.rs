@@ -37,12 +37,7 @@ impl Heap {
     }
 
     /// The counter of the flow at `place` is another.
-    pub(super) fn change(
-        &mut self,
-        place: u32,
-        counter: u64,
-        moved: &mut impl FnMut(u32, u32),
-    ) {
+    pub(super) fn change(&mut self, place: u32, counter: u64, moved: &mut impl FnMut(u32, u32)) {
         let Some(entry) = self.0.get(place as usize).copied() else { return };
         self.fit(place as usize, Entry { counter, ..entry }, moved);
     }

@@ -1,10 +1,7 @@
 //! Who has the longest queue: flows side by side with those whose queues are as long. A queue grows or shrinks by one, so
 //! the longest is never searched for.
 
-use super::{
-    flows::Flows,
-    slab::NONE,
-};
+use super::{flows::Flows, slab::NONE};
 
 /// The children of a flow, by how many of their requests wait.
 #[derive(Debug, Default)]

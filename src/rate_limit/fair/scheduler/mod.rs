@@ -1,6 +1,28 @@
-//! The scheduler of fair admission.
+//! The scheduler of fair admission: plain data, told what happens and what time it is.
+//!
+//! A capacity of up to three numbers is shared between tiers. Below its share a tier is an owner; what nobody uses is
+//! lent. Owners go before borrowers, the one that uses least of its share first; of borrowers, the tier goes first that has
+//! borrowed least for its weight. Within a tier virtual token counters say whose turn it is ([`flows`]). Whether something is
+//! borrowed is how its tier stands now, and nothing that a request bears. What ends, and what changes, lets others in before
+//! the call returns.
 
+mod arrive;
+mod depart;
+mod dispatch;
+mod estimate;
+mod flows;
+mod headroom;
+mod heap;
+mod lengths;
+mod load;
+mod queue;
+mod reclaim;
+mod slab;
 mod snapshot;
+#[cfg(test)]
+mod tests;
+mod tier;
+mod wakes;
 
 use std::{
     task::{Poll, Waker},
@@ -8,7 +30,16 @@ use std::{
 };
 
 pub use self::snapshot::{Refused, Snapshot, TierSnapshot};
-use super::plan::{Capacity, Plan};
+pub(in crate::rate_limit) use self::wakes::Wakes;
+use self::{
+    flows::Flows,
+    headroom::Room,
+    load::Load,
+    queue::{Request, State},
+    slab::Slab,
+    tier::Tier,
+};
+use super::plan::{Capacity, MOST, Plan};
 use crate::{BuildError, reservation::TokenUsage};
 
 /// A request that wants in.
@@ -62,38 +93,240 @@ pub(in crate::rate_limit) enum Signal {
     Revoked,
 }
 
-/// Wakers to be called, and others to be dropped, once the lock is free: either may run anything.
-#[derive(Debug, Default)]
-pub(in crate::rate_limit) struct Wakes {
-    wake: Vec<Waker>,
-}
-
-impl Wakes {
-    pub(in crate::rate_limit) fn wake(self) {
-        self.wake.into_iter().for_each(Waker::wake);
-    }
-}
-
 #[derive(Debug)]
 pub(in crate::rate_limit) struct Scheduler {
     plan: Plan,
+    capacity: Load,
+    room: Room,
+    tiers: Slab<Tier>,
+    flows: Flows,
+    requests: Slab<Request>,
+    serials: u64,
+    total: Load,
+    /// Of that, what those use that were told to stop.
+    leaving: Load,
+    waiting: u64,
+    /// What a tier had borrowed when something was last lent to it: none that comes anew has less.
+    lent_floor: u64,
 }
 
 impl Scheduler {
-    pub(in crate::rate_limit) fn new(plan: Plan) -> Self { Self { plan } }
-    pub(in crate::rate_limit) fn arrive(&mut self, ask: Ask, now: Duration, wakes: &mut Wakes) -> Arrival { Arrival::Admitted(Ticket{place:0,serial:0}) }
-    pub(in crate::rate_limit) fn poll(&mut self, ticket: Ticket, waker: &Waker, wakes: &mut Wakes) -> Poll<Result<(), Shed>> { Poll::Pending }
-    pub(in crate::rate_limit) fn running(&mut self, ticket: Ticket, waker: &Waker, wakes: &mut Wakes) -> Poll<Signal> { Poll::Pending }
-    pub(in crate::rate_limit) fn leave(&mut self, ticket: Ticket, now: Duration, wakes: &mut Wakes) {}
-    pub(in crate::rate_limit) fn refine(&mut self, ticket: Ticket, prompt: u64, output: u64, now: Duration, wakes: &mut Wakes) {}
-    pub(in crate::rate_limit) fn first_byte(&mut self, ticket: Ticket, now: Duration, wakes: &mut Wakes) {}
-    pub(in crate::rate_limit) fn park(&mut self, ticket: Ticket, now: Duration, wakes: &mut Wakes) {}
-    pub(in crate::rate_limit) fn release(&mut self, ticket: Ticket, used: TokenUsage, now: Duration, wakes: &mut Wakes) {}
-    pub(in crate::rate_limit) fn expire(&mut self, ticket: Ticket, now: Duration, wakes: &mut Wakes) {}
-    pub(in crate::rate_limit) fn set_capacity(&mut self, capacity: Capacity, now: Duration, wakes: &mut Wakes) -> Result<(), BuildError> { self.plan.check_capacity(capacity) }
-    pub(in crate::rate_limit) fn borrows(&self, ticket: Ticket) -> bool { false }
-    /// Requests of a tier that run, how many of them are borrowed, and how many wait.
-    pub(in crate::rate_limit) fn use_of(&self, tier: usize) -> (u64, u64, u64) { (0,0,0) }
-    pub(in crate::rate_limit) fn drains_in(&self, tier: usize, now: Duration) -> Duration { Duration::ZERO }
-    pub(in crate::rate_limit) fn snapshot(&self, now: Duration) -> Snapshot { Snapshot { slots:0,in_use:0,tokens:None,tokens_in_flight:0,prefill_pending:0,headroom:0,tiers:vec![] } }
+    /// For a plan that was checked.
+    pub(in crate::rate_limit) fn new(plan: Plan) -> Self {
+        Self::remembering(plan, MOST_FLOWS)
+    }
+
+    /// With at most so many groups and subjects remembered.
+    fn remembering(plan: Plan, flows: usize) -> Self {
+        let capacity = Load::of(plan.capacity);
+        let mut tiers = Slab::default();
+        for (name, share) in &plan.tiers {
+            let place = tiers.take();
+            let mut tier = Tier::new(name.clone(), share);
+            tier.resize(capacity);
+            *tiers.at_mut(place) = tier;
+        }
+        Self {
+            capacity,
+            room: Room::new(plan.headroom, plan.yields, capacity.slots),
+            flows: Flows::new(plan.tiers.len(), flows),
+            plan,
+            tiers,
+            requests: Slab::default(),
+            serials: 0,
+            total: Load::default(),
+            leaving: Load::default(),
+            waiting: 0,
+            lent_floor: 0,
+        }
+    }
+
+    /// What has become of a waiter. When it is refused its ticket is gone.
+    pub(in crate::rate_limit) fn poll(
+        &mut self,
+        ticket: Ticket,
+        waker: &Waker,
+        wakes: &mut Wakes,
+    ) -> Poll<Result<(), Shed>> {
+        // Nobody is let in by a ticket that is gone.
+        let Some(request) = self.of(ticket) else { return Poll::Ready(Err(Shed::Revoked)) };
+        match request.state {
+            State::Waiting => {
+                wakes.keep(&mut request.waker, waker);
+                Poll::Pending
+            }
+            State::Running | State::Told(_) => Poll::Ready(Ok(())),
+            State::Refused(shed) => {
+                self.free(ticket.place, wakes);
+                Poll::Ready(Err(shed))
+            }
+        }
+    }
+
+    /// What a running request is told. Keeps the waker in any case: it may be told more.
+    pub(in crate::rate_limit) fn running(
+        &mut self,
+        ticket: Ticket,
+        waker: &Waker,
+        wakes: &mut Wakes,
+    ) -> Poll<Signal> {
+        let Some(request) = self.of(ticket) else { return Poll::Pending };
+        wakes.keep(&mut request.waker, waker);
+        match request.state {
+            State::Told(signal) => Poll::Ready(signal),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Whoever waits or runs goes as if it had not been.
+    pub(in crate::rate_limit) fn leave(
+        &mut self,
+        ticket: Ticket,
+        now: Duration,
+        wakes: &mut Wakes,
+    ) {
+        if self.of(ticket).is_some() {
+            self.depart(ticket.place, 0, now, wakes);
+        }
+    }
+
+    /// A running request has ended, and has used so much.
+    pub(in crate::rate_limit) fn release(
+        &mut self,
+        ticket: Ticket,
+        used: TokenUsage,
+        now: Duration,
+        wakes: &mut Wakes,
+    ) {
+        let cost = self.cost(used);
+        let Some(tier) = self.of(ticket).map(|request| request.tier) else { return };
+        let served = &mut self.tiers.at_mut(tier).counts.served;
+        *served = served.saturating_add(used.total());
+        self.depart(ticket.place, cost, now, wakes);
+    }
+
+    /// There is a better estimate of a request.
+    pub(in crate::rate_limit) fn refine(
+        &mut self,
+        ticket: Ticket,
+        prompt: u64,
+        output: u64,
+        now: Duration,
+        wakes: &mut Wakes,
+    ) {
+        let (prompt, output) = (prompt.min(MOST), output.min(MOST));
+        let cost = self.cost(TokenUsage::new(prompt, output));
+        let Some(request) = self.of(ticket) else { return };
+        let (flow, state) = (request.flow, request.state);
+        let before = std::mem::replace(&mut request.cost, cost);
+        self.change(ticket.place, |request| (request.prompt, request.output) = (prompt, output));
+        if matches!(state, State::Running | State::Told(_)) {
+            self.charge_tier(ticket.place, before, cost);
+            self.flows.correct(flow, before, cost);
+            self.flows.settle(flow);
+        }
+        self.dispatch(now, wakes);
+    }
+
+    /// The answer of a running request has begun: its prompt is nobody's hindrance any more.
+    pub(in crate::rate_limit) fn first_byte(
+        &mut self,
+        ticket: Ticket,
+        now: Duration,
+        wakes: &mut Wakes,
+    ) {
+        let Some(request) = self.of(ticket) else { return };
+        let (state, tier) = (request.state, request.tier);
+        if request.begun || !matches!(state, State::Running | State::Told(_)) {
+            return;
+        }
+        self.change(ticket.place, |request| request.begun = true);
+        if state == State::Running {
+            let tier = self.tiers.at_mut(tier);
+            tier.unanswered.remove(&mut self.requests, ticket.place);
+            tier.answering.push_last(&mut self.requests, ticket.place);
+        }
+        self.dispatch(now, wakes);
+    }
+
+    /// The engine has parked a running request: it waits, before all others of its subject, to go on.
+    pub(in crate::rate_limit) fn park(&mut self, ticket: Ticket, now: Duration, wakes: &mut Wakes) {
+        let Some(request) = self.of(ticket) else { return };
+        if !matches!(request.state, State::Running | State::Told(_)) {
+            return;
+        }
+        let tier = request.tier;
+        self.stop(ticket.place, 0);
+        self.tiers.at_mut(tier).counts.parked += 1;
+        let request = self.requests.at_mut(ticket.place);
+        // Its answer has begun, or might have: it is not refused any more.
+        (request.state, request.parked, request.deadline) = (State::Waiting, true, Duration::MAX);
+        self.enqueue(ticket.place, true);
+        self.dispatch(now, wakes);
+    }
+
+    /// The timer of a waiter has run out.
+    pub(in crate::rate_limit) fn expire(
+        &mut self,
+        ticket: Ticket,
+        now: Duration,
+        wakes: &mut Wakes,
+    ) {
+        let Some(request) = self.of(ticket) else { return };
+        if request.state == State::Waiting && request.deadline <= now {
+            self.refuse(ticket.place, Shed::Deadline, wakes);
+            self.dispatch(now, wakes);
+        }
+    }
+
+    /// The engine takes more at a time, or less. What runs goes on.
+    pub(in crate::rate_limit) fn set_capacity(
+        &mut self,
+        capacity: Capacity,
+        now: Duration,
+        wakes: &mut Wakes,
+    ) -> Result<(), BuildError> {
+        self.plan.check_capacity(capacity)?;
+        self.plan.capacity = capacity;
+        self.capacity = Load::of(capacity);
+        self.room.resize(self.capacity.slots);
+        let capacity = self.capacity;
+        self.tiers.iter_mut().for_each(|tier| tier.resize(capacity));
+        self.dispatch(now, wakes);
+        Ok(())
+    }
+
+    /// Whether the tier of a request uses more than its share now.
+    pub(in crate::rate_limit) fn borrows(&self, ticket: Ticket) -> bool {
+        let request = self.requests.at(ticket.place);
+        request.serial == ticket.serial && self.tiers.at(request.tier).excess().is_some()
+    }
+
+    /// Requests of a tier that run, how many of them are more than its share, and how many wait.
+    pub(in crate::rate_limit) fn use_of(&self, tier: usize) -> (u64, u64, u64) {
+        let tier = self.tiers.at(u32::try_from(tier).unwrap_or(slab::NONE));
+        (tier.used.slots, tier.borrowed(), tier.waiting)
+    }
+
+    /// How long it takes to let in all of a tier that wait, as it went lately.
+    pub(in crate::rate_limit) fn drains_in(&self, tier: usize) -> Duration {
+        let tier = self.tiers.at(u32::try_from(tier).unwrap_or(slab::NONE));
+        tier.gap.of(tier.waiting)
+    }
+
+    pub(in crate::rate_limit) fn snapshot(&self, now: Duration) -> Snapshot {
+        let tiers = (0..).zip(self.tiers.iter());
+        Snapshot {
+            slots: self.capacity.slots,
+            in_use: self.total.slots,
+            tokens: self.plan.capacity.tokens,
+            tokens_in_flight: self.total.tokens,
+            prefill_pending: self.total.prefill,
+            headroom: self.room.slots(),
+            tiers: tiers.map(|(place, tier)| tier.snapshot(place, &self.requests, now)).collect(),
+        }
+    }
 }
+
+/// Groups and subjects that are remembered: those that wait or run, and those that have had more than others.
+const MOST_FLOWS: usize = 1 << 16;

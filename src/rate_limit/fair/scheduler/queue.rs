@@ -14,7 +14,7 @@ pub(super) struct Request {
     /// The one of its ticket. Zero: nobody is here.
     pub(super) serial: u64,
     pub(super) state: State,
-    pub(super) tier: usize,
+    pub(super) tier: u32,
     /// Its subject.
     pub(super) flow: u32,
     pub(super) prompt: u64,

@@ -42,7 +42,7 @@ pub struct TierSnapshot {
     pub waiting: u64,
     /// What is known of their sizes, in bytes.
     pub waiting_bytes: u64,
-    /// For how long the request has waited that has waited longest of those next in turn.
+    /// For how long the one of them has waited that came first.
     pub oldest_wait: Duration,
     /// Requests that were let in so far.
     pub admitted: u64,

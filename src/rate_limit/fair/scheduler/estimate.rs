@@ -1,0 +1,55 @@
+//! How long a wait will be, by how fast a tier's waiters were let in lately.
+
+use std::time::Duration;
+
+/// The time between one waiter of a tier and the next, while there always was one.
+#[derive(Debug, Default)]
+pub(super) struct Gap {
+    last: Option<Duration>,
+    mean: Option<Duration>,
+}
+
+impl Gap {
+    /// A waiter was let in, and others wait on, or not.
+    pub(super) fn let_in(&mut self, now: Duration, others_wait: bool) {
+        if let Some(last) = self.last {
+            let gap = now.saturating_sub(last);
+            let mean = self.mean.unwrap_or(gap);
+            self.mean = Some(mean - mean / MEMORY + gap / MEMORY);
+        }
+        self.last = others_wait.then_some(now);
+    }
+
+    /// How long it takes to let in so many. Nothing, as long as nothing is known: better let one wait in vain than refuse
+    /// one that could have been served.
+    pub(super) fn of(&self, waiters: u64) -> Duration {
+        let waiters = u32::try_from(waiters).unwrap_or(u32::MAX);
+        self.mean.unwrap_or_default().saturating_mul(waiters)
+    }
+}
+
+/// Gaps that the mean is of, about.
+const MEMORY: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_as_many_gaps_as_are_before() {
+        let second = Duration::from_secs(1);
+        let mut gap = Gap::default();
+        assert_eq!(gap.of(100), Duration::ZERO);
+        for n in 0..20 {
+            gap.let_in(second * n, true);
+        }
+        assert_eq!(gap.of(3), second * 3);
+        // No one waited for an hour: that says nothing of how fast waiters are let in.
+        gap.let_in(second * 20, false);
+        gap.let_in(second * 3620, true);
+        assert_eq!(gap.of(3), second * 3);
+        // A clock that was read too early.
+        gap.let_in(second * 3619, true);
+        assert!(gap.of(8) <= second * 8);
+    }
+}
