@@ -2,7 +2,7 @@
 
 use std::ops::{AddAssign, SubAssign};
 
-use crate::rate_limit::fair::plan::{Capacity, MOST, part};
+use crate::rate_limit::fair::plan::{Capacity, part};
 
 /// Slots, tokens in flight, and tokens of prompts whose answers have not begun: what there is, or what is used of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ impl Load {
     /// All that an engine has.
     pub(super) fn of(capacity: Capacity) -> Self {
         // What is not bounded is more than all slots can use.
-        let unbounded = MOST * MOST / 2;
+        let unbounded = u64::MAX / 4;
         Self {
             slots: capacity.slots as u64,
             tokens: capacity.tokens.unwrap_or(unbounded),

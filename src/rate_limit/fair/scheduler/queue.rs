@@ -31,8 +31,8 @@ pub(super) struct Request {
     pub(super) since: Duration,
     pub(super) deadline: Duration,
     pub(super) waker: Option<Waker>,
-    before: u32,
-    after: u32,
+    pub(super) before: u32,
+    pub(super) after: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
