@@ -31,6 +31,7 @@ impl Scheduler {
         if owns && self.waiting > 0 {
             self.room.owner_came();
         }
+        self.lift(place);
         let flow = self.flows.enter(place, ask.group, ask.subject);
         let request = Request {
             tier: place,

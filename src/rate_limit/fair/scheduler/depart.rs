@@ -20,14 +20,20 @@ impl Scheduler {
         u64::try_from(self.plan.weights.thousandths(usage)).unwrap_or(u64::MAX).min(DEAREST)
     }
 
+    /// A tier of which none waits, and now one does, has borrowed no less than others: to have asked for nothing is no
+    /// credit.
+    pub(super) fn lift(&mut self, tier: u32) {
+        let tier = self.tiers.at_mut(tier);
+        if tier.waiting == 0 {
+            tier.counter = tier.counter.max(self.lent_floor);
+        }
+    }
+
     /// Puts a request into its subject's queue, at its end or before all others.
     pub(super) fn enqueue(&mut self, place: u32, first: bool) {
         let request = self.requests.at(place);
         let (flow, bytes) = (request.flow, request.bytes);
         let tier = self.tiers.at_mut(request.tier);
-        if tier.waiting == 0 {
-            tier.counter = tier.counter.max(self.lent_floor);
-        }
         tier.waiting += 1;
         tier.bytes = tier.bytes.saturating_add(bytes);
         self.waiting += 1;

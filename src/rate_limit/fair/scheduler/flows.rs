@@ -35,8 +35,6 @@ pub(super) struct Flow {
     /// What a child had when it was last let in. None that comes anew has less: time in which it asked for nothing is no
     /// credit.
     floor: u64,
-    /// No child has more.
-    ceiling: u64,
     pub(super) lengths: Lengths,
     // Of a group or a subject: its neighbours among those with queues as long as its own.
     pub(super) longer: u32,
@@ -66,10 +64,6 @@ enum Home {
 }
 
 impl Flow {
-    fn is_idle(&self) -> bool {
-        self.queued == 0 && self.flying == 0
-    }
-
     fn heap(&mut self, home: Home) -> Option<&mut Heap> {
         match home {
             Home::Ready => Some(&mut self.ready),
@@ -192,17 +186,15 @@ impl Flows {
             }
             let counter = &mut flows.flows.at_mut(flow).counter;
             *counter = counter.saturating_add(to).saturating_sub(from);
-            let counter = *counter;
-            let above = flows.flows.at_mut(parent);
-            above.ceiling = above.ceiling.max(counter);
-            if counter > HIGH {
+            if *counter > HIGH {
                 flows.lower(parent);
             }
         });
     }
 
     /// Puts a subject and its group where they belong, after any of the above, and forgets those who are as if they had never
-    /// been: the idle ones that are no longer ahead.
+    /// been: the idle ones that are no longer ahead, and where nobody waits, all of them. Those are ahead by one request at
+    /// most, since the floor is where anybody who had more was last let in.
     pub(super) fn settle(&mut self, subject: u32) {
         let group = self.flows.at(subject).parent;
         let tier = self.flows.at(group).parent;
@@ -272,14 +264,10 @@ impl Flows {
     }
 
     fn forget(&mut self, parent: u32) {
-        let flow = self.flows.at_mut(parent);
-        if flow.is_idle() {
-            // Nobody competes with anybody: all begin alike.
-            flow.floor = flow.ceiling;
-        }
-        let floor = flow.floor;
+        let flow = self.flows.at(parent);
+        let (floor, nobody_waits) = (flow.floor, flow.queued == 0);
         while let Some(first) = self.flows.at(parent).idle.first()
-            && first.counter <= floor
+            && (nobody_waits || first.counter <= floor)
         {
             self.heap(parent, Home::Idle, Step::Remove(0));
             let key = self.flows.at(first.flow).key;
@@ -294,7 +282,6 @@ impl Flows {
         let least = above.ready.first().map_or(above.floor, |first| first.counter);
         let by = least.min(above.floor);
         above.floor -= by;
-        above.ceiling = above.ceiling.saturating_sub(by);
         (above.ready.lower(by), above.idle.lower(by));
         for flow in self.flows.iter_mut().filter(|flow| flow.parent == parent) {
             flow.counter = flow.counter.saturating_sub(by);

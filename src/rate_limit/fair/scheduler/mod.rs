@@ -257,6 +257,7 @@ impl Scheduler {
         }
         let tier = request.tier;
         self.stop(ticket.place, 0);
+        self.lift(tier);
         self.tiers.at_mut(tier).counts.parked += 1;
         let request = self.requests.at_mut(ticket.place);
         // Its answer has begun, or might have: it is not refused any more.
