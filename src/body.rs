@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
-pub(crate) use self::ending::Ending;
+pub(crate) use self::ending::{Ending, Term};
 
 pin_project! {
     /// The body of a layer's answer: the inner service's, frame by frame, or that of a refusal.
@@ -39,7 +39,7 @@ impl<B> ResponseBody<B> {
         Self { kind: ResponseKind::Inner { body } }
     }
 
-    /// The inner service's answer, which ends when its time is up, if it has one.
+    /// The inner service's answer, which may end before it has said all.
     pub(crate) fn until(response: Response<B>, ending: Option<Box<Ending>>) -> Response<Self> {
         let Some(mut ending) = ending else { return response.map(Self::inner) };
         ending.head(response.headers());
@@ -92,9 +92,11 @@ fn poll_ending<B: Body<Data = Bytes>>(
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
     let Some(body) = slot.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-    if ending.poll(cx).is_ready() && !body.is_end_stream() {
+    if !body.is_end_stream()
+        && let Poll::Ready(why) = ending.poll(cx)
+    {
         slot.set(None);
-        return Poll::Ready(ending.last_frame().map(Ok));
+        return Poll::Ready(ending.last_frame(&why).map(Ok));
     }
     let frame = ready!(body.poll_frame(cx));
     if let Some(Ok(frame)) = &frame {

@@ -40,6 +40,59 @@ pub(crate) fn shadow_refused(tier: &str, limit: &str) {
     tracing::debug!(target: "palisade", layer = "rate_limit", tier, limit, "a shadow limit would have refused");
 }
 
+/// Fair admission refused a request, or broke it off: `palisade_fair_refused_total{tier, reason}`. Tiers come from the
+/// configuration.
+#[cfg(feature = "rate-limit")]
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn fair_refused(tier: &std::sync::Arc<str>, reason: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("palisade_fair_refused_total", "tier" => tier.clone(), "reason" => reason).increment(1);
+}
+
+/// Whether anybody sees metrics.
+pub(crate) const HAS_METRICS: bool = cfg!(feature = "metrics");
+
+/// A metric of one tier, whose name comes from the configuration: made once, so that no request pays for its label.
+#[cfg(feature = "rate-limit")]
+#[derive(Debug)]
+pub(crate) struct Tiered {
+    #[cfg(feature = "metrics")]
+    key: metrics::Key,
+}
+
+#[cfg(feature = "rate-limit")]
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+impl Tiered {
+    pub(crate) fn new(name: &'static str, tier: &std::sync::Arc<str>) -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            key: metrics::Key::from_parts(name, vec![metrics::Label::new("tier", tier.clone())]),
+        }
+    }
+
+    /// Counts so many more.
+    pub(crate) fn count(&self, by: u64) {
+        #[cfg(feature = "metrics")]
+        metrics::with_recorder(|to| to.register_counter(&self.key, &METADATA).increment(by));
+    }
+
+    /// Sets what it stands at.
+    pub(crate) fn gauge(&self, value: u64) {
+        #[cfg(feature = "metrics")]
+        metrics::with_recorder(|to| to.register_gauge(&self.key, &METADATA).set(value as f64));
+    }
+
+    /// Adds one to many values.
+    pub(crate) fn histogram(&self, value: f64) {
+        #[cfg(feature = "metrics")]
+        metrics::with_recorder(|to| to.register_histogram(&self.key, &METADATA).record(value));
+    }
+}
+
+#[cfg(all(feature = "metrics", feature = "rate-limit"))]
+static METADATA: metrics::Metadata<'static> =
+    metrics::Metadata::new("palisade", metrics::Level::INFO, Some(module_path!()));
+
 /// Counts one more under `name`.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn count(name: &'static str, labels: &[(&'static str, &'static str)]) {

@@ -21,23 +21,21 @@ use crate::{
 
 /// When a running answer ends, and how.
 pub(crate) struct Ending {
-    at: Duration,
-    clock: Arc<dyn Clock>,
-    timer: Option<Timer>,
-    /// Whether what it was admitted for still holds, asked whenever the answer is polled and every few seconds.
-    held: Option<Held>,
-    look: Option<Timer>,
-    why: Rejection,
+    over: Over,
     format: ErrorFormat,
     how: How,
     /// Whether what was sent so far is made of whole events.
     whole: bool,
 }
 
-type Timer = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+/// What ends an answer.
+enum Over {
+    Term(Term, Rejection),
+    Told(Box<Told>),
+}
 
-/// Told the time, since the Unix epoch.
-type Held = Box<dyn FnMut(Duration) -> bool + Send + Sync>;
+/// Ready when the answer is over, with why.
+type Told = dyn FnMut(&mut Context<'_>) -> Poll<Rejection> + Send + Sync;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
@@ -50,24 +48,21 @@ enum How {
 }
 
 impl Ending {
-    /// An answer that ends at `at`, since the Unix epoch.
-    pub(crate) fn new(
-        at: Duration,
-        clock: Arc<dyn Clock>,
-        why: Rejection,
-        format: ErrorFormat,
-    ) -> Self {
-        let (timer, held, look) = (None, None, None);
-        Self { at, clock, timer, held, look, why, format, how: How::Cut, whole: true }
+    /// An answer that ends when its term does.
+    pub(crate) fn after(term: Term, why: Rejection, format: ErrorFormat) -> Self {
+        Self::of(Over::Term(term, why), format)
     }
 
-    /// Which ends before that when `held` says no. To be quick.
-    pub(crate) fn while_held(
-        mut self,
-        held: impl FnMut(Duration) -> bool + Send + Sync + 'static,
+    /// An answer that ends when `told` is ready.
+    pub(crate) fn when(
+        told: impl FnMut(&mut Context<'_>) -> Poll<Rejection> + Send + Sync + 'static,
+        format: ErrorFormat,
     ) -> Self {
-        self.held = Some(Box::new(held));
-        self
+        Self::of(Over::Told(Box::new(told)), format)
+    }
+
+    fn of(over: Over, format: ErrorFormat) -> Self {
+        Self { over, format, how: How::Cut, whole: true }
     }
 
     /// Learns from the answer's head how it can be ended.
@@ -86,9 +81,90 @@ impl Ending {
         };
     }
 
+    /// Ready with why the answer is over, whether it has said all or not.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Rejection> {
+        match &mut self.over {
+            Over::Term(term, why) => term.poll(cx).map(|()| why.clone()),
+            Over::Told(told) => told(cx),
+        }
+    }
+
+    /// Sees what the answer says.
+    pub(crate) fn saw(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) {
+            self.whole = data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n");
+        }
+    }
+
+    /// The last frame, which says why, if the answer has a form for it.
+    pub(crate) fn last_frame(&self, why: &Rejection) -> Option<Frame<Bytes>> {
+        match self.how {
+            How::Event => {
+                let event = self.format.stream_event(why);
+                if self.whole {
+                    return Some(Frame::data(event));
+                }
+                let mut data = BytesMut::with_capacity(event.len() + 2);
+                data.put_slice(b"\n\n");
+                data.put_slice(&event);
+                Some(Frame::data(data.freeze()))
+            }
+            How::Grpc => Some(Frame::trailers(trailers(why))),
+            How::Cut => None,
+        }
+    }
+}
+
+fn trailers(why: &Rejection) -> HeaderMap {
+    let refused = ErrorFormat::Grpc.respond(why);
+    let mut trailers = HeaderMap::new();
+    for name in ["grpc-status", "grpc-message"] {
+        if let Some(value) = refused.headers().get(name) {
+            trailers.insert(name, value.clone());
+        }
+    }
+    trailers
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ending").field("how", &self.how).finish_non_exhaustive()
+    }
+}
+
+/// For how long an answer may run: to a time, or as long as what it was admitted for holds.
+pub(crate) struct Term {
+    at: Duration,
+    clock: Arc<dyn Clock>,
+    timer: Option<Timer>,
+    /// Whether what it was admitted for still holds, asked whenever the answer is polled and every few seconds.
+    held: Option<Held>,
+    look: Option<Timer>,
+}
+
+type Timer = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// Told the time, since the Unix epoch.
+type Held = Box<dyn FnMut(Duration) -> bool + Send + Sync>;
+
+impl Term {
+    /// To `at`, since the Unix epoch.
+    pub(crate) fn until(at: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self { at, clock, timer: None, held: None, look: None }
+    }
+
+    /// Which ends before that when `held` says no. To be quick.
+    pub(crate) fn while_held(
+        mut self,
+        held: impl FnMut(Duration) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.held = Some(Box::new(held));
+        self
+    }
+
     /// Ready when the time is up: by the clock whenever the answer is asked for more, and by a timer
     /// while it has nothing to say.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let now = self.clock.unix();
             let left = self.at.saturating_sub(now);
@@ -109,48 +185,6 @@ impl Ending {
             self.look = None;
         }
     }
-
-    /// Sees what the answer says.
-    pub(crate) fn saw(&mut self, frame: &Frame<Bytes>) {
-        if let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) {
-            self.whole = data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n");
-        }
-    }
-
-    /// The last frame, if the answer has a form for it.
-    pub(crate) fn last_frame(&self) -> Option<Frame<Bytes>> {
-        match self.how {
-            How::Event => {
-                let event = self.format.stream_event(&self.why);
-                if self.whole {
-                    return Some(Frame::data(event));
-                }
-                let mut data = BytesMut::with_capacity(event.len() + 2);
-                data.put_slice(b"\n\n");
-                data.put_slice(&event);
-                Some(Frame::data(data.freeze()))
-            }
-            How::Grpc => Some(Frame::trailers(self.trailers())),
-            How::Cut => None,
-        }
-    }
-
-    fn trailers(&self) -> HeaderMap {
-        let refused = ErrorFormat::Grpc.respond(&self.why);
-        let mut trailers = HeaderMap::new();
-        for name in ["grpc-status", "grpc-message"] {
-            if let Some(value) = refused.headers().get(name) {
-                trailers.insert(name, value.clone());
-            }
-        }
-        trailers
-    }
-}
-
-impl fmt::Debug for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ending").field("at", &self.at).field("how", &self.how).finish()
-    }
 }
 
 /// How often an answer that has nothing to say is held against what it was admitted for.
@@ -167,7 +201,8 @@ mod tests {
         }
         let why = Rejection::new(crate::RejectionKind::Unauthenticated, "token_expired", "Over.");
         let clock = Arc::new(crate::clock::SystemClock);
-        let mut ending = Ending::new(Duration::ZERO, clock, why, ErrorFormat::OpenAi);
+        let term = Term::until(Duration::ZERO, clock);
+        let mut ending = Ending::after(term, why, ErrorFormat::OpenAi);
         ending.head(&map);
         ending.how
     }

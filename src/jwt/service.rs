@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Rejection, RejectionKind,
-    body::{Ending, ResponseBody},
+    body::{Ending, ResponseBody, Term},
     future::ReadyOr,
     identity::{Identity, Stage, UserIdentity},
     observe,
@@ -166,7 +166,8 @@ impl Config {
         // A token that is past its `exp`, as leeways allow, has its answer heard out for as long.
         let at = Duration::from_secs(expiry).max(clock.unix()).saturating_add(EXPIRY_GRACE);
         let why = Rejection::new(RejectionKind::Unauthenticated, "token_expired", MESSAGE);
-        Some(Box::new(Ending::new(at, Arc::clone(clock), why, endpoint.error_format())))
+        let term = Term::until(at, Arc::clone(clock));
+        Some(Box::new(Ending::after(term, why, endpoint.error_format())))
     }
 
     /// Writes down the caller, if the token holds and grants enough. No verdict is nobody.

@@ -18,7 +18,7 @@ use super::{
     rules::Verdict,
 };
 use crate::{
-    body::{Ending, ResponseBody},
+    body::{Ending, ResponseBody, Term},
     connection,
     identity::{Identity, PeerIdentity, Stage},
     observe,
@@ -169,20 +169,23 @@ impl Shared {
         }
         let at = Duration::from_secs(peer.identity.not_after.saturating_add(1));
         let why = Rejection::new(RejectionKind::Unauthenticated, Why::Expired.code(), MESSAGE);
-        let ending = Ending::new(at, Arc::clone(&self.clock), why, endpoint.error_format());
-        if !self.anchors.are_there() {
-            return Some(Box::new(ending));
-        }
+        let term = Term::until(at, Arc::clone(&self.clock));
+        let term = if self.anchors.are_there() { self.while_trusted(peer, term) } else { term };
+        Some(Box::new(Ending::after(term, why, endpoint.error_format())))
+    }
+
+    /// As long as the authorities that there are by then trust the peer.
+    fn while_trusted(self: &Arc<Self>, peer: &Peer, term: Term) -> Term {
         let (shared, certificates) = (Arc::clone(self), peer.certificates.clone());
         let mut edition = self.anchors.edition();
-        Some(Box::new(ending.while_held(move |now| {
+        term.while_held(move |now| {
             let current = shared.anchors.edition();
             if current == edition {
                 return true;
             }
             edition = current;
             shared.of_certificates(&certificates, now).is_ok()
-        })))
+        })
     }
 }
 

@@ -55,6 +55,13 @@ impl<R: Body<Data = Bytes>> MeteredBody<R> {
     }
 }
 
+impl<R> MeteredBody<R> {
+    /// Whether anything is held until it ends.
+    pub(super) fn is_metered(&self) -> bool {
+        self.metering.is_some()
+    }
+}
+
 impl<R: Body<Data = Bytes>> Body for MeteredBody<R> {
     type Data = Bytes;
     type Error = R::Error;
@@ -111,7 +118,10 @@ impl Metering {
     fn read(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.reader.push(data);
-            self.begun |= !data.is_empty();
+            if !self.begun && !data.is_empty() {
+                self.begun = true;
+                self.settle.reservation().begin_answer();
+            }
         } else if let Some(trailers) = frame.trailers_ref() {
             self.reader.trailers(trailers);
             self.at_end = match outcome_of_grpc(trailers) {

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     HeaderFamily, TieredRateLimitLayer,
+    fair::FairAdmission,
     headers::Families,
     layer::{Config, Source},
     settlement::Options,
@@ -38,6 +39,7 @@ pub struct TieredRateLimitLayerBuilder {
     client: ClientAddress,
     organisation: String,
     overrides: Option<Arc<dyn TierOverrides>>,
+    fair: Option<FairAdmission>,
 }
 
 impl TieredRateLimitLayerBuilder {
@@ -59,6 +61,7 @@ impl TieredRateLimitLayerBuilder {
             client: ClientAddress::default(),
             organisation: "org_id".into(),
             overrides: None,
+            fair: None,
         }
     }
 
@@ -226,17 +229,28 @@ impl TieredRateLimitLayerBuilder {
         self
     }
 
+    /// Shares the engine's capacity fairly: a request that its quotas admit then waits for its tier's turn. Every tier
+    /// needs a share, and may do without limits. What is refused for want of capacity is charged nothing. Default: what
+    /// the quotas admit goes on at once. See [`fair`](super::fair).
+    pub fn fair(mut self, fair: &FairAdmission) -> Self {
+        self.fair = Some(fair.clone());
+        self
+    }
+
     /// Checks the configuration.
     ///
     /// # Errors
-    /// When there are no tiers, two of a name, one that can't be kept, an unknown fallback, or a file that can't be
-    /// read.
+    /// When there are no tiers, two of a name, one that can't be kept or has no share, an unknown fallback, or a file that
+    /// can't be read.
     pub fn build(self) -> Result<TieredRateLimitLayer, BuildError> {
         if self.bytes_per_token == 0 {
             return Err(BuildError::invalid("bytes_per_token", "zero"));
         }
         let of_nobody = matches!(self.source, Source::Nobody);
-        let terms = Terms { fallback: self.fallback, of_nobody };
+        if of_nobody && self.fair.is_some() {
+            return Err(BuildError::invalid("fair", "before authentication, nobody has a tier"));
+        }
+        let terms = Terms { fallback: self.fallback, of_nobody, fair: self.fair.clone() };
         let tiers = match self.file {
             Some(file) => Tiers::of_file(file, self.tiers, terms)?,
             None => Tiers::given(&self.tiers, terms)?,
@@ -258,6 +272,7 @@ impl TieredRateLimitLayerBuilder {
                 tiers,
                 source: self.source,
                 overrides: self.overrides,
+                fair: self.fair,
             }),
         })
     }

@@ -6,6 +6,7 @@ use tower_layer::Layer;
 
 use super::{
     TieredRateLimit, TieredRateLimitLayerBuilder,
+    fair::FairAdmission,
     headers::{Families, Telling},
     ready_tier::ReadyTier,
     settlement::Options,
@@ -97,6 +98,7 @@ pub(super) struct Config {
     pub(super) tiers: Tiers,
     pub(super) source: Source,
     pub(super) overrides: Option<Arc<dyn TierOverrides>>,
+    pub(super) fair: Option<FairAdmission>,
 }
 
 impl Config {

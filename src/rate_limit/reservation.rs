@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    fair::{Permit, Place, Watch},
     headers,
     layer::Config,
     models::Told,
@@ -53,8 +54,19 @@ struct State {
     more: Vec<Part>,
     /// The estimate is no longer that of the admission.
     refined: bool,
+    /// What it has of the engine, where that is shared.
+    permit: Option<Permit>,
+    /// Something of the answer has come.
+    begun: bool,
     /// Nothing is held: not yet, or no more.
     settled: bool,
+}
+
+impl State {
+    /// Where the request stands with the engine.
+    fn place(&self) -> Option<Place> {
+        self.permit.as_ref()?.place().cloned()
+    }
 }
 
 impl Reservation {
@@ -66,6 +78,8 @@ impl Reservation {
             model: None,
             more: Vec::new(),
             refined: false,
+            permit: None,
+            begun: false,
             settled: true,
         };
         let id = ReservationId::next();
@@ -98,30 +112,65 @@ impl Reservation {
     }
 
     /// What the store's answer means. Where nobody else has the reservation yet, it holds what was granted from now on; a
-    /// request goes unmetered where there is none.
+    /// request goes unmetered where there is none, and nothing else to hold either.
     pub(super) fn decided(
         mut self: Arc<Self>,
         decision: &Result<Decision, StoreError>,
     ) -> Result<Option<Arc<Self>>, Rejection> {
         let seen = match decision {
-            Ok(Decision::Admitted(seen)) => seen,
+            Ok(Decision::Admitted(seen)) => Some(seen),
             Ok(Decision::Refused(Refusal { index, retry_after, seen, .. })) => {
                 let standings = self.config.store.standings(self.base.charges.as_slice(), seen);
                 let (index, told) = (Some(*index), self.config.telling(self.endpoint));
                 let standings = standings.as_slice();
                 return Err(rejection(&self.tier, index, *retry_after, standings, told));
             }
-            Err(error) => return self.tier.without_store(error).map(|()| None),
+            Err(error) => {
+                self.tier.without_store(error)?;
+                None
+            }
         };
+        if seen.is_none() && self.config.fair.is_none() {
+            return Ok(None);
+        }
         if let Some(this) = Arc::get_mut(&mut self) {
-            this.base.seen = *seen;
             let state = this.state.get_mut().unwrap_or_else(PoisonError::into_inner);
             state.settled = false;
+            let Some(seen) = seen else {
+                this.base.charges = Charges::none();
+                return Ok(Some(self));
+            };
+            this.base.seen = *seen;
             let (keys, estimate) = (this.shadow_keys.take(), state.known.estimate);
             this.shadow = keys.and_then(|keys| keys.begin(&this.config, &this.tier, estimate));
         }
-        observe::admitted("rate_limit");
         Ok(Some(self))
+    }
+
+    /// Holds its part of the engine too, from now on.
+    pub(super) fn hold(&self, permit: Permit) {
+        self.state().permit = Some(permit);
+    }
+
+    /// Leaves the engine what it asked for, and hears what the request is told.
+    pub(super) fn tell_engine(&self, extensions: &mut http::Extensions) -> Option<Arc<Watch>> {
+        let state = self.state();
+        let permit = state.permit.as_ref()?;
+        permit.tell_engine(extensions);
+        permit.watch().map(Arc::clone)
+    }
+
+    /// The first of the answer has come.
+    pub(super) fn begin_answer(&self) {
+        if self.config.fair.is_none() {
+            return;
+        }
+        let mut state = self.state();
+        state.begun = true;
+        if let Some(place) = state.place() {
+            drop(state);
+            place.first_byte();
+        }
     }
 
     /// Writes where the caller stands into an answer's headers.
@@ -144,15 +193,19 @@ impl Reservation {
 
     /// Settles, unless that was done.
     pub(super) fn settle(&self, outcome: Outcome) {
-        let (more, model, due) = {
+        let (more, model, due, permit) = {
             let mut state = self.state();
             if std::mem::replace(&mut state.settled, true) {
                 return;
             }
+            let permit = state.permit.take();
+            let revoked = permit.as_ref().is_some_and(Permit::is_revoked);
+            let outcome = if revoked && !state.begun { Outcome::Unserved } else { outcome };
             (
                 std::mem::take(&mut state.more),
                 state.model.clone(),
                 due(outcome, &state.known, self.config.options),
+                permit,
             )
         };
         // In the order in which they were granted: the store takes an earlier one to have been moved by whatever was
@@ -166,6 +219,9 @@ impl Reservation {
         }
         if let Some(shadow) = &self.shadow {
             shadow.end(due);
+        }
+        if let Some(permit) = permit {
+            permit.release(due.tokens);
         }
     }
 
@@ -188,7 +244,11 @@ impl Reservation {
     fn refined(&self, mut state: MutexGuard<'_, State>, estimate: TokenUsage) {
         state.known.estimate = estimate;
         state.refined = true;
+        let place = state.place();
         drop(state);
+        if let Some(place) = place {
+            place.refine(estimate);
+        }
         if let Some(shadow) = &self.shadow {
             shadow.reserve(estimate);
         }
@@ -278,6 +338,11 @@ impl Meter for Reservation {
     fn refine(self: Arc<Self>, model: Option<&str>, estimate: TokenUsage) -> Refined {
         {
             let mut state = self.state();
+            if let Some(place) = state.place()
+                && let Err(rejection) = place.takes(estimate)
+            {
+                return ReadyOr::ready(Err(rejection));
+            }
             if state.model.is_none() {
                 state.model = Told::of(&self.tier, &self.config.pepper, &self.keys, model);
             }

@@ -173,10 +173,16 @@ impl Asker<'_> {
         self.identity.known_user().map(AsRef::as_ref)
     }
 
+    /// Whether the caller's token names an organisation.
+    pub(super) fn names_an_organisation(&self) -> bool {
+        let user = self.identity.user();
+        user.is_some_and(|user| organisation(user, &self.config.organisation).is_some())
+    }
+
     /// Adds the caller's organisation: himself, if he has none.
-    fn with_organisation(&self, key: Keyed) -> Result<Keyed, Rejection> {
+    pub(super) fn with_organisation(&self, key: Keyed) -> Result<Keyed, Rejection> {
         let (user, claim) = (self.user()?, &self.config.organisation);
-        Ok(match user.claims().str(claim).filter(|organisation| !organisation.is_empty()) {
+        Ok(match organisation(user, claim) {
             Some(organisation) => key.with(user.issuer().as_bytes()).with(organisation.as_bytes()),
             None => with_caller(key, user),
         })
@@ -197,13 +203,17 @@ impl Asker<'_> {
     }
 }
 
+fn organisation<'a>(user: &'a UserIdentity, claim: &str) -> Option<&'a str> {
+    user.claims().str(claim).filter(|organisation| !organisation.is_empty())
+}
+
 /// Adds a caller, as no organisation is called.
 fn with_caller(key: Keyed, user: &UserIdentity) -> Keyed {
     key.with(user.issuer().as_bytes()).with(b"").with(user.subject().as_bytes())
 }
 
 /// Adds what names a workload for longer than one certificate, where there is such a thing.
-fn with_workload(key: Keyed, peer: &PeerIdentity) -> Keyed {
+pub(super) fn with_workload(key: Keyed, peer: &PeerIdentity) -> Keyed {
     match (&peer.spiffe_id, peer.dns_names.as_slice()) {
         (Some(id), _) => key.with(id.as_bytes()),
         (None, []) => key.with(&peer.leaf_sha256),

@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use super::{
     body::MeteredBody,
+    fair::{Asking, Wish},
     future::{State, TieredRateLimitFuture, Waiting},
     layer::Config,
     ready_tier::ReadyTier,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     body::ResponseBody,
     identity::{Identity, Stage},
-    reject::Rejection,
+    reject::{Rejection, RejectionKind},
     reservation::{TokenUsage, UsageMeter},
     route::{Endpoint, Route},
     store::{Inline, Key},
@@ -72,13 +73,13 @@ impl<S> TieredRateLimit<S> {
     where
         S: Service<Request<B>> + Clone,
     {
-        let wanted = match Wanted::of(&mut request, &self.config) {
+        let (wanted, asking) = match Wanted::of(&mut request, &self.config) {
             Ok(wanted) => wanted,
             Err(rejection) => return State::refused(rejection),
         };
         let reservation = Reservation::ask(&self.config, endpoint, wanted);
         let mut answer = reservation.acquire();
-        let waiting = Waiting { service: self.inner.clone(), request, reservation };
+        let waiting = Waiting { service: self.inner.clone(), request, reservation, asking };
         match answer.now() {
             Some(decision) => waiting.decided(decision, &self.config),
             None => State::waiting(answer, waiting),
@@ -97,20 +98,34 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Who asks, in which tier, and for how many tokens as far as its headers tell.
-    fn of<B>(request: &mut Request<B>, config: &Config) -> Result<Self, Rejection> {
-        let input = input_estimate(request.headers(), config);
+    /// Who asks, in which tier, and for how many tokens as far as its headers tell; and for what of the engine, where that
+    /// is shared.
+    fn of<B>(
+        request: &mut Request<B>,
+        config: &Config,
+    ) -> Result<(Self, Option<Asking>), Rejection> {
+        let length = length(request.headers());
+        let input = length.map(|bytes| bytes.div_ceil(config.bytes_per_token));
+        let input = input.unwrap_or(config.default_input_tokens);
         let address = config.client.find(request.headers(), request.extensions());
         if config.is_before_authentication() {
             let nobody = Identity::default();
             let identity = Identity::of(request.extensions()).unwrap_or(&nobody);
-            return Self::by(config, identity, address, TokenUsage::default());
+            return Ok((Self::by(config, identity, address, TokenUsage::default())?, None));
+        }
+        let body = length.unwrap_or_else(|| input.saturating_mul(config.bytes_per_token));
+        let usage = TokenUsage::new(input, config.default_output_tokens);
+        let fair = config.fair.as_ref();
+        let fair = fair.map(|fair| (fair, Wish::of(request, body, usage)));
+        if fair.is_some() && UsageMeter::of(request.extensions()).is_some() {
+            return Err(metered_twice());
         }
         let identity = Identity::enter(request.extensions_mut(), Stage::RateLimit)?;
-        let usage = TokenUsage::new(input, config.default_output_tokens);
         let wanted = Self::by(config, identity, address, usage)?;
+        let asker = Asker { config, identity, tier: &wanted.tier.name, address };
+        let asking = fair.map(|(fair, wish)| fair.ask(&asker, &wish)).transpose()?;
         identity.set_tier(Some(Arc::clone(&wanted.tier.name)));
-        Ok(wanted)
+        Ok((wanted, asking))
     }
 
     /// The same, whatever it was that asked.
@@ -137,9 +152,14 @@ pub(super) fn leave_meter<B>(request: &mut Request<B>, reservation: &Arc<Reserva
     request.extensions_mut().insert(meter);
 }
 
-/// So many bytes of a request are a token.
-fn input_estimate(headers: &HeaderMap, config: &Config) -> u64 {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let length: Option<u64> = length.and_then(|value| value.parse().ok());
-    length.map_or(config.default_input_tokens, |bytes| bytes.div_ceil(config.bytes_per_token))
+/// How long the body is, as far as the headers tell.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The meter of the layer outside would be lost to those within.
+fn metered_twice() -> Rejection {
+    const MESSAGE: &str = "The server has fair admission within another layer that meters. \
+         TieredRateLimitLayer does both: TieredRateLimitLayer::builder(..).fair(..).";
+    Rejection::new(RejectionKind::Misconfigured, "metered_twice", MESSAGE)
 }

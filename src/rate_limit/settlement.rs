@@ -15,6 +15,8 @@ pub(super) enum Outcome {
     Refused,
     /// A 5xx, or an error of the inner service.
     Failed,
+    /// Never served, for want of capacity: refused, or broken off before anything of the answer had come.
+    Unserved,
 }
 
 /// What is known of a request's use of tokens.
@@ -56,6 +58,9 @@ pub(super) struct Due {
 
 /// The table of the reservation: what is due, by how the request ended and what is known of it.
 pub(super) fn due(outcome: Outcome, known: &Known, options: Options) -> Due {
+    if outcome == Outcome::Unserved {
+        return Due { requests: 0, tokens: TokenUsage::default() };
+    }
     let requests = u64::from(!(outcome == Outcome::Failed && options.refund_failed_requests));
     // The handler runs the engine: its word is the truth, however the request ended.
     let tokens = known.by_handler().unwrap_or_else(|| tokens(outcome, known, options));
@@ -71,7 +76,7 @@ fn tokens(outcome: Outcome, known: &Known, options: Options) -> TokenUsage {
     // The caller sees a refusal, but the model has answered.
     let outcome = if known.withheld { Outcome::Answered } else { outcome };
     match outcome {
-        Outcome::Refused | Outcome::Failed => TokenUsage::default(),
+        Outcome::Refused | Outcome::Failed | Outcome::Unserved => TokenUsage::default(),
         Outcome::Abandoned => reserved,
         Outcome::Aborted if options.keep_reservation_on_abort => {
             at_least_reserved(known.by_output(known.output_so_far))
@@ -208,6 +213,16 @@ mod tests {
         assert_eq!(tokens_due(Outcome::Refused, withheld), 100);
         withheld.observe(Observed::Withheld(Some(TokenUsage::new(10, 20))));
         assert_eq!(tokens_due(Outcome::Refused, withheld), 30);
+    }
+
+    #[test]
+    fn what_was_never_served_pays_nothing_whatever_is_said_of_it() {
+        let mut charged = known();
+        charged.charge(5);
+        for known in [known(), charged] {
+            let nothing = Due { requests: 0, tokens: TokenUsage::default() };
+            assert_eq!(due(Outcome::Unserved, &known, Options::default()), nothing);
+        }
     }
 
     #[test]

@@ -123,11 +123,16 @@ impl Tier {
 
     /// Checks the tier and readies it for requests.
     pub(super) fn ready(&self, name: &str) -> Result<ReadyTier, BuildError> {
-        if !is_name(name) {
-            return Err(invalid(name, "a name is made of ASCII letters, digits, '-', '_' and '.'"));
-        }
         if self.limits.is_empty() {
             return Err(invalid(name, "it has no limits"));
+        }
+        self.ready_with_share(name)
+    }
+
+    /// The same of a tier that may have no limits, since it has a share of what there is.
+    pub(super) fn ready_with_share(&self, name: &str) -> Result<ReadyTier, BuildError> {
+        if !is_name(name) {
+            return Err(invalid(name, "a name is made of ASCII letters, digits, '-', '_' and '.'"));
         }
         let ready = |limit: &TierLimit| limit.ready(self.outage);
         let limits: Result<Vec<_>, _> = self.limits.iter().map(ready).collect();

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use super::{limit::invalid, ready_tier::ReadyTier, tier::Tier};
+use super::{fair::FairAdmission, limit::invalid, ready_tier::ReadyTier, tier::Tier};
 use crate::{
     BoxError, BuildError,
     identity::Identity,
@@ -39,6 +39,8 @@ pub(super) struct Terms {
     pub(super) fallback: Option<String>,
     /// Whether the layer stands outside of what tells callers.
     pub(super) of_nobody: bool,
+    /// Where every tier has to have a share.
+    pub(super) fair: Option<FairAdmission>,
 }
 
 /// Tiers by name, and that of callers who have none.
@@ -110,7 +112,11 @@ impl Table {
         }
         let mut named = HashMap::with_capacity(tiers.len());
         for (name, tier) in tiers {
-            let ready = Arc::new(tier.ready(name)?);
+            let ready = Arc::new(match &terms.fair {
+                Some(fair) if fair.has(name) => tier.ready_with_share(name)?,
+                Some(_) => return Err(invalid(name, "it has no share of the fair admission")),
+                None => tier.ready(name)?,
+            });
             if named.insert(Arc::clone(&ready.name), ready).is_some() {
                 return Err(invalid(name, "there are two of it"));
             }
