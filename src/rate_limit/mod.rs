@@ -89,8 +89,6 @@
 //! [`keep_reservation_on_abort`]: TieredRateLimitLayerBuilder::keep_reservation_on_abort
 //! [`refund_failed_requests`]: TieredRateLimitLayerBuilder::refund_failed_requests
 
-pub mod fair;
-
 mod body;
 mod builder;
 mod calendar;
