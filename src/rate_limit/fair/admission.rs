@@ -177,7 +177,7 @@ impl FairAdmission {
     /// The refusal of a request of this tier. Counted.
     pub(super) fn refused(&self, tier: &TierFacts, shed: Shed) -> Rejection {
         observe::fair_refused(&tier.name, refusal::code(shed));
-        let drain = self.look(|scheduler, now, _| scheduler.drains_in(tier.index, now));
+        let drain = self.look(|scheduler, _, _| scheduler.drains_in(tier.index));
         refusal::rejection(shed, &tier.name, self.0.spread.over(drain))
     }
 
