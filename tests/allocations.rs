@@ -25,7 +25,10 @@ use palisade::{
     },
     peer_cert::PeerCertLayer,
     prompt_guard::PromptGuardLayer,
-    rate_limit::{Tier, TieredRateLimitLayer},
+    rate_limit::{
+        Tier, TieredRateLimitLayer, TieredRateLimitLayerBuilder,
+        fair::{Capacity, FairAdmission, Share},
+    },
     store::{
         Admission, Charge, Key, Limit, LimitId, LimiterStore, MemoryStore, ReservationId, Stores,
     },
@@ -97,15 +100,18 @@ where
 }
 
 fn limits() -> TieredRateLimitLayer {
+    limits_with(|limits| limits)
+}
+
+fn limits_with(
+    with: impl FnOnce(TieredRateLimitLayerBuilder) -> TieredRateLimitLayerBuilder,
+) -> TieredRateLimitLayer {
     let tier = Tier::new()
         .requests_per_minute(1_000_000)
         .tokens_per_minute(1_000_000_000)
         .concurrent_requests(8);
-    TieredRateLimitLayer::builder(&Stores::in_memory())
-        .tier("free", tier)
-        .without_headers()
-        .build()
-        .unwrap()
+    let limits = TieredRateLimitLayer::builder(&Stores::in_memory()).tier("free", tier);
+    with(limits.without_headers()).build().unwrap()
 }
 
 #[test]
@@ -117,16 +123,22 @@ fn an_admitted_request_costs_at_most_three_allocations() {
     let with_token = cost(&credentials, peer.layer(jwt.layer(TEXT))) - bare;
     let admitted = cost(&credentials, peer.layer(jwt.layer(limits().layer(TEXT)))) - bare;
     let metered = cost(&credentials, peer.layer(jwt.layer(limits().layer(JSON)))) - bare;
+    let fair = FairAdmission::builder().capacity(Capacity::slots(8).tokens_in_flight(100_000));
+    let fair = fair.tier("free", Share::percent(100)).build().unwrap();
+    let shared = limits_with(|limits| limits.fair(&fair));
+    let shared = cost(&credentials, peer.layer(jwt.layer(shared.layer(TEXT)))) - bare;
     let guard = PromptGuardLayer::builder().build().unwrap();
     let all = peer.layer(jwt.layer(limits().layer(guard.layer(TEXT))));
     let guarded = cost(&credentials, all) - bare;
     println!(
         "allocations: peer {peer_alone}, token {with_token}, limits {admitted}, \
-         usage from JSON {metered}, guard {guarded}"
+         engine shared {shared}, usage from JSON {metered}, guard {guarded}"
     );
     // The identity's place in the extensions; then the meter's, and the reservation itself.
     assert_eq!((peer_alone, with_token), (1, 1));
     assert!(admitted <= 3, "{admitted}");
+    // A slot of the engine is a place in a list that is there.
+    assert_eq!(shared, admitted);
     assert!(metered <= admitted + USAGE, "{metered}");
     assert!(guarded <= admitted + GUARD, "{guarded}");
 }

@@ -19,6 +19,8 @@
 //! | is dropped before the head of its answer | what was reserved | charged |
 //! | is answered, and the guard cuts the answer short | the prompt and what was let through | charged |
 //! | is answered, and the guard withholds the answer | as if it had been let through | charged |
+//! | leaves while it waits for its turn ([`fair`]) | none | charged |
+//! | is refused for want of capacity, or broken off before its answer has begun | none | none |
 //! | is blocked by the guard, or answered with 4xx | none | charged |
 //! | is answered with 5xx, or the service fails | none | charged, or not ([`refund_failed_requests`]) |
 //!
@@ -39,6 +41,11 @@
 //!
 //! A limit can be tried on live traffic before it is enforced: a [shadow](TierLimit::shadow) counts what it would let
 //! through, never refuses, and tells of what it would have refused.
+//!
+//! Limits alone do not keep one tier from slowing another: fifty accounts within theirs still fill an engine.
+//! [`fair`] shares the engine's capacity between tiers, and a tier's share between its callers: a request that its limits admit
+//! then waits for its turn ([`TieredRateLimitLayerBuilder::fair`]). If it is refused there, it is charged nothing; if its client
+//! leaves while it waits, the request and no tokens.
 //!
 //! Tiers can be replaced while the server runs ([`TieredRateLimitLayer::replace_tiers`], or by a [file that is
 //! watched](TieredRateLimitLayerBuilder::tiers_file)), and single callers can have one of

@@ -11,9 +11,10 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use palisade::rate_limit::fair::{Capacity, FairAdmission, Share};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
-use crate::support::{Ledger, limits, request};
+use crate::support::{Ledger, limits, limits_with, request};
 
 /// Panics when it is called unready, and is ready only when asked twice.
 #[derive(Debug, Default)]
@@ -51,8 +52,12 @@ impl<B> Service<Request<B>> for Strict {
 
 #[tokio::test]
 async fn the_inner_service_is_ready_when_it_is_called() {
-    for ledger in [Ledger::new(), Ledger::remote(Duration::from_millis(2))] {
-        let mut service = limits(&ledger).layer(Strict::default());
+    let fair = FairAdmission::builder().capacity(Capacity::slots(1));
+    let fair = fair.tier("free", Share::percent(100)).build().unwrap();
+    let shared = |ledger| limits_with(ledger, |limits| limits.fair(&fair));
+    let (near, far) = (Ledger::new(), Ledger::remote(Duration::from_millis(2)));
+    for layer in [limits(&near), limits(&far), shared(&near), shared(&far)] {
+        let mut service = layer.layer(Strict::default());
         for _ in 0..3 {
             let answer = call(&mut service, request(Full::default()));
             assert_eq!(answer.await.status(), 200);

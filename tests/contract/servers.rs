@@ -23,7 +23,10 @@ use palisade::{
     jwt::{ClaimTest, JwtAuthLayer, Policy, RequireAccess},
     peer_cert::{PeerCertLayer, RequirePeer},
     prompt_guard::{Action, Category, Detector, Finding, PromptGuardLayer, Unseen, Views},
-    rate_limit::TieredRateLimitLayer,
+    rate_limit::{
+        TieredRateLimitLayer,
+        fair::{Capacity, FairAdmission, Share},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,7 +36,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
 
 use crate::{
     credentials::Credentials,
-    support::{Ledger, Paid, Script, Step, limits},
+    support::{Ledger, Paid, Script, Step, limits, limits_with},
 };
 
 const GOOD: &str = r#"{"prompt":"What does a lighthouse do?","max_tokens":40}"#;
@@ -61,11 +64,19 @@ type FourLayers = Stack<PeerCertLayer, JwtAuthLayer, TieredRateLimitLayer, Promp
 pub(crate) struct Rig {
     credentials: Credentials,
     ledger: Arc<Ledger>,
+    fair: FairAdmission,
 }
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self { credentials: Credentials::new(), ledger: Ledger::new() }
+        let fair = FairAdmission::builder().capacity(Capacity::slots(64));
+        let fair = fair.tier("free", Share::percent(100)).build().unwrap();
+        Self { credentials: Credentials::new(), ledger: Ledger::new(), fair }
+    }
+
+    /// Reservations that are not settled, or slots of the engine that are not given up.
+    fn out(&self) -> usize {
+        self.ledger.out().max(self.fair.snapshot().in_use as usize)
     }
 
     fn guard(&self) -> PromptGuardLayer {
@@ -81,7 +92,7 @@ impl Rig {
         // The order of these calls does not matter.
         Stack::new()
             .prompt_guard(self.guard())
-            .rate_limit(limits(&self.ledger))
+            .rate_limit(limits_with(&self.ledger, |limits| limits.fair(&self.fair)))
             .jwt(self.credentials.jwt())
             .peer_cert(self.credentials.peer_cert())
     }
@@ -165,7 +176,7 @@ async fn service_builder_with_bodies_that_promise_nothing() {
     is_send(&body);
     body.as_mut().frame().await.unwrap().unwrap();
     drop(body);
-    assert_eq!(rig.ledger.out(), 0);
+    assert_eq!(rig.out(), 0);
 
     let bare = ServiceBuilder::new().layer(rig.stack()).service_fn(
         |_: Request<RequestBody<Upload>>| async {
@@ -271,7 +282,7 @@ mod axum_router {
         let mut plain = to(GOOD);
         plain.extensions_mut().clear();
         assert_eq!(ask(&app, plain).await.0, StatusCode::UNAUTHORIZED);
-        assert_eq!(rig.ledger.out(), 0);
+        assert_eq!(rig.out(), 0);
         let paid: Vec<_> = rig.ledger.settled().iter().map(|paid| paid.requests).collect();
         assert_eq!(paid, [1, 1], "the blocked request is charged, the refused ones are not");
     }
@@ -345,7 +356,7 @@ mod axum_router {
         let (status, text) = asked(&wrong_user, "/generate").await;
         assert_eq!(status, StatusCode::FORBIDDEN);
         assert!(text.contains("role or claim"), "{text}");
-        assert_eq!(rig.ledger.out(), 0);
+        assert_eq!(rig.out(), 0);
     }
 
     #[tokio::test]
@@ -380,9 +391,9 @@ mod axum_router {
         let mut response = request.send().await.unwrap();
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.chunk().await.unwrap().unwrap(), "tok");
-        assert_eq!(rig.ledger.out(), 1, "the slot is held while the stream runs");
+        assert_eq!(rig.out(), 1, "the slot is held while the stream runs");
         drop(response);
-        until(|| rig.ledger.out() == 0).await;
+        until(|| rig.out() == 0).await;
         assert_eq!(alive.load(std::sync::atomic::Ordering::SeqCst), 0);
         server.abort();
     }
@@ -447,7 +458,7 @@ mod tonic_server {
     async fn asks_and_is_refused(rig: &Rig, addr: SocketAddr) {
         let mut known = client(addr, Some(rig.bearer())).await;
         assert_eq!(known.check(check()).await.unwrap().into_inner().status, 1);
-        until(|| rig.ledger.out() == 0).await;
+        until(|| rig.out() == 0).await;
 
         let mut unknown = client(addr, None).await;
         assert_eq!(unknown.check(check()).await.unwrap_err().code(), Code::Unauthenticated);
@@ -461,7 +472,7 @@ mod tonic_server {
             stream.message().await.unwrap();
             open.push(stream);
         }
-        assert_eq!(rig.ledger.out(), 4, "a slot is held to the end of the stream");
+        assert_eq!(rig.out(), 4, "a slot is held to the end of the stream");
         let refused = streams.watch(check()).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert!(refused.message().contains("at a time"), "{}", refused.message());
@@ -473,7 +484,7 @@ mod tonic_server {
         let violations = &details.quota_failure().unwrap().violations;
         assert_eq!(violations[0].description, "concurrent-requests");
         drop(open);
-        until(|| rig.ledger.out() == 0).await;
+        until(|| rig.out() == 0).await;
     }
 
     async fn healthy()
@@ -588,10 +599,10 @@ async fn hyper_util() {
     let mut answer = vec![0; 4096];
     let read = client.read(&mut answer).await.unwrap();
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
-    assert_eq!(rig.ledger.out(), 1);
+    assert_eq!(rig.out(), 1);
     drop(client);
     connection.await.unwrap();
-    assert_eq!(rig.ledger.out(), 0);
+    assert_eq!(rig.out(), 0);
     assert_eq!(alive.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
 
@@ -620,7 +631,7 @@ async fn boxed_and_not_sync_with_one_concrete_body() {
     let rejection = response.extensions().get::<palisade::Rejection>().unwrap();
     assert_eq!(rejection.kind(), RejectionKind::Blocked);
     drop(response);
-    assert_eq!(rig.ledger.out(), 0);
+    assert_eq!(rig.out(), 0);
     assert_eq!(rig.ledger.settled().last(), Some(&Paid { requests: 1, tokens: 0 }));
 }
 
@@ -706,7 +717,7 @@ mod mcp {
         let answer = client.call_tool(params).await.unwrap();
         assert!(format!("{answer:?}").contains("42"), "{answer:?}");
         client.cancel().await.unwrap();
-        until(|| rig.ledger.out() == 0).await;
+        until(|| rig.out() == 0).await;
 
         let config = StreamableHttpClientTransportConfig::with_uri(uri);
         let transport = StreamableHttpClientTransport::from_config(config);
