@@ -46,7 +46,8 @@ pub(crate) fn shadow_refused(tier: &str, limit: &str) {
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn fair_refused(tier: &std::sync::Arc<str>, reason: &'static str) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("palisade_fair_refused_total", "tier" => tier.clone(), "reason" => reason).increment(1);
+    metrics::counter!("palisade_fair_refused_total", "tier" => tier.clone(), "reason" => reason)
+        .increment(1);
 }
 
 /// Whether anybody sees metrics.

@@ -191,9 +191,9 @@ where
                             let answer = ready!(future.poll(cx));
                             let (settle, watch) = (settle.take(), watch.take());
                             let answer = answered(answer, settle, this.config, this.method);
-                            return Poll::Ready(answer.map(|answer| {
-                                ending(answer, watch, *this.endpoint)
-                            }));
+                            return Poll::Ready(
+                                answer.map(|answer| ending(answer, watch, *this.endpoint)),
+                            );
                         }
                     }
                 }

@@ -99,7 +99,10 @@ async fn a_layer_within_another_that_meters_refuses_and_says_what_to_do() {
     let service = outer.layer(layer(&fair).layer(Engine::default()));
     let refused = tower::ServiceExt::oneshot(service, request("free/a")).await.unwrap();
     let rejection = refused.extensions().get::<Rejection>().unwrap();
-    assert_eq!((rejection.kind(), rejection.code()), (RejectionKind::Misconfigured, "metered_twice"));
+    assert_eq!(
+        (rejection.kind(), rejection.code()),
+        (RejectionKind::Misconfigured, "metered_twice")
+    );
     assert!(rejection.message().contains(".fair("), "{}", rejection.message());
     assert_idle(&fair);
 }

@@ -59,7 +59,10 @@ async fn want_of_capacity_is_told_in_the_callers_format() {
 
     let (status, body) = status_and_body("/v1/messages").await;
     assert_eq!(status, 529);
-    assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!("overloaded_error")));
+    assert_eq!(
+        (&body["type"], &body["error"]["type"]),
+        (&json!("error"), &json!("overloaded_error"))
+    );
 
     let (status, body) = status_and_body("/generate").await;
     assert_eq!((status, &body["error_type"]), (503, &json!("overloaded")));
@@ -70,7 +73,10 @@ async fn want_of_capacity_is_told_in_the_callers_format() {
     assert!(kind.ends_with("#temporary-reduced-capacity"), "{kind}");
 
     let response = refused(grpc("free/b")).await;
-    assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"14".parse().unwrap()));
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["grpc-status"]),
+        (200, &"14".parse().unwrap())
+    );
     assert!(response.headers().contains_key("grpc-message"));
     assert_eq!(text(response).await, "");
 }

@@ -198,7 +198,11 @@ async fn accounts_of_one_organisation_buy_no_turns() {
     drop(engine.take("free/0"));
     drop(asked.remove(0));
     go_on().await;
-    assert!(honest.is_finished(), "after the ten of the other organisation: {:?}", engine.running());
+    assert!(
+        honest.is_finished(),
+        "after the ten of the other organisation: {:?}",
+        engine.running()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,8 +20,8 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt as _};
 use crate::{
     refusals::code_of,
     support::{
-        TokioClock, Unread, ask, assert_idle, behind, capacity, go_on, layer, now, prompt,
-        request, shared, tier,
+        TokioClock, Unread, ask, assert_idle, behind, capacity, go_on, layer, now, prompt, request,
+        shared, tier,
     },
 };
 
@@ -163,7 +163,8 @@ async fn nobody_is_told_to_go_on_while_his_request_waits() {
     });
     let identified = ServiceBuilder::new()
         .map_request(|mut request: Request<hyper::body::Incoming>| {
-            let identity = crate::support::request("free/b").extensions().get::<palisade::Identity>().cloned();
+            let identity =
+                crate::support::request("free/b").extensions().get::<palisade::Identity>().cloned();
             request.extensions_mut().insert(identity.unwrap());
             request
         })
@@ -175,7 +176,8 @@ async fn nobody_is_told_to_go_on_while_his_request_waits() {
         let io = hyper_util::rt::TokioIo::new(server);
         let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
     });
-    let head = "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n";
+    let head =
+        "POST /generate HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n";
     client.write_all(head.as_bytes()).await.unwrap();
     while tier(&fair, "free").waiting == 0 {
         tokio::task::yield_now().await;
@@ -229,9 +231,8 @@ async fn who_waits_holds_no_permit_within() {
     let held = now(ask(&service, request("free/a")).await).await;
     let inner = ServiceBuilder::new().concurrency_limit(1).service(Strict::default());
     let guarded = layer(&fair).layer(inner.clone());
-    let waits: Vec<_> = (0..2)
-        .map(|_| tokio::spawn(guarded.clone().oneshot(request("free/b"))))
-        .collect();
+    let waits: Vec<_> =
+        (0..2).map(|_| tokio::spawn(guarded.clone().oneshot(request("free/b")))).collect();
     go_on().await;
     assert_eq!(tier(&fair, "free").waiting, 2);
     let other = futures_util::FutureExt::now_or_never(inner.oneshot(request("free/c")));

@@ -116,9 +116,11 @@ impl FairAdmissionBuilder {
         };
         let fallback = match self.fallback {
             None => None,
-            Some(name) => Some(self.tiers.iter().position(|(tier, _)| **tier == *name).ok_or_else(
-                || BuildError::invalid("fallback_tier", format!("{name}: there is no such tier")),
-            )?),
+            Some(name) => {
+                Some(self.tiers.iter().position(|(tier, _)| **tier == *name).ok_or_else(|| {
+                    BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
+                })?)
+            }
         };
         let tiers = self.tiers.iter().enumerate();
         let tiers = tiers.map(|(at, (name, share))| TierFacts::new(at, Arc::clone(name), *share));

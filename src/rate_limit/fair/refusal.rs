@@ -34,7 +34,8 @@ pub(super) fn rejection(shed: Shed, tier: &str, again: Duration) -> Rejection {
 
 /// The caller's fault: such a prompt is never let in.
 fn prompt_too_long(tier: &str) -> Rejection {
-    let message = format!("The prompt is longer than those of tier {tier} may be. Make it shorter.");
+    let message =
+        format!("The prompt is longer than those of tier {tier} may be. Make it shorter.");
     Rejection::new(RejectionKind::BadRequest, code(Shed::PromptTooLong), message)
 }
 
@@ -95,12 +96,14 @@ mod tests {
     #[test]
     fn those_refused_at_once_are_told_different_times() {
         let spread = Spread::new();
-        for (drain, least, most) in [(0, 1000, 2000), (20_000, 20_000, 30_000), (9_000_000, 40_000, 60_000)] {
-            let told: Vec<_> = (0..1000)
-                .map(|_| spread.over(Duration::from_millis(drain)).as_millis())
-                .collect();
+        for (drain, least, most) in
+            [(0, 1000, 2000), (20_000, 20_000, 30_000), (9_000_000, 40_000, 60_000)]
+        {
+            let told: Vec<_> =
+                (0..1000).map(|_| spread.over(Duration::from_millis(drain)).as_millis()).collect();
             assert!(told.iter().all(|told| (least..=most).contains(told)), "{drain}");
-            let tenths: HashSet<_> = told.iter().map(|told| (told - least) * 10 / (most - least)).collect();
+            let tenths: HashSet<_> =
+                told.iter().map(|told| (told - least) * 10 / (most - least)).collect();
             assert!(tenths.len() >= 10, "{drain}: {tenths:?}");
         }
         // Two servers that start together do not tell the same.
