@@ -89,8 +89,7 @@ impl Scheduler {
             self.room.slot_freed();
         }
         self.charge_tier(place, charged, cost);
-        self.flows.correct(flow, charged, cost);
-        self.flows.flying(flow, false);
+        self.flows.done(flow, charged, cost);
     }
 
     /// A request goes, and has cost so much. Its place may have been what another waited for, and its size what kept

@@ -135,7 +135,6 @@ impl Scheduler {
         }
         tier.list(begun).push_last(&mut self.requests, place);
         self.total += load;
-        self.flows.flying(flow, true);
         self.flows.let_in(flow, cost);
         self.charge_tier(place, 0, cost);
     }

@@ -5,7 +5,10 @@
 //! requests of its own wait; among the idle while it has none that waits or runs.
 
 use std::{
-    collections::HashMap,
+    collections::{
+        HashMap,
+        hash_map::Entry::{Occupied, Vacant},
+    },
     hash::{BuildHasherDefault, Hasher},
 };
 
@@ -71,15 +74,6 @@ impl Flow {
             Home::Idle => Some(&mut self.idle),
         }
     }
-
-    /// As new, but for the memory that it has.
-    fn clear(&mut self) {
-        let (mut ready, mut idle) =
-            (std::mem::take(&mut self.ready), std::mem::take(&mut self.idle));
-        let mut lengths = std::mem::take(&mut self.lengths);
-        (ready.clear(), idle.clear(), lengths.clear());
-        *self = Self { ready, idle, lengths, ..Self::default() };
-    }
 }
 
 /// All flows. The tiers are the first of them.
@@ -111,26 +105,28 @@ impl Flows {
     }
 
     fn child(&mut self, parent: u32, key: u64) -> u32 {
-        let mut key = Some(key);
-        let mut found = self.places.get(&(parent, key)).copied();
-        if found.is_none() && self.places.len() >= self.most {
-            key = None;
-            found = self.places.get(&(parent, key)).copied();
-        }
         let floor = self.flows.at(parent).floor;
-        if let Some(place) = found {
-            let flow = self.flows.at_mut(place);
-            if flow.queued == 0 && flow.counter < floor {
-                flow.counter = floor;
+        let has_room = self.places.len() < self.most;
+        let key = Some(key).filter(|_| has_room || self.places.contains_key(&(parent, Some(key))));
+        match self.places.entry((parent, key)) {
+            Occupied(known) => {
+                let place = *known.get();
+                let flow = self.flows.at_mut(place);
+                if flow.queued == 0 && flow.counter < floor {
+                    flow.counter = floor;
+                }
+                place
             }
-            return place;
+            Vacant(new) => {
+                let place = *new.insert(self.flows.take());
+                let flow = self.flows.at_mut(place);
+                // All else is as it was left: nothing is in its heaps, its lists or its queue.
+                debug_assert!(flow.queued == 0 && flow.flying == 0 && flow.home == Home::None);
+                debug_assert!(flow.ready.len() == 0 && flow.idle.len() == 0);
+                (flow.parent, flow.key, flow.counter, flow.floor) = (parent, key, floor, 0);
+                place
+            }
         }
-        let place = self.flows.take();
-        let flow = self.flows.at_mut(place);
-        flow.clear();
-        (flow.parent, flow.key, flow.counter) = (parent, key, floor);
-        self.places.insert((parent, key), place);
-        place
     }
 
     /// The subject of a tier whose turn it is.
@@ -158,24 +154,27 @@ impl Flows {
         });
     }
 
-    /// One more of a subject's requests runs, or one less.
-    pub(super) fn flying(&mut self, subject: u32, more: bool) {
-        self.path(subject, |flows, flow, _| {
-            let flying = &mut flows.flows.at_mut(flow).flying;
-            *flying = if more { *flying + 1 } else { flying.saturating_sub(1) };
-        });
-    }
-
-    /// A subject is let in with something of this cost.
+    /// A request of a subject is let in, and thought to cost so much.
     pub(super) fn let_in(&mut self, subject: u32, cost: u64) {
         self.path(subject, |flows, flow, parent| {
+            let flow = flows.flows.at_mut(flow);
+            flow.flying += 1;
             if parent != NONE {
-                let counter = flows.flows.at(flow).counter;
+                let counter = flow.counter;
+                flow.counter = counter.saturating_add(cost);
                 let parent = flows.flows.at_mut(parent);
                 parent.floor = parent.floor.max(counter);
             }
         });
-        self.correct(subject, 0, cost);
+    }
+
+    /// A request of a subject that was charged `from` is gone, and has cost `to`.
+    pub(super) fn done(&mut self, subject: u32, from: u64, to: u64) {
+        self.path(subject, |flows, flow, _| {
+            let flying = &mut flows.flows.at_mut(flow).flying;
+            *flying = flying.saturating_sub(1);
+        });
+        self.correct(subject, from, to);
     }
 
     /// What a subject was charged `from` costs `to`.
@@ -199,8 +198,8 @@ impl Flows {
         let group = self.flows.at(subject).parent;
         let tier = self.flows.at(group).parent;
         self.rehome(subject, group);
-        self.rehome(group, tier);
         self.forget(group);
+        self.rehome(group, tier);
         self.forget(tier);
     }
 
@@ -235,6 +234,11 @@ impl Flows {
             () => Home::Idle,
         };
         let (from, at, counter) = (flow.home, flow.place, flow.counter);
+        if home == Home::Idle && self.is_past(parent, counter) {
+            self.heap(parent, from, Step::Remove(at));
+            return self.drop(place, parent);
+        }
+        let flow = self.flows.at_mut(place);
         if from == home {
             // A refund is found at once, not when the flow's turn comes: else others get twice as far ahead.
             return self.heap(parent, home, Step::Change(at, counter));
@@ -263,17 +267,26 @@ impl Flows {
         }
     }
 
+    /// Whether an idle child with so much is as good as none.
+    fn is_past(&self, parent: u32, counter: u64) -> bool {
+        let parent = self.flows.at(parent);
+        parent.queued == 0 || counter <= parent.floor
+    }
+
     fn forget(&mut self, parent: u32) {
-        let flow = self.flows.at(parent);
-        let (floor, nobody_waits) = (flow.floor, flow.queued == 0);
         while let Some(first) = self.flows.at(parent).idle.first()
-            && (nobody_waits || first.counter <= floor)
+            && self.is_past(parent, first.counter)
         {
             self.heap(parent, Home::Idle, Step::Remove(0));
-            let key = self.flows.at(first.flow).key;
-            self.places.remove(&(parent, key));
-            self.flows.give_back(first.flow);
+            self.drop(first.flow, parent);
         }
+    }
+
+    fn drop(&mut self, place: u32, parent: u32) {
+        let flow = self.flows.at_mut(place);
+        flow.home = Home::None;
+        self.places.remove(&(parent, flow.key));
+        self.flows.give_back(place);
     }
 
     /// Lowers the counters of all children by what all have, before they overflow.
@@ -282,7 +295,8 @@ impl Flows {
         let least = above.ready.first().map_or(above.floor, |first| first.counter);
         let by = least.min(above.floor);
         above.floor -= by;
-        (above.ready.lower(by), above.idle.lower(by));
+        above.ready.lower(by);
+        above.idle.lower(by);
         for flow in self.flows.iter_mut().filter(|flow| flow.parent == parent) {
             flow.counter = flow.counter.saturating_sub(by);
         }

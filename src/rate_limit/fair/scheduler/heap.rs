@@ -47,10 +47,6 @@ impl Heap {
         self.0.iter_mut().for_each(|entry| entry.counter = entry.counter.saturating_sub(by));
     }
 
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
     fn fit(&mut self, at: usize, entry: Entry, moved: &mut impl FnMut(u32, u32)) {
         match at.checked_sub(1).and_then(|at| self.0.get(at / ARITY)) {
             Some(parent) if entry < *parent => self.up(at, entry, moved),

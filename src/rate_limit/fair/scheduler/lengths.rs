@@ -16,11 +16,6 @@ impl Lengths {
     pub(super) fn first(&self) -> Option<u32> {
         self.firsts.get(self.longest).copied().filter(|first| *first != NONE)
     }
-
-    pub(super) fn clear(&mut self) {
-        self.firsts.clear();
-        self.longest = 0;
-    }
 }
 
 impl Flows {

@@ -19,7 +19,10 @@ struct Few {
 impl Wakes {
     /// Calls them: to be done when the lock is free.
     pub(in crate::rate_limit) fn wake(self) {
-        self.wake.first.into_iter().chain(self.wake.more).for_each(Waker::wake);
+        if let Some(first) = self.wake.first {
+            first.wake();
+            self.wake.more.into_iter().for_each(Waker::wake);
+        }
     }
 
     pub(super) fn push(&mut self, waker: Option<Waker>) {
