@@ -28,8 +28,8 @@ fn no_more_are_let_in_at_once_than_there_are_slots() {
         .build()
         .unwrap();
     let (service, engine) = behind(&fair);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all();
-    runtime.build().unwrap().block_on(async {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    runtime.block_on(async {
         let tasks = (0..16).map(|n| {
             let (mut service, engine) = (service.clone(), engine.clone());
             tokio::spawn(async move {
@@ -59,15 +59,14 @@ async fn whoever_has_a_share_goes_before_whoever_borrows() {
     let (service, engine) = behind(&fair);
     let mut asked = Vec::new();
     for who in ["free/a", "free/b", "free/c", "free/d", "free/e", "enterprise/x", "enterprise/y"] {
-        asked.push(ask(&service, request(who)).await);
+        asked.push((who, ask(&service, request(who)).await));
     }
     assert_eq!(engine.running(), ["a", "b", "c", "d"]);
     assert_eq!((tier(&fair, "free").borrowed, tier(&fair, "free").guaranteed), (2, 2));
     for (ends, begins) in [("a", "x"), ("b", "y"), ("x", "e")] {
         drop(engine.take(ends));
-        // The end of the answer is read by whoever has it.
-        let at = asked.iter().position(|asked| asked.is_finished()).unwrap();
-        drop(asked.remove(at));
+        let at = asked.iter().position(|(who, _)| who.ends_with(ends)).unwrap();
+        drop(asked.remove(at).1.await.unwrap());
         go_on().await;
         assert_eq!(engine.running().last().unwrap(), begins, "after {ends}");
     }
