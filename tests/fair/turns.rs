@@ -28,7 +28,11 @@ fn no_more_are_let_in_at_once_than_there_are_slots() {
         .build()
         .unwrap();
     let (service, engine) = behind(&fair);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let tasks = (0..16).map(|n| {
             let (mut service, engine) = (service.clone(), engine.clone());

@@ -1,6 +1,7 @@
 //! For how long a request waits, and what it holds meanwhile: no more than its place.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     sync::{
         Arc,
@@ -66,15 +67,17 @@ async fn a_request_is_refused_when_it_has_waited_for_as_long_as_it_may() {
 async fn what_can_not_be_served_in_time_is_refused_when_it_comes() {
     let fair = one(Share::percent(100));
     let (service, engine) = behind(&fair);
-    // Ten seconds each: it is known by then how long a turn takes.
-    for _ in 0..20 {
-        let answer = now(ask(&service, request("free/a")).await).await;
-        tokio::time::advance(10 * SECOND).await;
-        drop((engine.take("a"), answer));
+    let mut asked = VecDeque::new();
+    for _ in 0..7 {
+        asked.push_back(ask(&service, request("free/b")).await);
     }
-    let _held = now(ask(&service, request("free/a")).await).await;
-    let _waits = ask(&service, request("free/b")).await;
-    let _waits = ask(&service, request("free/b")).await;
+    // Five seconds each: after some it is known how long a turn takes.
+    for _ in 0..4 {
+        tokio::time::advance(Duration::from_millis(4_900)).await;
+        drop((engine.take("b"), asked.pop_front().unwrap().await.unwrap()));
+        go_on().await;
+    }
+    assert_eq!(tier(&fair, "free").waiting, 2);
     let mut hurried = request("free/b");
     hurried.headers_mut().insert("x-request-timeout", "2".parse().unwrap());
     let refused = now(ask(&service, hurried).await).await;
