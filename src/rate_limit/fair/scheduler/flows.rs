@@ -204,6 +204,7 @@ impl Flows {
     }
 
     /// How many groups and subjects are remembered.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
