@@ -1,6 +1,8 @@
 //! What the fuzz targets share: who signs, what is asked, and what an answer must look like. The keys are made for
 //! these targets alone.
 
+pub mod guard;
+
 use std::{collections::HashSet, convert::Infallible, pin::pin, sync::Arc};
 
 use base64::{
