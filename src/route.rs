@@ -178,16 +178,9 @@ fn is_preflight<B>(request: &http::Request<B>) -> bool {
 }
 
 impl Table {
-    /// By the router's pattern where there is one, and by the path itself under one that catches all
-    /// and so says nothing. The content type, which is the caller's to choose, comes last.
+    /// The content type, which is the caller's to choose, comes last.
     fn endpoint(&self, matched: Option<&str>, path: &str, headers: &http::HeaderMap) -> Endpoint {
-        let by_path = match matched {
-            Some(pattern) if pattern.contains("{*") => {
-                self.speaks(pattern).or_else(|| self.speaks(path))
-            }
-            Some(pattern) => self.speaks(pattern),
-            None => self.speaks(path),
-        };
+        let by_path = by_path(matched, path, |path| self.speaks(path));
         let by_type = || if is_grpc(headers) { Endpoint::Grpc } else { Endpoint::Other };
         by_path.unwrap_or_else(by_type)
     }
@@ -209,6 +202,19 @@ fn is_grpc(headers: &http::HeaderMap) -> bool {
     let content_type: &[u8] = content_type;
     let Some((start, rest)) = content_type.split_at_checked(GRPC.len()) else { return false };
     start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// By the router's pattern where there is one, and by the path itself under one that catches all and so says nothing.
+pub(crate) fn by_path<T>(
+    matched: Option<&str>,
+    path: &str,
+    find: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    match matched {
+        Some(pattern) if pattern.contains("{*") => find(pattern).or_else(|| find(path)),
+        Some(pattern) => find(pattern),
+        None => find(path),
+    }
 }
 
 /// Whether `path` ends in `suffix` at the border of a segment, a trailing slash set aside.

@@ -15,6 +15,7 @@ pub(crate) use self::event::{EventTexts, Place, rewrite_event};
 
 use super::{
     Edit, Origin, Segment,
+    adapter::{Adapted, AdapterError, Way},
     json::{Bounds, Document, JsonError, Kind, Value},
     request::{Piece, rewrite::rewrite},
 };
@@ -24,14 +25,21 @@ use crate::route::Endpoint;
 pub(crate) struct Answer {
     raw: Bytes,
     texts: Texts,
-    json: bool,
+    form: Form,
+}
+
+/// How its texts are written.
+enum Form {
+    Json,
+    Plain,
+    Adapted(Adapted),
 }
 
 impl Answer {
     /// Reads a JSON answer.
     pub(crate) fn json(endpoint: Endpoint, raw: Bytes) -> Result<Self, JsonError> {
         let texts = Texts::read(endpoint, &raw)?;
-        Ok(Self { raw, texts, json: true })
+        Ok(Self { raw, texts, form: Form::Json })
     }
 
     /// Takes the whole answer as one text.
@@ -40,7 +48,14 @@ impl Answer {
         let mut texts = Texts::default();
         let source = 0..raw.len();
         texts.pieces.push(Piece { source, decoded: None, origin: Origin::Assistant, turn: 0 });
-        Ok(Self { raw, texts, json: false })
+        Ok(Self { raw, texts, form: Form::Plain })
+    }
+
+    /// Reads an answer as the adapter does.
+    pub(crate) fn adapted(adapted: &Adapted, raw: Bytes) -> Result<Self, AdapterError> {
+        let pieces = adapted.read(Way::Answer, &raw)?.pieces;
+        let texts = Texts { pieces, ..Texts::default() };
+        Ok(Self { raw, texts, form: Form::Adapted(adapted.clone()) })
     }
 
     /// The answer, byte for byte as it came.
@@ -60,16 +75,23 @@ impl Answer {
         self.texts.repeats
     }
 
-    /// Whether an edited answer is JSON still, where it was.
-    pub(crate) fn still_reads(&self, edited: &[u8]) -> bool {
-        !self.json || Document::read(edited, BOUNDS).is_ok()
+    /// The answer with the edits made, every other byte as it was. The edits are in order and don't overlap. `None` if it
+    /// would not read as it did: two names of members are alike, or its adapter can't write it.
+    pub(crate) fn rewritten(&self, edits: &[Edit]) -> Option<Bytes> {
+        let pieces = &self.texts.pieces;
+        match &self.form {
+            Form::Json => {
+                let edited = rewrite(&self.raw, pieces, edits);
+                Document::read(&edited, BOUNDS).is_ok().then_some(edited)
+            }
+            Form::Adapted(adapted) => {
+                adapted.rewritten(Way::Answer, &self.raw, pieces, edits).ok()
+            }
+            Form::Plain => Some(self.rewritten_plain(edits)),
+        }
     }
 
-    /// The answer with the edits made, every other byte as it was. The edits are in order and don't overlap.
-    pub(crate) fn rewrite(&self, edits: &[Edit]) -> Bytes {
-        if self.json {
-            return rewrite(&self.raw, &self.texts.pieces, edits);
-        }
+    fn rewritten_plain(&self, edits: &[Edit]) -> Bytes {
         let mut out = Vec::with_capacity(self.raw.len());
         let mut done = 0;
         for edit in edits {
@@ -291,10 +313,10 @@ mod tests {
     fn edits_touch_nothing_else() {
         let body = r#"{ "big":1e400, "choices":[{"text":"\u0061b\ncd"}] }"#;
         let answer = Answer::json(Endpoint::OpenAiCompletions, body.into()).unwrap();
-        let edited = answer.rewrite(&[Edit::new(0, 1..3, "\"X\"")]);
+        let edited = answer.rewritten(&[Edit::new(0, 1..3, "\"X\"")]).unwrap();
         assert_eq!(edited, r#"{ "big":1e400, "choices":[{"text":"\u0061\"X\"cd"}] }"#);
         let plain = Answer::plain("abcd".into()).unwrap();
-        assert_eq!(plain.rewrite(&[Edit::new(0, 1..3, "X")]), "aXd");
+        assert_eq!(plain.rewritten(&[Edit::new(0, 1..3, "X")]).unwrap(), "aXd");
     }
 
     #[test]

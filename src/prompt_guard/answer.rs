@@ -7,7 +7,7 @@ use http::{StatusCode, header, response};
 use http_body::Body;
 
 use super::{
-    Vault,
+    Vault, adapters,
     head::is_utf8,
     policies::Policy,
     policy::{Gathered, Subject, decide},
@@ -17,14 +17,14 @@ use super::{
     stream::{EventScan, Task},
 };
 use crate::{
-    inference::answer::Answer,
+    inference::{adapter::Adapted, answer::Answer},
     reject::{Rejection, RejectionKind},
     reservation::UsageMeter,
     route::Endpoint,
 };
 
 /// How an answer is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Kind {
     /// An event stream, as it passes.
     Events,
@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Json,
     /// One text, whole.
     Text,
+    /// Whole, by an adapter of the application.
+    Adapted(Adapted),
 }
 
 /// How to read the answer to a request of this endpoint. `None`: there is nothing to read.
@@ -41,12 +43,7 @@ pub(crate) fn kind<R: Body>(
     body: &R,
 ) -> Result<Option<Kind>, Rejection> {
     // Vectors are no text, and gRPC only gets here when it may pass unseen.
-    let no_body = head.status.is_informational()
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if no_body
-        || body.is_end_stream()
-        || matches!(endpoint, Endpoint::OpenAiEmbeddings | Endpoint::Grpc)
-    {
+    if is_empty(head, body) || matches!(endpoint, Endpoint::OpenAiEmbeddings | Endpoint::Grpc) {
         return Ok(None);
     }
     let media_type = head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
@@ -69,13 +66,43 @@ pub(crate) fn kind<R: Body>(
     Ok(Some(kind))
 }
 
-/// Reads a whole answer.
-pub(crate) fn read(endpoint: Endpoint, kind: Kind, data: Bytes) -> Result<Answer, Rejection> {
-    match kind {
-        Kind::Json if !data.is_empty() => Answer::json(endpoint, data),
-        _ => Answer::plain(data),
+/// The same for a request that an adapter reads: events go on as they come, and what else it can read is its own.
+pub(crate) fn adapted_kind<R: Body>(
+    adapted: &Adapted,
+    head: &response::Parts,
+    body: &R,
+) -> Result<Option<Kind>, Rejection> {
+    if is_empty(head, body) {
+        return Ok(None);
     }
-    .map_err(|_| unreadable())
+    // Of any other service every text is read, too.
+    let by_type = if adapted.framed { Err(unreadable()) } else { kind(Endpoint::Generate, head, body) };
+    if matches!(by_type, Ok(Some(Kind::Events))) || !adapted.reads_answers() {
+        return by_type;
+    }
+    plain_encoding(&head.headers).map_err(|_| unreadable())?;
+    Ok(Some(Kind::Adapted(adapted.clone())))
+}
+
+fn is_empty<R: Body>(head: &response::Parts, body: &R) -> bool {
+    let bare = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    bare || head.status.is_informational() || body.is_end_stream()
+}
+
+/// Reads a whole answer. Without a byte it says nothing, whatever its kind.
+pub(crate) fn read(endpoint: Endpoint, kind: &Kind, data: Bytes) -> Result<Answer, Rejection> {
+    match kind {
+        Kind::Json if !data.is_empty() => {
+            Answer::json(endpoint, data).map_err(|_| unreadable())
+        }
+        Kind::Adapted(adapted) if !data.is_empty() => {
+            Answer::adapted(adapted, data).map_err(|error| {
+                adapters::count(error);
+                unreadable()
+            })
+        }
+        _ => Answer::plain(data).map_err(|_| unreadable()),
+    }
 }
 
 /// The refusal in the place of an answer that did not come whole.
@@ -264,7 +291,7 @@ impl CopyScan {
 
     fn finish(&mut self) {
         let copy = self.copy.take().ok_or_else(too_large);
-        match copy.and_then(|copy| read(self.endpoint, self.kind, copy.freeze())) {
+        match copy.and_then(|copy| read(self.endpoint, &self.kind, copy.freeze())) {
             Ok(answer) => {
                 let gathered = scan(&self.policy, &answer);
                 let action = decide(gathered, Subject::Answer).verdict.action;

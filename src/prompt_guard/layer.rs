@@ -7,6 +7,7 @@ use tower_layer::Layer;
 use super::{
     Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, GuardPolicy, PromptGuard,
     RequestTarget, Rule, Strikes, When,
+    adapters::Adapters,
     count::Estimators,
     policies::{Chosen, Current, GuardPolicyBuilder},
     strikes::Counted,
@@ -36,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) read_timeout: Duration,
     pub(crate) limits: ReadLimits,
     pub(crate) estimators: Estimators,
+    pub(crate) adapters: Adapters,
     pub(crate) default_output_tokens: u64,
     pub(crate) strikes: Option<Counted>,
     pub(crate) hash_key: Pepper,
@@ -51,6 +53,7 @@ impl PromptGuardLayer {
             read_timeout: Duration::from_secs(30),
             limits: ReadLimits::default(),
             estimators: Estimators::default(),
+            adapters: Adapters::default(),
             default_output_tokens: 1024,
             strikes: None,
             hash_key: Pepper::random(),
@@ -89,6 +92,7 @@ pub struct PromptGuardLayerBuilder {
     read_timeout: Duration,
     limits: ReadLimits,
     estimators: Estimators,
+    pub(super) adapters: Adapters,
     default_output_tokens: u64,
     strikes: Option<Strikes>,
     hash_key: Pepper,
@@ -251,7 +255,7 @@ impl PromptGuardLayerBuilder {
         self.by_default(|policy| policy.unknown_endpoint(unseen))
     }
 
-    /// What happens to gRPC calls, which the guard can't read. Refused by default. A caller can state
+    /// What happens to gRPC calls that no [adapter](Self::grpc_adapter) reads. Refused by default. A caller can state
     /// gRPC's content type on any route: those that are known endpoints by their path are read as
     /// such whatever it says, the others pass.
     pub fn grpc(self, unseen: Unseen) -> Self {
@@ -424,18 +428,20 @@ impl PromptGuardLayerBuilder {
     /// The layer.
     ///
     /// # Errors
-    /// [`BuildError::Invalid`] for a cap or a limit of zero, strikes that make no sense, a score that is not from 0 to 1, more than
-    /// 100 policies, one whose name can't be used or is taken, or a condition that says nothing.
+    /// [`BuildError::Invalid`] for a cap or a limit of zero, strikes that make no sense, an adapter's path without a slash, a score
+    /// that is not from 0 to 1, more than 100 policies, one whose name can't be used or is taken, or a condition that says nothing.
     pub fn build(self) -> Result<PromptGuardLayer, BuildError> {
         let strikes = self.strikes.map(Strikes::ready).transpose()?;
         if self.read_timeout.is_zero() {
             return Err(BuildError::invalid("read_timeout", "its time limit is zero"));
         }
+        self.adapters.check()?;
         let config = Config {
             routes: self.routes,
             read_timeout: self.read_timeout,
             limits: self.limits,
             estimators: self.estimators,
+            adapters: self.adapters,
             default_output_tokens: self.default_output_tokens,
             strikes,
             hash_key: self.hash_key,

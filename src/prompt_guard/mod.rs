@@ -64,9 +64,10 @@
 //! | what | answer |
 //! |---|---|
 //! | a body larger than the cap, by its `Content-Length` or when it is read | 413 `request_too_large` |
+//! | what an adapter of the application can't read ([`body_adapter`], [`grpc_adapter`]) | 415 `unreadable_body` |
 //! | a `Content-Encoding` | 415 `unsupported_encoding` |
 //! | several parts, JSON that is a prompt as a form too, a charset other than UTF-8 | 415 `unsupported_media_type` |
-//! | a body on a route that is no known endpoint, a change of protocol, gRPC | 415 `unreadable_endpoint` |
+//! | a body on a route that is no known endpoint, a change of protocol, gRPC that no adapter reads | 415 `unreadable_endpoint` |
 //! | an image, a sound, a file, token ids, a prompt in the query, a chat template with code | 415 `unreadable_content` |
 //! | a body that is not strict JSON of its endpoint's shape, or not as long as stated | 400 `invalid_request` |
 //! | more turns, or another role, than may be sent ([`max_turns`], [`refuse_origin`]) | 400 `too_many_turns`, `origin_not_allowed` |
@@ -205,11 +206,14 @@
 //! The inner service gets a [`RequestBody`](crate::body::RequestBody). axum and tonic take any body. A stack that takes
 //! one type needs a `map_request` after this layer: `.map_request(|r: Request<_>| r.map(Body::new))`.
 //!
+//! [`body_adapter`]: PromptGuardLayerBuilder::body_adapter
+//! [`grpc_adapter`]: PromptGuardLayerBuilder::grpc_adapter
 //! [`max_turns`]: PromptGuardLayerBuilder::max_turns
 //! [`refuse_origin`]: PromptGuardLayerBuilder::refuse_origin
 //! [`report_only`]: PromptGuardLayerBuilder::report_only
 #![cfg_attr(not(feature = "http-client"), doc = "[`remote`]: crate::prompt_guard")]
 
+mod adapters;
 mod answer;
 mod body;
 mod canary;

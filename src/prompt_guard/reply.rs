@@ -40,7 +40,11 @@ impl Turn {
         let Some(endpoint) = self.endpoint.filter(|_| self.reads_answer()) else {
             return Answered::Pass(self.pass(head, ScannedBody::passed(body)));
         };
-        let kind = match answer::kind(endpoint, &head, &body) {
+        let kind = match &self.adapted {
+            Some(adapted) => answer::adapted_kind(adapted, &head, &body),
+            None => answer::kind(endpoint, &head, &body),
+        };
+        let kind = match kind {
             Ok(kind) => kind,
             Err(rejection) => match self.policy.excuse(rejection) {
                 Ok(_) => None,
@@ -54,7 +58,7 @@ impl Turn {
             return Answered::Pass(self.pass(head, ScannedBody::passed(body)));
         };
         if self.policy.enforced {
-            if kind != Kind::Events {
+            if !matches!(kind, Kind::Events) {
                 let reader = Reader::new(self.policy.max_answer, None);
                 return Answered::Collect(head, kind, body, reader);
             }
@@ -92,7 +96,7 @@ impl Turn {
             }
             answer::lost(&unreadable)
         })?;
-        let answer = answer::read(self.endpoint.unwrap_or(Endpoint::Other), kind, whole.data)
+        let answer = answer::read(self.endpoint.unwrap_or(Endpoint::Other), &kind, whole.data)
             .inspect_err(|_| self.withhold(None))?;
         let policy = Arc::clone(&self.policy);
         let judged = run(answer.raw().len(), ON_EXECUTOR, move |_| {
@@ -130,12 +134,11 @@ impl Turn {
         }
         let mut data = answer.raw().clone();
         if !edits.is_empty() {
-            data = answer.rewrite(&edits);
-            if !answer.still_reads(&data) {
-                // Two names of members were masked alike.
+            let Some(edited) = answer.rewritten(&edits) else {
                 self.withhold(stated(&head.headers, answer.raw()));
                 return Err(answer_blocked());
-            }
+            };
+            data = edited;
         }
         if let Some(restored) = self.restoring().and_then(|vault| restored(vault, &answer, edits)) {
             data = restored;
@@ -204,9 +207,8 @@ fn restored(vault: &Vault, answer: &Answer, masks: Vec<Edit>) -> Option<Bytes> {
         }
     }
     edits.sort_by_key(|edit| (edit.segment, edit.span.start));
-    let data = answer.rewrite(&edits);
     // Two names of members may have the same value. Then they keep their placeholders.
-    answer.still_reads(&data).then_some(data)
+    answer.rewritten(&edits)
 }
 
 /// The usage that a whole answer states.

@@ -66,9 +66,11 @@ where
             let policy = config.policies.get().otherwise();
             return PromptGuardFuture::exempt(Turn::new(config, policy, None), inner, request);
         };
-        let (policy, admitted) = config.admit(endpoint, &mut request);
+        let (adapted, endpoint) = config.adapters.of(&request, endpoint);
+        let (policy, admitted) = config.admit(endpoint, adapted.is_some(), &mut request);
         let (most, time) = (policy.max_body, Some(config.read_timeout));
-        let turn = Turn::new(config, policy, Some(endpoint));
+        let mut turn = Turn::new(config, policy, Some(endpoint));
+        turn.adapted = adapted;
         match admitted {
             Ok(Admitted::Unread) => PromptGuardFuture::unread(turn, inner, request),
             Ok(Admitted::Read) => {
@@ -98,13 +100,14 @@ impl Config {
     fn admit<B: Body>(
         &self,
         endpoint: Endpoint,
+        adapted: bool,
         request: &mut Request<B>,
     ) -> (Arc<Policy>, Result<Admitted, Rejection>) {
         let entered = Identity::enter(request.extensions_mut(), Stage::PromptGuard).map(drop);
         let policies = self.policies.get();
         match entered.and_then(|()| policies.choose(request, endpoint)) {
             Ok(policy) => {
-                let admitted = self.admit_by(&policy, endpoint, request);
+                let admitted = self.admit_by(&policy, endpoint, adapted, request);
                 (policy, admitted)
             }
             Err(rejection) => (policies.otherwise(), Err(rejection)),
@@ -115,12 +118,13 @@ impl Config {
         &self,
         policy: &Policy,
         endpoint: Endpoint,
+        adapted: bool,
         request: &mut Request<B>,
     ) -> Result<Admitted, Rejection> {
         if let Some(strikes) = self.strikes.as_ref().filter(|_| policy.enforced) {
             strikes.check(request.headers(), request.extensions())?;
         }
-        policy.inspect(endpoint, request).or_else(|rejection| {
+        policy.inspect(endpoint, adapted, request).or_else(|rejection| {
             request.extensions_mut().insert(policy.excuse(rejection)?);
             Ok(Admitted::Unread)
         })
@@ -131,6 +135,7 @@ impl Policy {
     fn inspect<B: Body>(
         &self,
         endpoint: Endpoint,
+        adapted: bool,
         request: &Request<B>,
     ) -> Result<Admitted, Rejection> {
         if asks_for_another_protocol(request) {
@@ -144,12 +149,12 @@ impl Policy {
         if request.body().is_end_stream() || size.exact() == Some(0) {
             return Ok(Admitted::Unread);
         }
-        if endpoint == Endpoint::Grpc {
+        if endpoint == Endpoint::Grpc && !adapted {
             return self.grpc.or(grpc);
         }
         let stated = content_length(request.headers())?;
         let least = stated.unwrap_or(0).max(size.lower());
-        if endpoint == Endpoint::Other {
+        if endpoint == Endpoint::Other && !adapted {
             // Outer layers wrap bodies, and not every wrapper of an empty one says that it is empty.
             let may_be_empty = least == 0 && self.enforced;
             return match self.unknown_endpoint {
@@ -158,7 +163,9 @@ impl Policy {
             };
         }
         plain_encoding(request.headers())?;
-        readable_type(request.headers())?;
+        if !adapted {
+            readable_type(request.headers())?;
+        }
         if least > self.max_body as u64 {
             return Err(too_large(self.max_body));
         }

@@ -7,6 +7,7 @@ use http::{Extensions, HeaderName, HeaderValue, header, request};
 
 use super::{
     AnswerVerdict, Outcome, Unseen, Vault, Verdict,
+    adapters::unreadable_body,
     count::Counted,
     head::no_prompt_as_form,
     joined::Joined,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     future::ReadyOr,
-    inference::{Edit, Prompt, Segment},
+    inference::{Edit, Prompt, Segment, adapter::Adapted},
     observe,
     reject::{Rejection, RejectionKind},
     reservation::{Refined, TokenUsage, UsageMeter},
@@ -37,6 +38,8 @@ pub(crate) struct Turn {
     pub(super) policy: Arc<Policy>,
     /// `None` on an exempt route.
     pub(super) endpoint: Option<Endpoint>,
+    /// Who reads its bodies, if not we.
+    pub(super) adapted: Option<Adapted>,
     pub(super) verdict: Option<Verdict>,
     pub(super) answer_verdict: Option<AnswerVerdict>,
     pub(super) meter: Option<UsageMeter>,
@@ -70,6 +73,7 @@ impl Turn {
             config,
             policy,
             endpoint,
+            adapted: None,
             verdict: None,
             answer_verdict: None,
             meter: None,
@@ -109,7 +113,9 @@ impl Turn {
         if content_length(&parts.headers).ok().flatten().is_some_and(|n| n != whole.len()) {
             return Next::Refuse(bad_length());
         }
-        if let Err(rejection) = no_prompt_as_form(&parts.headers, &whole.data) {
+        if self.adapted.is_none()
+            && let Err(rejection) = no_prompt_as_form(&parts.headers, &whole.data)
+        {
             return Next::Refuse(rejection);
         }
         if whole.data.is_empty() {
@@ -216,12 +222,13 @@ impl Turn {
         if verdict.action == Outcome::Sanitize && self.policy.enforced {
             let mut filling = Filling::new();
             let edits = self.edits(masks, prompt.segments(), Some(&mut filling));
-            held.whole.data = prompt.rewrite(&edits);
-            if self.read_prompt(&held.whole.data).is_err() {
-                // Two names of members were masked alike.
+            let edited = prompt.rewritten(&edits);
+            let Some(edited) = edited.filter(|edited| self.read_prompt(edited).is_ok()) else {
+                // Two names of members were masked alike, or an adapter can't write it.
                 self.verdict = Some(verdict);
                 return Next::Refuse(unmaskable());
-            }
+            };
+            held.whole.data = edited;
             fix_head(&mut held.parts.headers, held.whole.data.len());
             self.vault = filling.finish();
             if let Some(vault) = self.vault.clone() {
@@ -240,7 +247,11 @@ impl Turn {
 
     fn read_prompt(&self, data: &Bytes) -> Result<Prompt, Rejection> {
         let endpoint = self.endpoint.unwrap_or(Endpoint::Other);
-        let prompt = Prompt::read(endpoint, data.clone(), &self.config.limits)?;
+        let (data, limits) = (data.clone(), &self.config.limits);
+        let prompt = match &self.adapted {
+            Some(adapted) => Prompt::adapted(adapted, data, limits).map_err(unreadable_body)?,
+            None => Prompt::read(endpoint, data, limits)?,
+        };
         if !prompt.unread().is_empty() && self.policy.unread == Unseen::Refuse {
             return Err(unreadable_content());
         }

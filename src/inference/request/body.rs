@@ -237,7 +237,7 @@ impl<'l> Reader<'l> {
 }
 
 /// Tokens that an image, sound or file is taken for: about what a full-size image costs.
-const ATTACHMENT: u64 = 1024;
+pub(super) const ATTACHMENT: u64 = 1024;
 
 /// Which members hold an endpoint's prompt: one of them must be there.
 fn prompt_members(endpoint: Endpoint) -> &'static [&'static str] {

@@ -14,6 +14,7 @@
 //! | `/v1/embeddings`, `/embed` | `input`, `inputs` (string, list, pairs, token ids) |
 //! | `/v1/messages` | `system`, `messages`, `tools` |
 
+mod adapted;
 mod body;
 mod error;
 mod message;
@@ -30,7 +31,7 @@ use bytes::Bytes;
 #[cfg(feature = "prompt-guard")]
 pub(crate) use self::body::is_prompt_member;
 pub use self::error::{ReadError, ReadErrorKind, ReadLimits};
-use super::{json::Document, tokens::TokenEstimator};
+use super::{adapter::Adapted, json::Document, tokens::TokenEstimator};
 use crate::route::Endpoint;
 
 /// Who speaks in a segment, as far as the request says.
@@ -172,6 +173,8 @@ impl fmt::Debug for Edit {
 pub struct Prompt {
     raw: Bytes,
     found: Found,
+    /// Who read it, if it was not we.
+    adapted: Option<Adapted>,
 }
 
 /// What was found in a body, by place, so that it borrows nothing.
@@ -226,7 +229,7 @@ impl Prompt {
     pub fn read(endpoint: Endpoint, body: Bytes, limits: &ReadLimits) -> Result<Self, ReadError> {
         let document = Document::read(&body, limits.bounds()).map_err(ReadErrorKind::from)?;
         let found = body::Reader::read(endpoint, document.root(), limits)?;
-        Ok(Self { raw: body, found })
+        Ok(Self { raw: body, found, adapted: None })
     }
 
     /// The body, byte for byte as it arrived.
@@ -292,9 +295,11 @@ impl Prompt {
     /// was. A span that is out of range or splits a character is moved to the borders around it. Of
     /// edits that overlap, the first one's replacement stands for all. A text that is itself a JSON object or array,
     /// such as what a tool is called with, stays one: only what is in its strings and numbers is replaced.
+    ///
+    /// What a [`BodyAdapter`](super::BodyAdapter) has read it also writes; if it can't, this is empty.
     #[must_use]
     pub fn rewrite(&self, edits: &[Edit]) -> Bytes {
-        rewrite::rewrite(&self.raw, &self.found.pieces, edits)
+        self.rewritten(edits).unwrap_or_default()
     }
 }
 

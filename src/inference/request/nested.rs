@@ -7,14 +7,13 @@ use crate::inference::json::{Bounds, Document, Kind, Value, escape_into, escape_
 /// What of a text is replaced, and by what.
 pub(super) type Change = (Range<usize>, Cow<'static, str>);
 
-/// The changes, in order, for a text that is a JSON object or array cut to what stands in its strings: escaped there,
+/// The changes, in order and none overlapping another, for a text that is a JSON object or array cut to what stands in its strings: escaped there,
 /// whole escapes only, and a string in the place of a number. As they are for any other text.
 pub(super) fn fit(text: &str, changes: Vec<Change>) -> Vec<Change> {
     if !matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[')) {
         return changes;
     }
     let Ok(document) = Document::read(text.as_bytes(), BOUNDS) else { return changes };
-    let changes = merged(changes);
     let mut rest = changes.as_slice();
     let mut fitted = Vec::with_capacity(changes.len());
     for value in document.root().all() {
@@ -48,7 +47,7 @@ fn fit_to(value: Value<'_>, text: &str, changes: &[Change], fitted: &mut Vec<Cha
 }
 
 /// Of those that overlap, the first one's replacement stands for all.
-fn merged(changes: Vec<Change>) -> Vec<Change> {
+pub(super) fn merged(changes: Vec<Change>) -> Vec<Change> {
     let mut merged: Vec<Change> = Vec::with_capacity(changes.len());
     for (span, replacement) in changes {
         match merged.last_mut() {

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Edit, Piece, nested};
+use super::{
+    Edit, Piece,
+    nested::{self, Change},
+};
 use crate::inference::json::{SourceOffsets, escape_into};
 
 /// In one pass over the body, however many edits there are.
@@ -30,27 +33,36 @@ pub(in crate::inference) fn rewrite_parts(
     for edits in edits.chunk_by(|a, b| a.segment == b.segment) {
         let Some(segment) = edits.first().map(|edit| edit.segment) else { continue };
         let Some(piece) = pieces.get(segment) else { continue };
-        let text = piece.text(raw);
         let mut places = Places::new(piece, raw);
-        let mut removed = 0;
-        let changes: Vec<_> =
-            edits.iter().map(|edit| (widen(text, &edit.span), edit.replacement.clone())).collect();
-        let changes = if is_part(segment) { changes } else { nested::fit(text, changes) };
-        for (span, replacement) in changes {
-            if span.start >= removed {
-                let start = places.of(span.start);
-                out.extend_from_slice(raw.get(done..start).unwrap_or_default());
-                escape_into(&replacement, &mut out);
-            } else if span.end <= removed {
-                continue;
-            }
-            // One that overlaps those before only removes more.
-            removed = span.end;
+        for (span, replacement) in changes(piece.text(raw), edits, is_part(segment)) {
+            let start = places.of(span.start);
+            out.extend_from_slice(raw.get(done..start).unwrap_or_default());
+            escape_into(&replacement, &mut out);
             done = places.of(span.end);
         }
     }
     out.extend_from_slice(raw.get(done..).unwrap_or_default());
     out.into()
+}
+
+/// One text with these edits made, which are in order.
+pub(in crate::inference) fn edited(text: &str, edits: &[&Edit]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    for (span, replacement) in changes(text, edits, false) {
+        out.push_str(text.get(done..span.start).unwrap_or_default());
+        out.push_str(&replacement);
+        done = span.end;
+    }
+    out.push_str(text.get(done..).unwrap_or_default());
+    out
+}
+
+/// What of one text is replaced, none of it twice. Of edits that overlap, the first one's replacement stands for all.
+fn changes(text: &str, edits: &[&Edit], is_part: bool) -> Vec<Change> {
+    let widened = edits.iter().map(|edit| (widen(text, &edit.span), edit.replacement.clone()));
+    let merged = nested::merged(widened.collect());
+    if is_part { merged } else { nested::fit(text, merged) }
 }
 
 /// Where the text of a piece stands in the body: asked in rising order.
