@@ -11,6 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use palisade::{
+    body::RequestBody,
     inference::Segment,
     prompt_guard::{Category, Detector, Finding, PromptGuardLayer, Views},
 };
@@ -44,7 +45,7 @@ pub const PATHS: [(&str, &str); 4] = [
 pub fn forwarded(guard: &PromptGuardLayer, path: &str, body: &Bytes) -> Option<Bytes> {
     let arrived = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&arrived);
-    let service = guard.layer(service_fn(move |request: Request<_>| {
+    let service = guard.layer(service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {
         let seen = Arc::clone(&seen);
         async move {
             let body = request.into_body().collect().await.unwrap().to_bytes();

@@ -3,6 +3,7 @@
 
 #![cfg(test)]
 
+mod adapters;
 mod answers;
 mod anything;
 mod cancel;

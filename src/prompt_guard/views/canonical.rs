@@ -73,14 +73,14 @@ const fn is_blank(byte: u8) -> bool {
 /// White space becomes one space, or one line break if there is one in it. Control characters go.
 fn write_ascii(writer: &mut Writer, character: char, from: Range<usize>) {
     match character {
-        '\n' | '\r' => match writer.last() {
-            Some('\n') => {}
-            Some(' ') => {
+        '\n' | '\r' => {
+            while writer.last() == Some(' ') {
                 writer.pop();
+            }
+            if writer.last() != Some('\n') {
                 writer.push('\n', from);
             }
-            _ => writer.push('\n', from),
-        },
+        }
         ' ' | '\t' | '\u{b}' | '\u{c}' => {
             if !matches!(writer.last(), Some(' ' | '\n')) || writer.ends_in_spaced_letter() {
                 writer.push(' ', from);
