@@ -4,13 +4,21 @@
 
 #![allow(clippy::expect_used, missing_docs)]
 
-use std::{hint::black_box, time::Instant};
+use std::{convert::Infallible, hint::black_box, time::Instant};
 
+use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use http_body_util::Full;
 use palisade::{
+    body::RequestBody,
     inference::{Origin, Segment},
-    prompt_guard::{Detector, InjectionRules, PersonalData, Secrets, Views},
+    prompt_guard::{
+        Action, Detector, InjectionRules, PersonalData, PromptGuardLayer, Secrets, Views,
+    },
 };
+use tower::{Layer as _, ServiceExt as _};
 
 fn guard(c: &mut Criterion) {
     let all = detectors();
@@ -69,6 +77,48 @@ fn guard(c: &mut Criterion) {
     }
     group.bench_function("all", |b| b.iter(|| whole(&long)));
     group.finish();
+}
+
+/// A whole request: its fiftieth turn beside its first, with what was found in the older ones remembered and without.
+fn conversation(c: &mut Criterion) {
+    let mut group = c.benchmark_group("conversation");
+    let layer = |texts| {
+        let guard = PromptGuardLayer::builder()
+            .detector(Secrets::builtin().expect("built in"), Action::Block)
+            .detector(PersonalData::builder().build().expect("built in"), Action::Report)
+            .detector(InjectionRules::builtin().expect("built in"), Action::Block);
+        guard.remember_texts(texts).build().expect("it makes sense")
+    };
+    for (name, texts, turns) in
+        [("turn 1", 16_384, 1), ("turn 50", 16_384, 50), ("turn 50, not remembered", 0, 50)]
+    {
+        let service = layer(texts).layer(tower::service_fn(
+            async |request: Request<RequestBody<Full<Bytes>>>| {
+                Ok::<_, Infallible>(Response::new(request.into_body()))
+            },
+        ));
+        let mut number = 0_u64;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                // What is asked is new each time, and the older turns are as they were.
+                number += 1;
+                let asked = format!("{{\"messages\":[{}{}]}}", older(turns), message(number));
+                let request = Request::post("/v1/chat/completions").body(Full::from(asked));
+                let request = request.expect("a request");
+                service.clone().oneshot(request).now_or_never().expect("nothing waits")
+            });
+        });
+    }
+    group.finish();
+}
+
+fn older(turns: u64) -> String {
+    (1..turns).map(|turn| message(u64::MAX - turn) + ",").collect()
+}
+
+fn message(number: u64) -> String {
+    let role = if number % 2 == 0 { "assistant" } else { "user" };
+    format!("{{\"role\":\"{role}\",\"content\":\"{number} {}\"}}", repeated(CLEAN, 540))
 }
 
 /// Benign prompts that people wrote (OpenAssistant), joined and cut.
@@ -133,6 +183,6 @@ const NUMBERS: &str = "On 2024-03-01 at 12:30 the build 1.14.2 took 318 seconds,
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = guard
+    targets = guard, conversation
 }
 criterion_main!(benches);

@@ -3,15 +3,20 @@
 //! Every string of an answer is text, but for members that are known to be something else: identifiers,
 //! types, what the server repeats of the request. So a member that no public API has is read too.
 //! That covers the answers of the OpenAI APIs, Anthropic, text-generation-inference, SGLang and
-//! FastAPI services, whole or as the events of a stream.
+//! FastAPI services, whole or as the events or lines of a stream.
 
 mod event;
+mod pieces;
 
 use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 
-pub(crate) use self::event::{EventTexts, Place, rewrite_event};
+use self::event::{rewrite_event, rewrite_line};
+pub(crate) use self::{
+    event::{EventTexts, Place},
+    pieces::{PieceReader, Pieces},
+};
 
 use super::{
     Edit, Origin, Segment,
@@ -84,9 +89,7 @@ impl Answer {
                 let edited = rewrite(&self.raw, pieces, edits);
                 Document::read(&edited, BOUNDS).is_ok().then_some(edited)
             }
-            Form::Adapted(adapted) => {
-                adapted.rewritten(Way::Answer, &self.raw, pieces, edits).ok()
-            }
+            Form::Adapted(adapted) => adapted.rewritten(Way::Answer, &self.raw, pieces, edits).ok(),
             Form::Plain => Some(self.rewritten_plain(edits)),
         }
     }
@@ -235,8 +238,10 @@ const ENDS: [&str; 3] = ["finish_reason", "stop_reason", "generated_text"];
 const ARGUMENTS: [&str; 3] = ["arguments", "partial_json", "input"];
 
 /// What the server says and not the model, or what the client sent.
-const NOT_TEXT: [&str; 27] = [
+const NOT_TEXT: [&str; 29] = [
     "id",
+    "created_at",
+    "done_reason",
     "object",
     "model",
     "role",

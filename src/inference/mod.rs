@@ -13,6 +13,7 @@ pub(crate) mod adapter;
 #[cfg(feature = "prompt-guard")]
 pub(crate) mod answer;
 pub(crate) mod json;
+pub(crate) mod lines;
 mod request;
 mod sse;
 mod tokens;

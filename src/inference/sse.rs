@@ -207,6 +207,12 @@ impl<'a> Event<'a> {
         event
     }
 
+    /// A line of JSON, which is the data of an event that has nothing else. A blank one has none.
+    pub(super) fn line(raw: &'a [u8], length: usize, oversized: bool, complete: bool) -> Self {
+        let data = Some(line_data(raw)).filter(|data| !data.trim().is_empty());
+        Self { raw, length, oversized, complete, name: "", data }
+    }
+
     /// The event's type: what its `event` field says, else `message`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -229,6 +235,12 @@ impl fmt::Debug for Event<'_> {
             .field("complete", &self.complete)
             .finish_non_exhaustive()
     }
+}
+
+/// A line without what ends it; bytes that are not UTF-8 are replaced.
+pub(super) fn line_data(raw: &[u8]) -> Cow<'_, str> {
+    let line = raw.strip_suffix(b"\n").unwrap_or(raw);
+    String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 fn is_line_end(byte: &u8) -> bool {

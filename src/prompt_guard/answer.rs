@@ -17,7 +17,11 @@ use super::{
     stream::{EventScan, Task},
 };
 use crate::{
-    inference::{adapter::Adapted, answer::Answer},
+    inference::{
+        adapter::Adapted,
+        answer::{Answer, Pieces},
+        lines::is_lines,
+    },
     reject::{Rejection, RejectionKind},
     reservation::UsageMeter,
     route::Endpoint,
@@ -26,8 +30,8 @@ use crate::{
 /// How an answer is read.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    /// An event stream, as it passes.
-    Events,
+    /// An event stream, or lines, as they pass.
+    Stream(Pieces),
     /// JSON, whole.
     Json,
     /// One text, whole.
@@ -50,10 +54,10 @@ pub(crate) fn kind<R: Body>(
     let essence = media_type.and_then(|value| value.split(|byte| *byte == b';').next());
     let essence = essence.unwrap_or_default().trim_ascii().to_ascii_lowercase();
     let kind = match &*essence {
-        b"text/event-stream" => Kind::Events,
+        b"text/event-stream" => Kind::Stream(Pieces::Events),
         b"application/json" => Kind::Json,
         other if other.ends_with(b"+json") => Kind::Json,
-        b"application/x-ndjson" | b"application/jsonl" => return Err(unreadable()),
+        other if is_lines(other) => Kind::Stream(Pieces::Lines),
         // A page or a file that the server offers besides, not a model's answer.
         _ if endpoint == Endpoint::Other => return Ok(None),
         other if other.starts_with(b"text/") => Kind::Text,
@@ -76,8 +80,9 @@ pub(crate) fn adapted_kind<R: Body>(
         return Ok(None);
     }
     // Of any other service every text is read, too.
-    let by_type = if adapted.framed { Err(unreadable()) } else { kind(Endpoint::Generate, head, body) };
-    if matches!(by_type, Ok(Some(Kind::Events))) || !adapted.reads_answers() {
+    let by_type =
+        if adapted.framed { Err(unreadable()) } else { kind(Endpoint::Generate, head, body) };
+    if matches!(by_type, Ok(Some(Kind::Stream(_)))) || !adapted.reads_answers() {
         return by_type;
     }
     plain_encoding(&head.headers).map_err(|_| unreadable())?;
@@ -92,9 +97,7 @@ fn is_empty<R: Body>(head: &response::Parts, body: &R) -> bool {
 /// Reads a whole answer. Without a byte it says nothing, whatever its kind.
 pub(crate) fn read(endpoint: Endpoint, kind: &Kind, data: Bytes) -> Result<Answer, Rejection> {
     match kind {
-        Kind::Json if !data.is_empty() => {
-            Answer::json(endpoint, data).map_err(|_| unreadable())
-        }
+        Kind::Json if !data.is_empty() => Answer::json(endpoint, data).map_err(|_| unreadable()),
         Kind::Adapted(adapted) if !data.is_empty() => {
             Answer::adapted(adapted, data).map_err(|error| {
                 adapters::count(error);
@@ -181,16 +184,19 @@ impl Scan {
         vault: Option<Vault>,
     ) -> Self {
         match (kind, vault) {
-            (Kind::Events, Some(vault)) => {
+            (Kind::Stream(pieces), Some(vault)) => {
                 let looks = !policy.output.is_empty();
-                let scan = |meter, task| EventScan::new(Arc::clone(&policy), endpoint, meter, task);
+                let scan = |meter, task| {
+                    EventScan::new(Arc::clone(&policy), endpoint, pieces, meter, task)
+                };
                 let (meter, rest) = if looks { (meter, None) } else { (None, meter) };
                 let own = Some(vault.clone());
                 let looked = looks.then(|| scan(meter, Task::Look { own }));
                 Self::Restored { looked, restored: Box::new(scan(rest, Task::Restore(vault))) }
             }
-            (Kind::Events, None) => {
-                Self::Events(EventScan::new(policy, endpoint, meter, Task::Look { own: None }))
+            (Kind::Stream(pieces), None) => {
+                let task = Task::Look { own: None };
+                Self::Events(EventScan::new(policy, endpoint, pieces, meter, task))
             }
             (kind, _) => {
                 Self::Copy(CopyScan { policy, endpoint, kind, copy: Some(BytesMut::new()) })

@@ -92,7 +92,8 @@ pub trait Detector: Debug + Send + Sync + 'static {
 
     /// Looks at one segment and adds what it finds. Neighbouring texts of one origin are then put
     /// together and looked at once more; of what is found there only what spans more than one counts,
-    /// so only findings that say where they are.
+    /// so only findings that say where they are. What it finds must depend on nothing but the segment's text, origin and turn:
+    /// it is [remembered](super::PromptGuardLayerBuilder::remember_texts).
     fn scan(&self, segment: &Segment<'_>, views: &super::Views<'_>, findings: &mut Vec<Finding>);
 
     /// The most bytes that what it finds usually has: how much of a text must be seen at once. An event

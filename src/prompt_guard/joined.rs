@@ -3,17 +3,12 @@
 
 use std::ops::Range;
 
-use super::{
-    Finding,
-    policy::Gathered,
-    scan::{Local, keep, scan_each},
-    views::on_borders,
-};
+use super::{Finding, policy::Gathered, scan::keep, seen::Scanner, views::on_borders};
 use crate::inference::Segment;
 
 /// Puts segments together as they come, and scans them once more where they meet.
 pub(crate) struct Joined<'a> {
-    detectors: &'a [Local],
+    scanner: Scanner<'a>,
     /// Whether one message and the next are read as one.
     across_turns: bool,
     pieces: Vec<Piece<'a>>,
@@ -28,8 +23,8 @@ struct Piece<'a> {
 }
 
 impl<'a> Joined<'a> {
-    pub(crate) fn new(detectors: &'a [Local], across_turns: bool) -> Self {
-        Self { detectors, across_turns, pieces: Vec::new(), bytes: 0 }
+    pub(crate) fn new(scanner: Scanner<'a>, across_turns: bool) -> Self {
+        Self { scanner, across_turns, pieces: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn push(&mut self, segment: Segment<'a>, gathered: &mut Gathered) {
@@ -93,7 +88,7 @@ impl<'a> Joined<'a> {
         }
         let segment =
             Segment::new(first.segment.index, &text, first.segment.origin, first.segment.turn);
-        scan_each(self.detectors, &segment, gathered, |local, finding, gathered| {
+        self.scanner.each(&segment, gathered, |local, finding, gathered| {
             // What has no place in it may stand in one text alone, and was found there.
             let Some(span) = finding.span.clone() else { return };
             let from = starts.partition_point(|start| *start <= span.start).saturating_sub(1);

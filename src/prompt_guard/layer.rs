@@ -323,6 +323,29 @@ impl PromptGuardLayerBuilder {
         self
     }
 
+    /// How many texts are remembered with what the [detectors](Self::detector) that don't wait found in them, so that the older
+    /// turns of a conversation are not scanned again: 16384 by default, 32 bytes for each clean one; 0 for none.
+    ///
+    /// Remembered is a digest by a key that this process has alone, never a text; what blocks and what a detector could not
+    /// tell of is not. Texts are the same by their words, their origin and their turn, so a detector must go by nothing else,
+    /// and one that changes must say so ([`Detector::pinned`]): nothing that another found is then believed. The oldest go
+    /// first. All callers share it: how long an answer takes may tell one who can time it in microseconds that a text was sent
+    /// before.
+    ///
+    /// ```
+    /// use palisade::prompt_guard::{Action, InjectionRules, PromptGuardLayer};
+    ///
+    /// let guard = PromptGuardLayer::builder()
+    ///     .detector(InjectionRules::builtin()?, Action::Block)
+    ///     .remember_texts(100_000)
+    ///     .build()?;
+    /// # let _ = guard;
+    /// # Ok::<(), palisade::BuildError>(())
+    /// ```
+    pub fn remember_texts(self, texts: usize) -> Self {
+        self.by_default(|policy| policy.remember_texts(texts))
+    }
+
     /// Whether the values that [`Action::Pseudonymize`](super::Action::Pseudonymize) took out of a request are put back into
     /// its answer: by default they are. Otherwise handlers or outer layers do it with the [`Vault`](super::Vault).
     pub fn restore_answers(self, restore: bool) -> Self {

@@ -110,7 +110,8 @@
 //! Made for answers are [`Canary`], [`Links`] and [`CodeRules`]; [`Secrets`] and [`PersonalData`] serve there too.
 //!
 //! Every string of an answer is scanned but identifiers and what the server repeats of the request.
-//! Lines of JSON (`application/x-ndjson`) can't be scanned yet and are withheld. On routes that are no
+//! Lines of JSON (`application/x-ndjson`) go on as events do, line by line. SGLang's events say all of the text so far: they
+//! are looked at as one text that grows, and masked alike in each event that says it. On routes that are no
 //! known endpoint JSON and event streams are scanned, and pages and files pass.
 //! Embeddings are vectors and pass.
 //!
@@ -196,6 +197,8 @@
 //!
 //! Detectors that don't wait take time in proportion to the text: on the executor up to 32 KiB, on a
 //! thread of the runtime's blocking pool beyond that. Keep the cap as low as your prompts allow.
+//! A conversation sends its older turns again and again: what was found in a text is remembered, by a keyed digest and for the
+//! very detectors that found it ([`remember_texts`]), so that its fiftieth turn costs little more than its first.
 //! Roll a policy out with [`report_only`], read the counters, then enforce it.
 //!
 //! # What a proxy in front can break
@@ -210,6 +213,7 @@
 //! [`grpc_adapter`]: PromptGuardLayerBuilder::grpc_adapter
 //! [`max_turns`]: PromptGuardLayerBuilder::max_turns
 //! [`refuse_origin`]: PromptGuardLayerBuilder::refuse_origin
+//! [`remember_texts`]: PromptGuardLayerBuilder::remember_texts
 //! [`report_only`]: PromptGuardLayerBuilder::report_only
 #![cfg_attr(not(feature = "http-client"), doc = "[`remote`]: crate::prompt_guard")]
 
@@ -239,7 +243,9 @@ mod reply;
 mod rule;
 mod scan;
 mod secrets;
+mod seen;
 mod service;
+mod so_far;
 mod spans;
 mod stream;
 mod strikes;

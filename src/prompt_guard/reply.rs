@@ -58,7 +58,7 @@ impl Turn {
             return Answered::Pass(self.pass(head, ScannedBody::passed(body)));
         };
         if self.policy.enforced {
-            if !matches!(kind, Kind::Events) {
+            if !matches!(kind, Kind::Stream(_)) {
                 let reader = Reader::new(self.policy.max_answer, None);
                 return Answered::Collect(head, kind, body, reader);
             }

@@ -37,17 +37,18 @@ pub(crate) fn scan_segment(detectors: &[Local], segment: &Segment<'_>, gathered:
     });
 }
 
-/// Runs all detectors over one text and gives what they find to `take`.
+/// Runs all detectors over one text and gives what they find to `take`. `false`: one of them could not tell.
 pub(crate) fn scan_each(
     detectors: &[Local],
     segment: &Segment<'_>,
     gathered: &mut Gathered,
     mut take: impl FnMut(&Local, Finding, &mut Gathered),
-) {
+) -> bool {
     let mut heard = detectors.iter().filter(|local| !local.rule.skips(segment.origin)).peekable();
     if heard.peek().is_none() || segment.text.is_empty() {
-        return;
+        return true;
     }
+    let mut all_told = true;
     let views = caught(|| Views::of(segment.text));
     for local in heard {
         let mut findings = Vec::new();
@@ -55,6 +56,7 @@ pub(crate) fn scan_each(
             Some(views) => caught(|| local.detector.scan(segment, views, &mut findings)),
             None => None,
         };
+        all_told &= told.is_some();
         if told.is_none() {
             let on_unavailable = local.rule.on_unavailable(OnUnavailable::Refuse);
             miss(local.detector.name(), Reason::Panicked, on_unavailable, gathered);
@@ -64,6 +66,7 @@ pub(crate) fn scan_each(
             take(local, finding, gathered);
         }
     }
+    all_told
 }
 
 /// Does `work` on a text of `bytes` at once, or, for one longer than the `limit` that would keep the executor, on another

@@ -7,17 +7,18 @@ use bytes::Bytes;
 
 use super::{
     Outcome, Vault,
-    answer::{Step, too_large},
+    answer::{self, Step, too_large, unreadable},
     hold::{Hold, Stop},
     mask::Mask,
     policies::Policy,
     policy::{Gathered, Subject, answer_blocked, decide},
     scan::scan_segment,
+    so_far::{Says, SoFar},
 };
 use crate::{
     inference::{
-        ByteClasses, Edit, Event, EventReader, Segment, TokenEstimator as _,
-        answer::{EventTexts, Place, rewrite_event},
+        ByteClasses, Edit, Event, Origin, Segment, TokenEstimator as _,
+        answer::{EventTexts, PieceReader, Pieces, Place},
     },
     observe,
     reject::Rejection,
@@ -25,21 +26,24 @@ use crate::{
     route::Endpoint,
 };
 
-/// The scan of one event stream.
+/// The scan of one event stream, or of an answer in lines, of which each counts as an event.
 pub(crate) struct EventScan {
     policy: Arc<Policy>,
     task: Task,
     endpoint: Endpoint,
     meter: Option<UsageMeter>,
-    reader: EventReader,
+    pieces: Pieces,
+    reader: PieceReader,
     /// Bytes that came of the event that is not whole yet.
     unended: usize,
     /// Nothing has come yet.
     at_start: bool,
     channels: Vec<Channel>,
     queue: VecDeque<Queued>,
-    /// Bytes in the queue.
+    /// Bytes in the queue, but for text that earlier events have said.
     queued: usize,
+    /// Bytes of such text in the queue.
+    repeated: usize,
     /// Events that were ever in the queue.
     numbered: u64,
     /// What went on would not be what the handler sent.
@@ -74,6 +78,8 @@ enum Look {
 struct Channel {
     place: Place,
     hold: Hold,
+    /// Where events may say all of it so far.
+    so_far: Option<SoFar>,
 }
 
 /// An event that waits.
@@ -88,6 +94,8 @@ struct Queued {
     /// The edits of texts that stand alone.
     edits: Vec<Edit>,
     tokens: u64,
+    /// Bytes of text that earlier events have said.
+    repeated: usize,
 }
 
 /// A part of a channel's text in an event.
@@ -102,21 +110,24 @@ impl EventScan {
     pub(crate) fn new(
         policy: Arc<Policy>,
         endpoint: Endpoint,
+        pieces: Pieces,
         meter: Option<UsageMeter>,
         task: Task,
     ) -> Self {
-        let reader = EventReader::new().max_event(policy.max_answer);
+        let reader = pieces.reader(policy.max_answer);
         Self {
             policy,
             task,
             endpoint,
             meter,
+            pieces,
             reader,
             unended: 0,
             at_start: true,
             channels: Vec::new(),
             queue: VecDeque::new(),
             queued: 0,
+            repeated: 0,
             numbered: 0,
             broken: false,
             out: Vec::new(),
@@ -196,6 +207,7 @@ impl EventScan {
             parts: Vec::new(),
             edits: Vec::new(),
             tokens: 0,
+            repeated: 0,
         };
         let Some(data) = event.data() else {
             self.wait(queued, event);
@@ -208,17 +220,24 @@ impl EventScan {
             if text.is_empty() {
                 continue;
             }
-            queued.tokens = queued.tokens.saturating_add(ByteClasses.estimate(text));
-            let text = Segment::new(segment, text, origin, 0);
+            let segment = Segment::new(segment, text, origin, 0);
+            let mut new = text;
             if place.whole {
-                queued.edits.extend(self.whole(&text)?);
+                queued.edits.extend(self.whole(&segment)?);
             } else {
                 self.pass_over(place)?;
-                queued.parts.push(self.part(place, &text));
+                let (part, grown) = self.part(place, &segment, texts.may_repeat())?;
+                new = text.get(text.len() - grown..).unwrap_or_default();
+                queued.repeated += text.len() - grown;
+                queued.parts.push(part);
             }
+            queued.tokens = queued.tokens.saturating_add(ByteClasses.estimate(new));
         }
         let channels: Vec<u64> = queued.parts.iter().map(|part| part.channel).collect();
         self.wait(queued, event);
+        if self.repeated > MAX_REPEATED {
+            return Err(too_large());
+        }
         self.each(|place| channels.contains(&place.channel), Look::Advance)?;
         if texts.ends_all() || self.queued > MAX_QUEUED || self.channels.len() > MAX_CHANNELS {
             self.all(Look::Finish)?;
@@ -236,7 +255,9 @@ impl EventScan {
     fn wait(&mut self, mut queued: Queued, event: &Event<'_>) {
         if self.policy.enforced {
             queued.raw = Bytes::copy_from_slice(event.raw);
-            self.queued += queued.raw.len();
+            queued.repeated = queued.repeated.min(queued.raw.len());
+            self.queued += queued.raw.len() - queued.repeated;
+            self.repeated += queued.repeated;
             self.queue.push_back(queued);
         }
     }
@@ -249,21 +270,60 @@ impl EventScan {
         self.each(|place| place.group == next.group && place.channel != next.channel, Look::Finish)
     }
 
-    fn part(&mut self, place: Place, text: &Segment<'_>) -> Part {
-        let at = self.channels.iter().position(|channel| channel.place.channel == place.channel);
-        let range = match at.and_then(|at| self.channels.get_mut(at)) {
-            Some(channel) => channel.hold.push(text.text),
-            None => {
-                let mut hold = match &self.task {
-                    Task::Look { .. } => Hold::new(text.origin),
-                    Task::Restore(_) => Hold::restoring(text.origin),
-                };
-                let range = hold.push(text.text);
-                self.channels.push(Channel { place, hold });
-                range
-            }
+    /// The part of its channel's text that this is, and how many bytes of that are new.
+    fn part(
+        &mut self,
+        place: Place,
+        text: &Segment<'_>,
+        may_repeat: bool,
+    ) -> Result<(Part, usize), Rejection> {
+        let of_place = |channel: &Channel| channel.place.channel == place.channel;
+        let at = self.channels.iter().position(of_place).unwrap_or(self.channels.len());
+        if at == self.channels.len() {
+            let (hold, so_far) = (self.new_hold(text.origin), may_repeat.then(SoFar::default));
+            self.channels.push(Channel { place, hold, so_far });
+        }
+        let so_far = self.channels.get_mut(at).and_then(|channel| channel.so_far.as_mut());
+        let says = so_far.map(|so_far| so_far.next(text.text));
+        if says == Some(Says::New) {
+            self.take_apart(at, text.origin)?;
+        }
+        let Some(Channel { hold, .. }) = self.channels.get_mut(at) else {
+            return Err(unreadable());
         };
-        Part { segment: text.index, channel: place.channel, range }
+        let (range, new) = match says {
+            Some(Says::All(new)) => {
+                hold.push(new);
+                (0..text.text.len(), new.len())
+            }
+            _ => (hold.push(text.text), text.text.len()),
+        };
+        Ok((Part { segment: text.index, channel: place.channel, range }, new))
+    }
+
+    fn new_hold(&self, origin: Origin) -> Hold {
+        match &self.task {
+            Task::Look { .. } => Hold::new(origin),
+            Task::Restore(_) => Hold::restoring(origin),
+        }
+    }
+
+    /// Each event of this text has said what is new, though the first of them looked as if they said all of it. If any of it
+    /// has gone on, it was decided on by another text than its client reads.
+    fn take_apart(&mut self, at: usize, origin: Origin) -> Result<(), Rejection> {
+        let mut hold = self.new_hold(origin);
+        let Some(channel) = self.channels.get_mut(at) else { return Ok(()) };
+        let so_far = channel.so_far.take().unwrap_or_default();
+        if channel.hold.released() > 0 && self.policy.enforced {
+            return Err(unreadable());
+        }
+        for part in self.queue.iter_mut().flat_map(|queued| &mut queued.parts) {
+            if part.channel == channel.place.channel {
+                part.range = hold.push(so_far.up_to(part.range.end));
+            }
+        }
+        channel.hold = hold;
+        Ok(())
     }
 
     /// Scans a text that stands alone.
@@ -292,6 +352,11 @@ impl EventScan {
     /// Looks at some of the texts.
     fn each(&mut self, which: impl Fn(&Place) -> bool, look: Look) -> Result<(), Rejection> {
         for channel in self.channels.iter_mut().filter(|channel| which(&channel.place)) {
+            let is_open = channel.so_far.as_ref().is_some_and(SoFar::is_open);
+            if is_open && look != Look::Finish {
+                // The next event tells what its text is.
+                continue;
+            }
             let hold = &mut channel.hold;
             let own = match &self.task {
                 Task::Look { own } => own.as_ref(),
@@ -332,7 +397,8 @@ impl EventScan {
     }
 
     fn emit(&mut self, queued: Queued) {
-        self.queued = self.queued.saturating_sub(queued.raw.len());
+        self.queued = self.queued.saturating_sub(queued.raw.len() - queued.repeated);
+        self.repeated = self.repeated.saturating_sub(queued.repeated);
         self.tokens = self.tokens.saturating_add(queued.tokens);
         let mut edits = queued.edits;
         for part in &queued.parts {
@@ -347,7 +413,7 @@ impl EventScan {
             return self.out.extend_from_slice(&queued.raw);
         }
         self.action = self.action.max(Outcome::Sanitize);
-        match rewrite_event(self.endpoint, &queued.raw, queued.first, &edits) {
+        match self.pieces.rewrite(self.endpoint, &queued.raw, queued.first, &edits) {
             Some(event) => self.out.extend_from_slice(&event),
             // Two names of members became alike.
             None => match self.task {
@@ -402,7 +468,11 @@ impl EventScan {
         if let Some(meter) = &self.meter {
             meter.observe(Observed::LetThrough(self.tokens));
         }
-        self.endpoint.error_format().stream_event(rejection)
+        let format = self.endpoint.error_format();
+        match self.pieces {
+            Pieces::Events => format.stream_event(rejection),
+            Pieces::Lines => format.stream_line(rejection),
+        }
     }
 
     fn end(&mut self) {
@@ -424,3 +494,6 @@ const MAX_CHANNELS: usize = 128;
 
 /// Bytes of events that wait for the end of one text while others go on.
 const MAX_QUEUED: usize = 64 * 1024;
+
+/// Bytes of text that was said before, in events that wait while more of it is looked at: an answer of 100 KiB in tokens.
+const MAX_REPEATED: usize = 8 * 1024 * 1024;

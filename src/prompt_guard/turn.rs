@@ -16,7 +16,7 @@ use super::{
     policies::Policy,
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
-    scan::{ON_EXECUTOR, run, scan_segment},
+    scan::{ON_EXECUTOR, run},
     service::{bad_length, content_length, too_large, unreadable_endpoint},
     vault::Filling,
     waiting::{Remote, Waiting},
@@ -174,9 +174,10 @@ impl Turn {
         let across_turns = !self.endpoint.is_some_and(|endpoint| lists.contains(&endpoint));
         let scan = run(prompt.raw().len(), ON_EXECUTOR, move |asker| {
             let mut gathered = Gathered::of(&policy);
-            let mut joined = Joined::new(&policy.local, across_turns);
+            let scanner = policy.scanner();
+            let mut joined = Joined::new(scanner, across_turns);
             for segment in prompt.segments() {
-                scan_segment(&policy.local, &segment, &mut gathered);
+                scanner.segment(&segment, &mut gathered);
                 joined.push(segment, &mut gathered);
                 if !asker.waits() || (policy.enforced && gathered.blocks()) {
                     break;

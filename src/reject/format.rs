@@ -59,6 +59,11 @@ impl ErrorFormat {
         Bytes::from(format!("{name}data: {}\n\n", self.error_json(rejection)))
     }
 
+    /// The line that ends an answer of one JSON value a line.
+    pub(crate) fn stream_line(self, rejection: &Rejection) -> Bytes {
+        Bytes::from(format!("{}\n", self.error_json(rejection)))
+    }
+
     fn error_json(self, rejection: &Rejection) -> Value {
         let (kind, code, message) = (rejection.kind, rejection.code, rejection.message());
         match self {

@@ -239,7 +239,8 @@ async fn what_is_written_must_read_as_it_should() {
 
 #[tokio::test]
 async fn answers_are_read_by_the_adapter_too() {
-    let guarded = || tables().output_detector(EVIL, Action::Block).output_detector(MAIL, Action::Redact);
+    let guarded =
+        || tables().output_detector(EVIL, Action::Block).output_detector(MAIL, Action::Redact);
     for (path, request, answer, expected) in [
         ("/table", b"1;hi".to_vec(), b"1;fine".to_vec(), Ok(b"1;fine".to_vec())),
         ("/table", b"1;hi".to_vec(), b"1;a@b.example".to_vec(), Ok(b"1;[EMAIL]".to_vec())),
@@ -299,7 +300,9 @@ async fn an_answer_that_the_adapter_does_not_read_is_read_by_its_type_or_withhel
 
 #[tokio::test]
 async fn values_are_put_back_into_what_an_adapter_reads() {
-    for (path, request) in [("/table", b"1;I am a@b.example".to_vec()), (METHOD, ask_of("I am a@b.example"))] {
+    for (path, request) in
+        [("/table", b"1;I am a@b.example".to_vec()), (METHOD, ask_of("I am a@b.example"))]
+    {
         let layer = guard()
             .body_adapter("/table", Table)
             .grpc_adapter(METHOD, Ask)
@@ -329,7 +332,9 @@ async fn what_an_adapter_reads_is_reserved_for() {
     let refined = kept.refined.lock().unwrap().pop().unwrap();
     let expected: u64 = ["four words of text", "and three more"]
         .iter()
-        .map(|text| palisade::inference::TokenEstimator::estimate(&palisade::inference::ByteClasses, text))
+        .map(|text| {
+            palisade::inference::TokenEstimator::estimate(&palisade::inference::ByteClasses, text)
+        })
         .sum();
     assert_eq!((refined.input, refined.output), (expected, 50));
 }
@@ -343,7 +348,10 @@ fn a_path_without_a_slash_is_no_path() {
 mod tonic_server {
     //! A real service and client: gRPC health checks, whose requests hold one text.
 
-    use tonic::{Code, transport::Server};
+    use tonic::{
+        Code,
+        transport::{Endpoint, Server},
+    };
     use tonic_health::{
         pb::{HealthCheckRequest, health_client::HealthClient},
         server::health_reporter,
@@ -378,7 +386,9 @@ mod tonic_server {
         let server = Server::builder().layer(guard).add_service(service);
         let server = tokio::spawn(server.serve_with_incoming(incoming));
 
-        let mut client = HealthClient::connect(format!("http://{address}")).await.unwrap();
+        let mut client = HealthClient::new(
+            Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy(),
+        );
         let mut check = async |service: &str| {
             let request = HealthCheckRequest { service: service.to_owned() };
             client.check(request).await.map(|answer| answer.into_inner().status)

@@ -111,10 +111,9 @@ async fn a_mask_in_an_answer_replaces_what_was_found() {
 #[tokio::test]
 async fn an_answer_that_cannot_be_checked_is_withheld() {
     type Answers = fn() -> Response<AnyBody>;
-    let cases: [(&str, Answers); 8] = [
+    let cases: [(&str, Answers); 7] = [
         ("unreadable_answer", || of_type("audio/wav", full("RIFF"))),
         ("unreadable_answer", || Response::new(full("no type"))),
-        ("unreadable_answer", || of_type("application/x-ndjson", full("{}\n"))),
         ("unreadable_answer", || of_type("application/json", full("{\"a\":1,\"a\":2}"))),
         ("unreadable_answer", || of_type("text/plain", full(&b"\xff"[..]))),
         ("unreadable_answer", || {

@@ -8,6 +8,7 @@ use crate::{
         Edit, EventReader, Origin,
         json::{Document, Kind, Value},
         request::{Piece, rewrite::rewrite_parts},
+        sse::line_data,
     },
     route::Endpoint,
 };
@@ -48,6 +49,7 @@ pub(crate) struct EventTexts {
     is_json: bool,
     ends_all: bool,
     is_ping: bool,
+    may_repeat: bool,
 }
 
 impl EventTexts {
@@ -70,10 +72,18 @@ impl EventTexts {
         for place in &mut texts.places {
             place.whole = !is_part || (place.whole && !any_name);
         }
-        if let Some(text) = root.get("generated_text").filter(|_| endpoint == Endpoint::Generate) {
-            let inside = text.inside();
+        let inside =
+            |name| root.get(name).filter(|_| endpoint == Endpoint::Generate).map(Value::inside);
+        if let Some(inside) = inside("generated_text") {
             for (place, piece) in texts.places.iter_mut().zip(&texts.pieces) {
                 place.whole |= piece.source == inside;
+            }
+        }
+        // SGLang's: what else they say does not grow.
+        let text = inside("text").filter(|_| root.get("meta_info").is_some());
+        if let Some(inside) = &text {
+            for (place, piece) in texts.places.iter_mut().zip(&texts.pieces) {
+                place.whole |= piece.source != *inside;
             }
         }
         if endpoint == Endpoint::OpenAiResponses && kind.ends_with("arguments.delta") {
@@ -86,8 +96,11 @@ impl EventTexts {
             );
         }
         let last = ["message_stop", "message_delta", "response.completed", "response.incomplete"];
-        let ends_all = last.contains(&&*kind) || texts.ends.contains(&OFFSET);
-        Self { texts, is_json: true, ends_all, is_ping: kind == "ping" }
+        // Ollama's last line.
+        let done = root.get("done").is_some_and(|done| done.source() == "true");
+        let ends_all = done || last.contains(&&*kind) || texts.ends.contains(&OFFSET);
+        let (is_ping, may_repeat) = (kind == "ping", text.is_some());
+        Self { texts, is_json: true, ends_all, is_ping, may_repeat }
     }
 
     fn plain(data: &str) -> Self {
@@ -98,7 +111,7 @@ impl EventTexts {
             texts.pieces.push(Piece { source, decoded: None, origin, turn: 0 });
             texts.places.push(Place { whole: false, ..Place::ROOT });
         }
-        Self { texts, is_json: false, ends_all, is_ping: false }
+        Self { texts, is_json: false, ends_all, is_ping: false, may_repeat: false }
     }
 
     /// Each text, in order.
@@ -125,6 +138,11 @@ impl EventTexts {
         self.is_ping
     }
 
+    /// Whether the text that grows may be all of it so far, and not only what is new.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.may_repeat
+    }
+
     /// The data with the edits made, and without what would say once more what they hide.
     fn rewrite(&self, data: &str, edits: &[Edit]) -> String {
         let edited = if self.is_json {
@@ -147,8 +165,25 @@ impl EventTexts {
     }
 }
 
+/// A line with the edits made. `None`: it would not be read as it was.
+pub(super) fn rewrite_line(endpoint: Endpoint, raw: &[u8], edits: &[Edit]) -> Option<Vec<u8>> {
+    let end =
+        raw.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    let mut out = edited(endpoint, &line_data(raw), edits)?.into_bytes();
+    out.extend_from_slice(raw.get(end..).unwrap_or_default());
+    Some(out)
+}
+
+/// The data of an event with the edits made. `None`: it would not be read as it was.
+fn edited(endpoint: Endpoint, data: &str, edits: &[Edit]) -> Option<String> {
+    let texts = EventTexts::read(endpoint, data);
+    let edited = texts.rewrite(data, edits);
+    let reads = !texts.is_json || Document::read(edited.as_bytes(), BOUNDS).is_ok();
+    reads.then_some(edited)
+}
+
 /// An event with the edits made in its data, its other lines as they were. `None`: it would not be read as it was.
-pub(crate) fn rewrite_event(
+pub(super) fn rewrite_event(
     endpoint: Endpoint,
     raw: &[u8],
     first: bool,
@@ -165,13 +200,7 @@ pub(crate) fn rewrite_event(
     };
     reader.push(raw, &mut keep);
     reader.finish(&mut keep);
-    let data = data?;
-    let texts = EventTexts::read(endpoint, &data);
-    let edited = texts.rewrite(&data, edits);
-    if texts.is_json && Document::read(edited.as_bytes(), BOUNDS).is_err() {
-        return None;
-    }
-    Some(with_data(raw, &edited, first))
+    Some(with_data(raw, &edited(endpoint, &data?, edits)?, first))
 }
 
 /// The event with other data.

@@ -31,7 +31,8 @@ impl Prompt {
 
 impl From<BodyTexts> for Found {
     fn from(texts: BodyTexts) -> Self {
-        let named = |name| Piece { source: 0..0, decoded: Some(name), origin: Origin::User, turn: 0 };
+        let named =
+            |name| Piece { source: 0..0, decoded: Some(name), origin: Origin::User, turn: 0 };
         let attached = texts.unread.iter().filter(|what| **what != Unread::TokenIds).count() as u64;
         Self {
             pieces: texts.pieces,

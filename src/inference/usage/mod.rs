@@ -1,6 +1,5 @@
 //! What an answer says of the tokens it used.
 
-mod lines;
 mod stated;
 mod stream;
 
@@ -9,8 +8,12 @@ use std::fmt;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use self::{lines::Lines, stated::Stated, stream::Seen};
-use super::{json::Bounds, sse::EventReader};
+use self::{stated::Stated, stream::Seen};
+use super::{
+    json::Bounds,
+    lines::{LineReader, is_lines},
+    sse::EventReader,
+};
 use crate::reservation::TokenUsage;
 
 /// Reads the token usage out of an answer as it passes, in bounded memory, however its bytes are cut.
@@ -48,7 +51,7 @@ enum Mode {
     Json(Held),
     Events(EventReader),
     /// JSON values, one a line.
-    Lines(Lines),
+    Lines(LineReader),
     /// Not to be read: estimated by its length.
     Opaque,
 }
@@ -67,10 +70,10 @@ impl UsageReader {
             Mode::Opaque
         } else if is(b"text/event-stream") {
             Mode::Events(EventReader::new().max_event(MAX_HELD))
-        } else if is(b"application/x-ndjson") || is(b"application/jsonl") {
-            Mode::Lines(Lines::default())
         } else if is(b"") || is(b"application/json") || has_suffix(media_type, b"+json") {
             Mode::Json(Held::default())
+        } else if is_lines(&media_type.to_ascii_lowercase()) {
+            Mode::Lines(LineReader::new(MAX_HELD))
         } else {
             Mode::Opaque
         };
@@ -92,7 +95,7 @@ impl UsageReader {
         let mut seen = Seen::new(&mut self.stated);
         match &mut self.mode {
             Mode::Events(events) => events.push(data, |event| seen.event(&event)),
-            Mode::Lines(lines) => lines.push(data, &mut seen),
+            Mode::Lines(lines) => lines.push(data, |line| seen.event(&line)),
             Mode::Json(held) => {
                 seen.bytes = data.len() as u64;
                 if held.len().saturating_add(data.len()) <= MAX_HELD {
@@ -120,7 +123,7 @@ impl UsageReader {
         match std::mem::replace(&mut self.mode, Mode::Opaque) {
             Mode::Json(held) => seen.stated.json(held.as_slice(), BOUNDS),
             Mode::Events(mut events) => events.finish(|event| seen.event(&event)),
-            Mode::Lines(mut lines) => lines.finish(&mut seen),
+            Mode::Lines(mut lines) => lines.finish(|line| seen.event(&line)),
             Mode::Opaque => {}
         }
         self.text = self.text.saturating_add(seen.text);

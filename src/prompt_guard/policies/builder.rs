@@ -12,6 +12,7 @@ use crate::{
         hold::Sizes,
         rule::{Exception, Setting},
         scan::Local,
+        seen::SeenTexts,
         waiting::{Asked, How, Remote},
     },
 };
@@ -29,6 +30,7 @@ pub struct GuardPolicyBuilder {
     grpc: Unseen,
     turns: Turns,
     local: Vec<Local>,
+    remembered: usize,
     output: Vec<Local>,
     asked: Vec<Asked>,
     clock: Arc<dyn Clock>,
@@ -53,6 +55,7 @@ impl GuardPolicyBuilder {
             grpc: Unseen::Refuse,
             turns: Turns { most: usize::MAX, refused: Vec::new() },
             local: Vec::new(),
+            remembered: 16_384,
             output: Vec::new(),
             asked: Vec::new(),
             clock: Arc::new(SystemClock),
@@ -189,6 +192,13 @@ impl GuardPolicyBuilder {
         self
     }
 
+    /// How many texts' findings are remembered: 16384 by default. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::remember_texts).
+    pub fn remember_texts(mut self, texts: usize) -> Self {
+        self.remembered = texts;
+        self
+    }
+
     /// Enforces nothing of this policy that depends on content, and says what would have been done. See
     /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::report_only).
     pub fn report_only(mut self) -> Self {
@@ -267,6 +277,7 @@ impl GuardPolicyBuilder {
             turns: self.turns,
             rules: Arc::default(),
             changes: false,
+            seen: SeenTexts::new(self.remembered),
             local: self.local,
             remote,
             output: self.output,

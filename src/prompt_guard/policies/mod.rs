@@ -18,7 +18,11 @@ pub use self::{
 };
 pub(crate) use self::{choice::Chosen, current::Current};
 use super::{
-    Outcome, RulesVersion, Unseen, Verdict, hold::Sizes, policy::Subject, scan::Local,
+    Outcome, RulesVersion, Unseen, Verdict,
+    hold::Sizes,
+    policy::Subject,
+    scan::Local,
+    seen::{Scanner, SeenTexts},
     waiting::Remote,
 };
 use crate::{
@@ -56,6 +60,8 @@ pub(crate) struct Policy {
     pub(crate) turns: Turns,
     pub(crate) local: Vec<Local>,
     pub(crate) remote: Vec<Remote>,
+    /// What the local ones have found before.
+    pub(crate) seen: Option<SeenTexts>,
     pub(crate) output: Vec<Local>,
     /// Of the detectors that have any.
     pub(crate) rules: Arc<[RulesVersion]>,
@@ -77,6 +83,11 @@ impl Policy {
             }
         }
         rules.into()
+    }
+
+    /// What looks at prompts.
+    pub(crate) fn scanner(&self) -> Scanner<'_> {
+        Scanner { detectors: &self.local, seen: self.seen.as_ref() }
     }
 
     /// The verdict in the place of a refusal that is not enforced, or the refusal.

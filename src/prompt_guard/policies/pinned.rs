@@ -57,6 +57,7 @@ impl Policy {
         let mut policy = self.clone();
         policy.local.iter_mut().chain(&mut policy.output).for_each(Local::pin);
         policy.remote.iter_mut().for_each(Remote::pin);
+        policy.seen = policy.seen.map(|seen| seen.by(&policy.local));
         policy.rules = policy.rules_of_detectors();
         policy
     }

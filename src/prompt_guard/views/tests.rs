@@ -141,7 +141,8 @@ fn characters_that_all_stand_apart_are_joined_with_their_signs() {
 /// Found by the fuzz target `views`: one space of several stayed before the line break.
 #[test]
 fn no_space_stays_before_a_line_break() {
-    for text in ["d\ne", "d \ne", "d   \r\ne", "a b   \n\n  \ne", "\u{2003}\u{2003} d \u{3000} \ne"] {
+    for text in ["d\ne", "d \ne", "d   \r\ne", "a b   \n\n  \ne", "\u{2003}\u{2003} d \u{3000} \ne"]
+    {
         let read = canonical_text(text);
         assert!(!read.contains(" \n") && read.ends_with("\ne"), "{text:?}: {read:?}");
     }
