@@ -198,7 +198,7 @@
 //! Detectors that don't wait take time in proportion to the text: on the executor up to 32 KiB, on a
 //! thread of the runtime's blocking pool beyond that. Keep the cap as low as your prompts allow.
 //! A conversation sends its older turns again and again: what was found in a text is remembered, by a keyed digest and for the
-//! very detectors that found it ([`remember_texts`]), so that its fiftieth turn costs little more than its first.
+//! very detectors that found it ([`remember_texts`]), so that its fiftieth turn scans no more than its first.
 //! Roll a policy out with [`report_only`], read the counters, then enforce it.
 //!
 //! # What a proxy in front can break
