@@ -55,8 +55,7 @@ impl Scanner<'_> {
         let all_told = scan_each(self.detectors, segment, gathered, |local, finding, gathered| {
             let at = self.detectors.iter().position(|own| ptr::eq(own, local));
             let ruling = local.rule.ruling(&finding, Some(segment.origin));
-            may_keep &=
-                found.len() < MAX_FINDINGS && ruling.would_be(&finding) != Outcome::Block;
+            may_keep &= found.len() < MAX_FINDINGS && ruling.would_be(&finding) != Outcome::Block;
             if may_keep {
                 found.extend(at.zip(Some(finding.clone())));
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     Outcome, Vault,
-    answer::{self, Step, too_large, unreadable},
+    answer::{Step, too_large, unreadable},
     hold::{Hold, Stop},
     mask::Mask,
     policies::Policy,
