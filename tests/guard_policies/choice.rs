@@ -97,20 +97,20 @@ async fn each_condition_tells_requests_apart() {
             Who::with(json!({"groups": ["red"]})).asks(path, "hi"),
             Who::with(json!({"groups": "red"})).asks(path, "hi"),
         ),
-        (peer(GATEWAY), anybody().asks(path, "hi"), anybody().from_outsider().asks(path, "hi")),
+        (peer(GATEWAY), anybody().asks(path, "hi"), anybody().outside().asks(path, "hi")),
         (
             When::not(peer(GATEWAY)),
-            anybody().from_outsider().asks(path, "hi"),
+            anybody().outside().asks(path, "hi"),
             anybody().asks(path, "hi"),
         ),
         (
             When::all_of([peer(OUTSIDER), When::tier("paid")]),
-            Who::with(json!({"tier": "paid"})).from_outsider().asks(path, "hi"),
-            anybody().from_outsider().asks(path, "hi"),
+            Who::with(json!({"tier": "paid"})).outside().asks(path, "hi"),
+            anybody().outside().asks(path, "hi"),
         ),
         (
             When::any_of([peer(OUTSIDER), When::tier("paid")]),
-            anybody().from_outsider().asks(path, "hi"),
+            anybody().outside().asks(path, "hi"),
             anybody().asks(path, "hi"),
         ),
         // A caller without a token, where those may pass, has nothing.
@@ -406,9 +406,9 @@ fn policies_that_say_nothing_are_refused() {
 enum Tree {
     Known(bool),
     Unknown,
-    All(Vec<Tree>),
-    Any(Vec<Tree>),
-    Not(Box<Tree>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
 }
 
 impl Tree {

@@ -95,7 +95,7 @@ async fn a_file_says_who_is_held_to_what() {
     for (who, path, text, policy) in [
         (paid(), CHAT, "evil", "paid"),
         (Who::with(json!({"tier": "paid", "scope": "strict"})), CHAT, "evil", "content_blocked"),
-        (Who::anybody().from_outsider(), CHAT, "evil", "edge"),
+        (Who::anybody().outside(), CHAT, "evil", "edge"),
         (Who::with(json!({"org": "acme"})), CHAT, "evil", "edge"),
         (Who::anybody(), CHAT, "evil", "content_blocked"),
         (Who::anybody(), CHAT, "a@b.example", "default"),

@@ -73,7 +73,7 @@ impl Who {
     }
 
     /// The same from another workload.
-    pub(crate) fn from_outsider(mut self) -> Self {
+    pub(crate) fn outside(mut self) -> Self {
         self.chain = chains().1.clone();
         self
     }
