@@ -11,8 +11,8 @@ use http::Request;
 use super::{
     Capacity, FairAdmissionBuilder, Share, Snapshot,
     deadline::patience,
+    gauges::{Gauges, TierMetrics},
     grouping::{Grouping, subject},
-    metrics::{Gauges, TierMetrics},
     permit::{Permit, Place, Queued},
     plan::Revoke,
     refusal::{self, Spread},

@@ -107,9 +107,9 @@
 mod admission;
 mod builder;
 mod deadline;
+mod gauges;
 mod grouping;
 mod layer;
-mod metrics;
 mod permit;
 mod plan;
 mod refusal;
