@@ -64,7 +64,8 @@ async fn before_its_head_a_borrowed_request_is_answered_with_503() {
     assert!(revoked.headers().contains_key("retry-after"));
     go_on().await;
     assert_eq!((tier(&fair, "enterprise").in_use, tier(&fair, "free").in_use), (1, 1));
-    drop((own.abort(), owner.abort()));
+    own.abort();
+    owner.abort();
     go_on().await;
     assert_idle(&fair);
 }
