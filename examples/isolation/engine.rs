@@ -1,7 +1,9 @@
 //! A model of an inference engine: one forward pass, a "step", at a time, on the runtime's paused clock.
 //!
 //! A step decodes one token of every sequence whose prompt is read and, within a budget of tokens, reads chunks of the
-//! other prompts, first come, first served. Steps are timed to the microsecond; what happens between two steps (a
+//! other prompts, first come, first served. Where the layer in front leaves a hint and a signal on each request, the engine
+//! heeds them: prompts of those who have a slot to themselves are read first, and a stream whose slot is asked for is
+//! parked, its cache kept, until it may go on. Steps are timed to the microsecond; what happens between two steps (a
 //! request that comes, a slot that becomes free and goes to the next) happens before the later one begins.
 
 use std::{
@@ -21,7 +23,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::Full;
-use palisade::{UsageMeter, reservation::TokenUsage};
+use palisade::{
+    UsageMeter,
+    rate_limit::fair::{EngineHint, SlotClass, YieldSignal},
+    reservation::TokenUsage,
+};
 use serde::Serialize;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -95,7 +101,7 @@ impl Engine {
             waiting: VecDeque::new(),
             batch: Vec::new(),
         };
-        tokio::spawn(run.forever(arrivals));
+        tokio::spawn(run.forever(queue.clone(), arrivals));
         Self { queue, gauge }
     }
 }
@@ -114,7 +120,9 @@ impl Service<Request<Full<Bytes>>> for Engine {
         let (out, tokens) = unbounded_channel();
         let bytes = request.body().size_hint().lower();
         let answer = request.extensions().get().map_or(1, |AnswerLength(tokens)| *tokens);
-        let meter = UsageMeter::of(request.extensions()).cloned();
+        let extensions = request.extensions();
+        let borrows =
+            EngineHint::of(extensions).is_some_and(|hint| hint.class == SlotClass::Borrowed);
         // It can fail only after the run.
         let _ = self.queue.send(Sequence {
             prompt: u32::try_from(bytes / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
@@ -122,7 +130,9 @@ impl Service<Request<Full<Bytes>>> for Engine {
             answer,
             made: 0,
             out,
-            meter,
+            meter: UsageMeter::of(extensions).cloned(),
+            borrows,
+            signal: YieldSignal::of(extensions).cloned(),
         });
         ready(Ok(Response::new(Answer(tokens))))
     }
@@ -151,11 +161,17 @@ struct Sequence {
     made: u32,
     out: UnboundedSender<()>,
     meter: Option<UsageMeter>,
+    borrows: bool,
+    signal: Option<YieldSignal>,
 }
 
 impl Sequence {
     fn is_decoding(&self) -> bool {
         self.read >= self.prompt
+    }
+
+    fn is_asked_to_yield(&self) -> bool {
+        self.signal.as_ref().is_some_and(YieldSignal::is_requested)
     }
 
     fn cached(&self) -> u64 {
@@ -218,8 +234,15 @@ struct Run {
 }
 
 impl Run {
-    async fn forever(mut self, mut arrivals: UnboundedReceiver<Sequence>) {
+    async fn forever(
+        mut self,
+        queue: UnboundedSender<Sequence>,
+        mut arrivals: UnboundedReceiver<Sequence>,
+    ) {
         loop {
+            if self.park(&queue) {
+                settle().await;
+            }
             while let Ok(sequence) = arrivals.try_recv() {
                 self.waiting.push_back(sequence);
             }
@@ -240,7 +263,26 @@ impl Run {
         }
     }
 
+    /// Parks who is asked to, each of whom comes back through the queue. Whether anybody was.
+    fn park(&mut self, queue: &UnboundedSender<Sequence>) -> bool {
+        let mut any = false;
+        for sequence in self.batch.extract_if(.., |sequence| sequence.is_asked_to_yield()) {
+            any = true;
+            let queue = queue.clone();
+            tokio::spawn(async move {
+                if let Some(signal) = sequence.signal.clone()
+                    && signal.parked().await
+                {
+                    let _ = queue.send(sequence);
+                }
+            });
+        }
+        any
+    }
+
     async fn step(&mut self) {
+        // In the order in which they came, of each kind.
+        self.batch.sort_by_key(|sequence| sequence.borrows);
         let decoding = self.batch.iter().filter(|sequence| sequence.is_decoding()).count();
         let cached = self.batch.iter().map(Sequence::cached).sum();
         let mut room = self.speed.chunk.saturating_sub(decoding);
@@ -274,8 +316,12 @@ impl Run {
                 self.batch.remove(at);
             }
         }
-        // Time stands still while anybody has something to do: after this everybody has had his token, and
-        // whoever got a slot has come here.
-        sleep(Duration::from_millis(1)).await;
+        settle().await;
     }
+}
+
+/// Time stands still while anybody has something to do: after this everybody has had his token, and whoever got a slot
+/// has come here.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
 }

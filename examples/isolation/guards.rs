@@ -15,7 +15,10 @@ use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use palisade::{
     BoxError,
     clock::Clock,
-    rate_limit::{self, TieredRateLimitLayer},
+    rate_limit::{
+        self, TieredRateLimitLayer,
+        fair::{self, FairAdmission, FairAdmissionLayer, Share},
+    },
     store::{MemoryStore, Pepper, Stores},
 };
 use pin_project_lite::pin_project;
@@ -48,20 +51,40 @@ pub(crate) enum Guard {
     Fifo,
     /// One `ConcurrencyLimit` for each tier, of its share.
     Partition,
+    /// `FairAdmissionLayer`, before an engine that knows nothing of it.
+    Fair,
+    /// The same before an engine that parks streams and reads prompts as it is told.
+    FairYields,
 }
 
 /// What the guards are told of the engine.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Capacity {
     pub(crate) slots: usize,
+    pub(crate) tokens_in_flight: Option<u64>,
+    pub(crate) prefill_pending: Option<u64>,
     /// Tokens of prompts and answers that the engine works through in a minute of ordinary requests.
     pub(crate) tokens_per_minute: u64,
 }
 
 impl Guard {
-    pub(crate) fn before(self, engine: Engine, capacity: Capacity) -> Result<Front, BoxError> {
+    /// The guard with the engine behind it; and what tells how its capacity stands, where anything does.
+    pub(crate) fn before(
+        self,
+        engine: Engine,
+        capacity: Capacity,
+    ) -> Result<(Front, Option<FairAdmission>), BoxError> {
         let inner = engine.map_err(BoxError::from).map_response(boxed);
-        Ok(match self {
+        let front = match self {
+            Self::Fair | Self::FairYields => {
+                let fair = admission(capacity, self == Self::FairYields)?;
+                let layer = FairAdmissionLayer::builder(&fair)
+                    .bytes_per_token(BYTES_PER_TOKEN)
+                    .default_output_tokens(MAX_ANSWER.into())
+                    .build()?;
+                let front = BoxCloneService::new(layer.layer(inner).map_response(boxed));
+                return Ok((front, Some(fair)));
+            }
             Self::None => BoxCloneService::new(inner),
             Self::Quotas => {
                 BoxCloneService::new(quotas(capacity)?.layer(inner).map_response(boxed))
@@ -79,7 +102,8 @@ impl Guard {
                     async move { front.ok_or("a request of no tier")?.oneshot(request).await }
                 }))
             }
-        })
+        };
+        Ok((front, None))
     }
 }
 
@@ -106,6 +130,23 @@ fn quotas(capacity: Capacity) -> Result<TieredRateLimitLayer, BoxError> {
         limits = limits.tier(tier.name(), rate_limit::Tier::new().tokens_per_minute(quota));
     }
     Ok(limits.build()?)
+}
+
+/// The engine's capacity by the tiers' shares.
+fn admission(capacity: Capacity, yields: bool) -> Result<FairAdmission, BoxError> {
+    let mut room = fair::Capacity::slots(capacity.slots);
+    if let Some(tokens) = capacity.tokens_in_flight {
+        room = room.tokens_in_flight(tokens);
+    }
+    if let Some(tokens) = capacity.prefill_pending {
+        room = room.prefill_pending(tokens);
+    }
+    let clock = Arc::new(PausedClock(Instant::now()));
+    let mut fair = FairAdmission::builder().capacity(room).clock(clock);
+    for tier in Tier::ALL {
+        fair = fair.tier(tier.name(), Share::percent(tier.percent().into()).queue(256));
+    }
+    Ok(if yields { fair.engine_yields() } else { fair }.build()?)
 }
 
 /// The runtime's clock, which a test may stop.

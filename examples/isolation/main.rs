@@ -56,7 +56,12 @@ struct Arguments {
 const SLOTS_64: Machine = Machine {
     name: "64 slots of constant speed",
     speed: Speed::slots(64),
-    capacity: Capacity { slots: 64, tokens_per_minute: 1_500_000 },
+    capacity: Capacity {
+        slots: 64,
+        tokens_in_flight: None,
+        prefill_pending: None,
+        tokens_per_minute: 1_500_000,
+    },
     flood: 20,
     full: 60,
 };
@@ -64,7 +69,12 @@ const SLOTS_64: Machine = Machine {
 const SLOTS_256: Machine = Machine {
     name: "256 slots of constant speed",
     speed: Speed::slots(256),
-    capacity: Capacity { slots: 256, tokens_per_minute: 6_000_000 },
+    capacity: Capacity {
+        slots: 256,
+        tokens_in_flight: None,
+        prefill_pending: None,
+        tokens_per_minute: 6_000_000,
+    },
     flood: 80,
     full: 240,
 };
@@ -72,7 +82,12 @@ const SLOTS_256: Machine = Machine {
 const BATCHING: Machine = Machine {
     name: "continuous batching",
     speed: Speed::batching(),
-    capacity: Capacity { slots: 60, tokens_per_minute: 340_000 },
+    capacity: Capacity {
+        slots: 60,
+        tokens_in_flight: Some(80_000),
+        prefill_pending: Some(4_096),
+        tokens_per_minute: 340_000,
+    },
     flood: 20,
     full: 40,
 };
@@ -113,6 +128,12 @@ fn lines(machine: &Machine) -> Vec<(Guard, Scene)> {
         (Guard::Quotas, flood(50)),
         (Guard::Fifo, flood(1)),
         (Guard::Partition, flood(1)),
+        (Guard::Fair, Scene::Full(machine.full)),
+        (Guard::Fair, flood(1)),
+        (Guard::Fair, flood(50)),
+        (Guard::FairYields, Scene::Full(machine.full)),
+        (Guard::FairYields, flood(1)),
+        (Guard::FairYields, flood(50)),
     ]
 }
 

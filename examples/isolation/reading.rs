@@ -33,6 +33,9 @@ pub(crate) struct Reading {
     pub(crate) work: f64,
     /// Slots of the engine that were taken, on average.
     pub(crate) slots: f64,
+    /// While anybody waits: the share of the capacity's slots that are in use, of those that are not headroom. Of fair
+    /// admission alone.
+    pub(crate) conserved: Option<f64>,
 }
 
 impl Reading {
@@ -44,6 +47,7 @@ impl Reading {
             tiers: tiers.into(),
             work: outcomes.iter().map(|outcome| outcome.tally.work).sum::<f64>() / milliseconds,
             slots: outcomes.iter().map(|outcome| outcome.tally.slots).sum::<f64>() / milliseconds,
+            conserved: conserved(outcomes, span),
         }
     }
 
@@ -79,6 +83,16 @@ impl TierReading {
             tokens_per_second: tokens as f64 / seconds,
         }
     }
+}
+
+fn conserved(outcomes: &[Outcome], span: Span) -> Option<f64> {
+    let looks = outcomes.iter().flat_map(|outcome| &outcome.looks);
+    let (mut used, mut usable) = (0, 0);
+    for look in looks.filter(|look| look.at > span.warm && look.waiting > 0) {
+        used += look.in_use;
+        usable += look.slots.saturating_sub(look.headroom);
+    }
+    (usable > 0).then(|| used as f64 / usable as f64)
 }
 
 /// Milliseconds to the first token.

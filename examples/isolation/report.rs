@@ -67,7 +67,11 @@ impl Table {
             Some(free) => write!(f, " {:.3} |", free.served)?,
             None => write!(f, " |")?,
         }
-        writeln!(f, " {:.0} |", reading.slots)
+        write!(f, " {:.1} | ", reading.slots)?;
+        match reading.conserved {
+            Some(conserved) => writeln!(f, "{conserved:.3} |"),
+            None => writeln!(f, "|"),
+        }
     }
 }
 
@@ -78,9 +82,9 @@ impl Display for Table {
         writeln!(
             f,
             "| scene | guard | first token p50 / p99 ms | x alone | x full | per token p99 ms | x alone | x full | gap p99 ms \
-             | enterprise tokens | paid tokens | free served | slots taken |"
+             | enterprise tokens | paid tokens | free served | slots taken | of usable, while one waits |"
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")?;
         self.lines.iter().try_for_each(|line| self.row(f, line))
     }
 }
@@ -140,6 +144,8 @@ impl Display for Titled {
             Guard::Quotas => "quotas, sold 4 times over",
             Guard::Fifo => "one `ConcurrencyLimit`",
             Guard::Partition => "a `ConcurrencyLimit` for each tier",
+            Guard::Fair => "**fair admission**",
+            Guard::FairYields => "**fair admission**, engine yields",
         })
     }
 }

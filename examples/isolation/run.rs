@@ -1,13 +1,17 @@
 //! One run: so many requests through a guard to an engine, on a clock that moves when nobody has anything to do.
 
 use std::{
-    sync::{Arc, PoisonError},
+    mem,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use palisade::BoxError;
+use palisade::{BoxError, rate_limit::fair::FairAdmission};
 use serde::Serialize;
-use tokio::{runtime, time::sleep};
+use tokio::{
+    runtime,
+    time::{Instant, interval, sleep},
+};
 
 use crate::{
     client::{self, Call, Log, PATIENCE},
@@ -57,6 +61,38 @@ const WARM: Duration = Duration::from_secs(40);
 pub(crate) struct Outcome {
     pub(crate) calls: Vec<Call>,
     pub(crate) tally: Tally,
+    /// Of fair admission alone.
+    pub(crate) looks: Vec<Look>,
+}
+
+/// How the capacity stood at a moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    pub(crate) at: Duration,
+    pub(crate) slots: u64,
+    pub(crate) in_use: u64,
+    pub(crate) headroom: u64,
+    pub(crate) waiting: u64,
+    /// Slots that each tier had beyond its own, in the order of [`Tier::ALL`](crate::workload::Tier::ALL).
+    pub(crate) borrowed: Vec<u64>,
+}
+
+/// Looks now and then, at odds with the engine's steps.
+async fn watch(fair: FairAdmission, looks: Arc<Mutex<Vec<Look>>>) {
+    let origin = Instant::now();
+    let mut ticks = interval(Duration::from_millis(47));
+    loop {
+        ticks.tick().await;
+        let now = fair.snapshot();
+        looks.lock().unwrap_or_else(PoisonError::into_inner).push(Look {
+            at: origin.elapsed(),
+            slots: now.slots,
+            in_use: now.in_use,
+            headroom: now.headroom,
+            waiting: now.tiers.iter().map(|tier| tier.waiting).sum(),
+            borrowed: now.tiers.iter().map(|tier| tier.borrowed).collect(),
+        });
+    }
 }
 
 pub(crate) fn run(
@@ -66,13 +102,16 @@ pub(crate) fn run(
     seed: u64,
     span: Span,
 ) -> Result<Outcome, BoxError> {
-    let log = Log::default();
+    let (log, looks) = (Log::default(), Arc::default());
     let runtime =
         runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let gauge = runtime.block_on(async {
         let engine = Engine::start(machine.speed, span.warm);
         let gauge = Arc::clone(&engine.gauge);
-        let front = guard.before(engine, machine.capacity)?;
+        let (front, fair) = guard.before(engine, machine.capacity)?;
+        if let Some(fair) = fair {
+            tokio::spawn(watch(fair, Arc::clone(&looks)));
+        }
         let asks = requests(scene, seed, span.end, span.leaves);
         tokio::spawn(client::all(asks, front, Arc::clone(&gauge), Arc::clone(&log), span.leaves));
         sleep(span.end).await;
@@ -80,6 +119,9 @@ pub(crate) fn run(
     })?;
     // Whoever still waits is written down as he stands.
     drop(runtime);
-    let calls = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Outcome { calls, tally: gauge.tally() })
+    Ok(Outcome { calls: taken(&log), tally: gauge.tally(), looks: taken(&looks) })
+}
+
+fn taken<T>(from: &Mutex<Vec<T>>) -> Vec<T> {
+    mem::take(&mut *from.lock().unwrap_or_else(PoisonError::into_inner))
 }
