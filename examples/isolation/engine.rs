@@ -51,7 +51,7 @@ pub(crate) struct Speed {
 impl Speed {
     /// Slots of constant speed, as separate accelerators are: prompts cost nothing, and a neighbour neither.
     pub(crate) const fn slots(sequences: usize) -> Self {
-        Self { base: 10.0, decode: 0.0, cache: 0.0, prefill: 0.0, sequences, chunk: usize::MAX }
+        Self { base: 20.0, decode: 0.0, cache: 0.0, prefill: 0.0, sequences, chunk: usize::MAX }
     }
 
     /// Continuous batching with chunked prefill, on one accelerator.

@@ -12,6 +12,8 @@
 mod client;
 mod engine;
 mod guards;
+mod picture;
+mod promises;
 mod reading;
 mod report;
 mod run;
@@ -19,6 +21,7 @@ mod workload;
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
     sync::Mutex,
     thread,
@@ -26,10 +29,12 @@ use std::{
 
 use clap::Parser;
 use palisade::BoxError;
+use serde::Serialize;
 
 use crate::{
     engine::Speed,
     guards::{Capacity, Guard},
+    promises::Promise,
     reading::Reading,
     report::{Line, Table},
     run::{Machine, Span, run},
@@ -44,6 +49,18 @@ struct Arguments {
     #[arg(long)]
     json: bool,
 
+    /// Fails unless what is promised holds; runs only what that takes.
+    #[arg(long)]
+    check: bool,
+
+    /// Draws a minute of the batching engine into an SVG file, and does nothing else.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "check"])]
+    picture: Option<PathBuf>,
+
+    /// Which engine: all, if none is named.
+    #[arg(long, value_enum)]
+    engine: Option<Named>,
+
     /// How long each run takes on its own clock; the first 40 seconds don't count.
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = clap::value_parser!(u64).range(90..=3600))]
     seconds: u64,
@@ -53,30 +70,60 @@ struct Arguments {
     seeds: u64,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Named {
+    #[value(name = "slots64")]
+    Slots64,
+    #[value(name = "slots256")]
+    Slots256,
+    Batching,
+}
+
+impl Named {
+    /// The guards of which something is promised. 64 slots are few: without the engine's help 6 of them are headroom, and
+    /// idle.
+    const fn guards(self) -> &'static [Guard] {
+        match self {
+            Self::Slots64 => &[Guard::FairYields],
+            Self::Slots256 => &[Guard::Fair],
+            Self::Batching => &[Guard::Fair, Guard::FairYields],
+        }
+    }
+
+    fn promises(self, table: &Table) -> Vec<Promise> {
+        let of = if self == Self::Batching { promises::of_batching } else { promises::of_slots };
+        self.guards().iter().flat_map(|guard| of(table, *guard)).collect()
+    }
+
+    const ALL: [Self; 3] = [Self::Slots64, Self::Slots256, Self::Batching];
+
+    const fn machine(self) -> Machine {
+        match self {
+            Self::Slots64 => SLOTS_64,
+            Self::Slots256 => SLOTS_256,
+            Self::Batching => BATCHING,
+        }
+    }
+}
+
+const fn slots(slots: usize, tokens_per_minute: u64) -> Capacity {
+    Capacity { slots, tokens_in_flight: None, prefill_pending: None, tokens_per_minute }
+}
+
 const SLOTS_64: Machine = Machine {
     name: "64 slots of constant speed",
     speed: Speed::slots(64),
-    capacity: Capacity {
-        slots: 64,
-        tokens_in_flight: None,
-        prefill_pending: None,
-        tokens_per_minute: 1_500_000,
-    },
+    capacity: slots(64, 768_000),
     flood: 20,
-    full: 60,
+    full: 30,
 };
 
 const SLOTS_256: Machine = Machine {
     name: "256 slots of constant speed",
     speed: Speed::slots(256),
-    capacity: Capacity {
-        slots: 256,
-        tokens_in_flight: None,
-        prefill_pending: None,
-        tokens_per_minute: 6_000_000,
-    },
-    flood: 80,
-    full: 240,
+    capacity: slots(256, 3_072_000),
+    flood: 40,
+    full: 100,
 };
 
 const BATCHING: Machine = Machine {
@@ -103,38 +150,73 @@ fn main() -> ExitCode {
 }
 
 fn report(arguments: &Arguments) -> Result<(), BoxError> {
+    if let Some(file) = &arguments.picture {
+        return picture::draw(&BATCHING, SEEDS_OF_PICTURE, file);
+    }
     let span = Span::seconds(arguments.seconds);
-    let mut tables = Vec::new();
-    for machine in [SLOTS_64, SLOTS_256, BATCHING] {
-        tables.push(measure(machine, &lines(&machine), arguments.seeds, span)?);
+    let (mut tables, mut promises) = (Vec::new(), Vec::new());
+    for engine in Named::ALL {
+        if arguments.engine.is_some_and(|only| only != engine) {
+            continue;
+        }
+        let mut lines = promised(engine);
+        if !arguments.check {
+            lines.extend(beside(engine));
+        }
+        let table = measure(engine.machine(), &lines, arguments.seeds, span)?;
+        promises.extend(engine.promises(&table));
+        tables.push(table);
     }
     let mut out = io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &tables)?;
+        serde_json::to_writer_pretty(&mut out, &Report { tables, promises: &promises })?;
         writeln!(out)?;
     } else {
         tables.iter().try_for_each(|table| write!(out, "{table}"))?;
+        writeln!(out)?;
+        promises.iter().try_for_each(|promise| writeln!(out, "{promise}"))?;
+    }
+    let broken = promises.iter().filter(|promise| !promise.holds()).count();
+    if arguments.check && broken > 0 {
+        return Err(format!("{broken} of {} promises do not hold", promises.len()).into());
     }
     Ok(())
 }
 
-fn lines(machine: &Machine) -> Vec<(Guard, Scene)> {
-    let flood = |accounts| Scene::Flood { rate: machine.flood, accounts };
-    vec![
-        (Guard::None, Scene::Alone),
-        (Guard::None, Scene::Calm),
-        (Guard::None, flood(1)),
-        (Guard::Quotas, flood(1)),
-        (Guard::Quotas, flood(50)),
-        (Guard::Fifo, flood(1)),
-        (Guard::Partition, flood(1)),
-        (Guard::Fair, Scene::Full(machine.full)),
-        (Guard::Fair, flood(1)),
-        (Guard::Fair, flood(50)),
-        (Guard::FairYields, Scene::Full(machine.full)),
-        (Guard::FairYields, flood(1)),
-        (Guard::FairYields, flood(50)),
-    ]
+#[derive(Serialize)]
+struct Report<'a> {
+    tables: Vec<Table>,
+    promises: &'a [Promise],
+}
+
+/// What the promises are told from.
+fn promised(engine: Named) -> Vec<(Guard, Scene)> {
+    let machine = engine.machine();
+    let mut lines = vec![(Guard::None, Scene::Alone), (Guard::None, Scene::Calm)];
+    for &guard in engine.guards() {
+        if engine == Named::Batching {
+            lines.push((guard, Scene::Full(machine.full)));
+        }
+        lines.extend([1, 50].map(|accounts| (guard, machine.flood(accounts))));
+    }
+    lines
+}
+
+/// What else there is, to compare.
+fn beside(engine: Named) -> Vec<(Guard, Scene)> {
+    let machine = engine.machine();
+    let mut lines = vec![(Guard::None, machine.flood(1))];
+    match engine {
+        Named::Slots64 => lines.push((Guard::Fair, machine.flood(1))),
+        Named::Slots256 => {}
+        Named::Batching => lines.extend([
+            (Guard::Quotas, machine.flood(1)),
+            (Guard::Quotas, machine.flood(50)),
+            (Guard::Fifo, machine.flood(1)),
+            (Guard::Partition, machine.flood(1)),
+        ]),
+    }
+    lines
 }
 
 /// Runs every line with every seed, on all processors.
@@ -167,4 +249,6 @@ fn measure(
     Ok(Table { machine, lines: done.into_iter().map(|(_, line)| line).collect() })
 }
 
+/// The 99th percentile of two seconds needs many requests.
+const SEEDS_OF_PICTURE: u64 = 40;
 const PANICKED: &str = "a run panicked";

@@ -33,8 +33,7 @@ pub(crate) struct Reading {
     pub(crate) work: f64,
     /// Slots of the engine that were taken, on average.
     pub(crate) slots: f64,
-    /// While anybody waits: the share of the capacity's slots that are in use, of those that are not headroom. Of fair
-    /// admission alone.
+    /// The share of the capacity in use while anybody waits. Of fair admission alone.
     pub(crate) conserved: Option<f64>,
 }
 
@@ -87,12 +86,9 @@ impl TierReading {
 
 fn conserved(outcomes: &[Outcome], span: Span) -> Option<f64> {
     let looks = outcomes.iter().flat_map(|outcome| &outcome.looks);
-    let (mut used, mut usable) = (0, 0);
-    for look in looks.filter(|look| look.at > span.warm && look.waiting > 0) {
-        used += look.in_use;
-        usable += look.slots.saturating_sub(look.headroom);
-    }
-    (usable > 0).then(|| used as f64 / usable as f64)
+    let used = looks.filter(|look| look.at > span.warm && look.waiting > 0).map(|look| look.used);
+    let (sum, count) = used.fold((0.0, 0), |(sum, count), used| (sum + used, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// Milliseconds to the first token.

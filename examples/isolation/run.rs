@@ -17,7 +17,7 @@ use crate::{
     client::{self, Call, Log, PATIENCE},
     engine::{Engine, Speed, Tally},
     guards::{Capacity, Guard},
-    workload::{Scene, requests},
+    workload::{MAX_ANSWER, Scene, requests},
 };
 
 /// An engine, what its guards are told of it, and what it takes to fill it.
@@ -30,6 +30,12 @@ pub(crate) struct Machine {
     pub(crate) flood: u16,
     /// Ordinary requests a second that are more than it can do.
     pub(crate) full: u16,
+}
+
+impl Machine {
+    pub(crate) fn flood(&self, accounts: u16) -> Scene {
+        Scene::Flood { rate: self.flood, accounts }
+    }
 }
 
 /// How long to run, and when to look.
@@ -69,26 +75,40 @@ pub(crate) struct Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
     pub(crate) at: Duration,
-    pub(crate) slots: u64,
-    pub(crate) in_use: u64,
-    pub(crate) headroom: u64,
+    /// The share in use of what may be, of the number of which least is left: slots, tokens in flight, prompts pending. What
+    /// is kept free for owners may not be; and what is less than one more request of those that wait takes, in tokens, is as
+    /// good as used.
+    pub(crate) used: f64,
     pub(crate) waiting: u64,
     /// Slots that each tier had beyond its own, in the order of [`Tier::ALL`](crate::workload::Tier::ALL).
     pub(crate) borrowed: Vec<u64>,
 }
 
+/// The share of a number that is used, all of it when no more than `next` is left.
+fn part(used: u64, of: Option<u64>, next: u64) -> f64 {
+    match of {
+        Some(of) if used > 0 && used + next > of => 1.0,
+        Some(of) => used as f64 / of as f64,
+        None => 0.0,
+    }
+}
+
 /// Looks now and then, at odds with the engine's steps.
-async fn watch(fair: FairAdmission, looks: Arc<Mutex<Vec<Look>>>) {
+async fn watch(fair: FairAdmission, capacity: Capacity, prompt: u64, looks: Arc<Mutex<Vec<Look>>>) {
     let origin = Instant::now();
     let mut ticks = interval(Duration::from_millis(47));
     loop {
         ticks.tick().await;
         let now = fair.snapshot();
+        let usable = 1.0 - now.headroom as f64 / now.slots as f64;
+        let tokens = now.tokens.map(|tokens| (tokens as f64 * usable) as u64);
+        let slots = now.in_use as f64 / (now.slots as f64 * usable);
+        let used = slots
+            .max(part(now.tokens_in_flight, tokens, prompt + u64::from(MAX_ANSWER)))
+            .max(part(now.prefill_pending, capacity.prefill_pending, prompt));
         looks.lock().unwrap_or_else(PoisonError::into_inner).push(Look {
             at: origin.elapsed(),
-            slots: now.slots,
-            in_use: now.in_use,
-            headroom: now.headroom,
+            used: used.min(1.0),
             waiting: now.tiers.iter().map(|tier| tier.waiting).sum(),
             borrowed: now.tiers.iter().map(|tier| tier.borrowed).collect(),
         });
@@ -110,7 +130,7 @@ pub(crate) fn run(
         let gauge = Arc::clone(&engine.gauge);
         let (front, fair) = guard.before(engine, machine.capacity)?;
         if let Some(fair) = fair {
-            tokio::spawn(watch(fair, Arc::clone(&looks)));
+            tokio::spawn(watch(fair, machine.capacity, scene.prompt(), Arc::clone(&looks)));
         }
         let asks = requests(scene, seed, span.end, span.leaves);
         tokio::spawn(client::all(asks, front, Arc::clone(&gauge), Arc::clone(&log), span.leaves));

@@ -61,6 +61,14 @@ pub(crate) enum Scene {
     Flood { rate: u16, accounts: u16 },
 }
 
+impl Scene {
+    /// Tokens of the prompts of those who wait: of whoever comes most.
+    pub(crate) fn prompt(self) -> u64 {
+        let kind = if matches!(self, Self::Flood { .. }) { LONG } else { ORDINARY };
+        kind.prompt.0 as u64
+    }
+}
+
 /// The tokens that an answer may have (`max_tokens`), for everybody.
 pub(crate) const MAX_ANSWER: u32 = 800;
 /// When the flood begins, and what fills the engine honestly.
