@@ -53,6 +53,10 @@ struct Arguments {
     #[arg(long)]
     check: bool,
 
+    /// Runs only what else could stand before the batching engine.
+    #[arg(long, conflicts_with_all = ["check", "engine"])]
+    instead: bool,
+
     /// Draws a minute of the batching engine into an SVG file, and does nothing else.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "check"])]
     picture: Option<PathBuf>,
@@ -156,15 +160,18 @@ fn report(arguments: &Arguments) -> Result<(), BoxError> {
     let span = Span::seconds(arguments.seconds);
     let (mut tables, mut promises) = (Vec::new(), Vec::new());
     for engine in Named::ALL {
-        if arguments.engine.is_some_and(|only| only != engine) {
+        let only = if arguments.instead { Some(Named::Batching) } else { arguments.engine };
+        if only.is_some_and(|only| only != engine) {
             continue;
         }
-        let mut lines = promised(engine);
+        let mut lines = if arguments.instead { Vec::new() } else { promised(engine) };
         if !arguments.check {
             lines.extend(beside(engine));
         }
         let table = measure(engine.machine(), &lines, arguments.seeds, span)?;
-        promises.extend(engine.promises(&table));
+        if !arguments.instead {
+            promises.extend(engine.promises(&table));
+        }
         tables.push(table);
     }
     let mut out = io::stdout().lock();

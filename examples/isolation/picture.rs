@@ -3,7 +3,7 @@
 use std::{ops::Range, path::Path, thread, time::Duration};
 
 use palisade::BoxError;
-use plotters::prelude::*;
+use plotters::{coord::ranged1d::ValueFormatter, prelude::*};
 
 use crate::{
     client::Call,
@@ -39,7 +39,7 @@ const WHOSE: [(Tier, bool, &str, RGBColor); 4] = [
 ];
 
 /// Draws the mean of so many runs: the enterprise's first tokens, and, with an engine that yields, whose the engine's tokens
-/// are and which slots are lent.
+/// are and what is lent.
 pub(crate) fn draw(machine: &Machine, seeds: u64, file: &Path) -> Result<(), BoxError> {
     // Who comes within the minute can run out of patience.
     let span = Span {
@@ -58,11 +58,11 @@ pub(crate) fn draw(machine: &Machine, seeds: u64, file: &Path) -> Result<(), Box
     let outcomes: Vec<Vec<Outcome>> = Result::<_, BoxError>::from(outcomes)?;
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let [first, tokens, slots] = &root.split_evenly((3, 1))[..] else { return Ok(()) };
+    let [first, tokens, lent] = &root.split_evenly((3, 1))[..] else { return Ok(()) };
     first_tokens(first, &outcomes)?;
     let yields = outcomes.last().map_or(&[][..], Vec::as_slice);
     tokens_by_tier(tokens, yields)?;
-    slots_lent(slots, yields)?;
+    tokens_lent(lent, yields)?;
     root.present()?;
     Ok(())
 }
@@ -75,14 +75,14 @@ fn first_tokens(panel: &Panel<'_>, outcomes: &[Vec<Outcome>]) -> Result<(), BoxE
         .margin(10)
         .x_label_area_size(24)
         .y_label_area_size(60)
-        .build_cartesian_2d(SHOWN, (10.0..100_000.0).log_scale())?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).draw()?;
+        .build_cartesian_2d(SHOWN, (10.0..LONGEST).log_scale())?;
+    mesh(&mut chart)?;
     let (begins, leaves) = (BEGINS.as_secs_f64(), LEAVES as f64);
     for at in [begins, leaves] {
-        chart.draw_series([PathElement::new([(at, 10.0), (at, 100_000.0)], BLACK.mix(0.4))])?;
+        chart.draw_series([PathElement::new([(at, 10.0), (at, LONGEST)], BLACK.mix(0.4))])?;
     }
     let texts = [(begins, "the flood begins"), (leaves, "the abuser leaves")];
-    chart.draw_series(texts.map(|(at, text)| Text::new(text, (at + 0.5, 70_000.0), LABEL)))?;
+    chart.draw_series(texts.map(|(at, text)| Text::new(text, (at + 0.5, 15.0), LABEL)))?;
     for ((_, name, colour), outcomes) in GUARDS.into_iter().zip(outcomes) {
         let mut buckets = vec![Vec::new(); SHOWN.end as usize / BUCKET];
         for call in outcomes.iter().flat_map(|outcome| &outcome.calls) {
@@ -118,7 +118,7 @@ fn tokens_by_tier(panel: &Panel<'_>, outcomes: &[Outcome]) -> Result<(), BoxErro
     stacked(panel, title, &counts)
 }
 
-fn slots_lent(panel: &Panel<'_>, outcomes: &[Outcome]) -> Result<(), BoxError> {
+fn tokens_lent(panel: &Panel<'_>, outcomes: &[Outcome]) -> Result<(), BoxError> {
     let lent = Tier::ALL.iter().enumerate().filter(|(_, tier)| **tier != Tier::Enterprise);
     let counts: Vec<_> = lent
         .filter_map(|(at, tier)| {
@@ -136,7 +136,7 @@ fn slots_lent(panel: &Panel<'_>, outcomes: &[Outcome]) -> Result<(), BoxError> {
             Some((name, *colour, means.collect()))
         })
         .collect();
-    stacked(panel, "Slots borrowed, of 60: the same", &counts)
+    stacked(panel, "Tokens in flight beyond a tier's share, of 80,000: the same", &counts)
 }
 
 /// One value a second of each, one upon the other.
@@ -158,7 +158,7 @@ fn stacked(
         .x_label_area_size(24)
         .y_label_area_size(60)
         .build_cartesian_2d(SHOWN, 0.0..highest)?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).draw()?;
+    mesh(&mut chart)?;
     for (name, colour, top) in tops.into_iter().rev() {
         let points = top.into_iter().enumerate().map(|(second, top)| (second as f64 + 0.5, top));
         let area = AreaSeries::new(points, 0.0, colour.filled());
@@ -167,16 +167,37 @@ fn stacked(
     legend(&mut chart)
 }
 
+fn mesh<'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+) -> Result<(), BoxError>
+where
+    X: Axis,
+    Y: Axis,
+{
+    let whole = |value: &f64| format!("{value:.0}");
+    Ok(chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .draw()?)
+}
+
+/// An axis of numbers.
+trait Axis: Ranged<ValueType = f64> + ValueFormatter<f64> {}
+
+impl<A: Ranged<ValueType = f64> + ValueFormatter<f64>> Axis for A {}
+
 fn legend<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
 ) -> Result<(), BoxError>
 where
-    X: plotters::coord::ranged1d::Ranged<ValueType = f64>,
-    Y: plotters::coord::ranged1d::Ranged<ValueType = f64>,
+    X: Axis,
+    Y: Axis,
 {
     Ok(chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(SeriesLabelPosition::UpperMiddle)
         .background_style(WHITE.mix(0.9))
         .label_font(LABEL)
         .draw()?)
@@ -186,5 +207,7 @@ fn swatch((x, y): (i32, i32), colour: RGBColor) -> Rectangle<(i32, i32)> {
     Rectangle::new([(x, y - 4), (x + 16, y + 4)], colour.filled())
 }
 
+/// Milliseconds.
+const LONGEST: f64 = 100_000.0;
 const TITLE: (&str, u32) = ("sans-serif", 18);
 const LABEL: (&str, u32) = ("sans-serif", 13);

@@ -17,7 +17,7 @@ use crate::{
     client::{self, Call, Log, PATIENCE},
     engine::{Engine, Speed, Tally},
     guards::{Capacity, Guard},
-    workload::{MAX_ANSWER, Scene, requests},
+    workload::{MAX_ANSWER, Scene, Tier, requests},
 };
 
 /// An engine, what its guards are told of it, and what it takes to fill it.
@@ -80,7 +80,7 @@ pub(crate) struct Look {
     /// good as used.
     pub(crate) used: f64,
     pub(crate) waiting: u64,
-    /// Slots that each tier had beyond its own, in the order of [`Tier::ALL`](crate::workload::Tier::ALL).
+    /// Tokens in flight that each tier had beyond its share, in the order of [`Tier::ALL`](crate::workload::Tier::ALL).
     pub(crate) borrowed: Vec<u64>,
 }
 
@@ -110,7 +110,17 @@ async fn watch(fair: FairAdmission, capacity: Capacity, prompt: u64, looks: Arc<
             at: origin.elapsed(),
             used: used.min(1.0),
             waiting: now.tiers.iter().map(|tier| tier.waiting).sum(),
-            borrowed: now.tiers.iter().map(|tier| tier.borrowed).collect(),
+            borrowed: now
+                .tiers
+                .iter()
+                .zip(Tier::ALL)
+                .map(|(now, tier)| {
+                    let share = capacity
+                        .tokens_in_flight
+                        .map_or(u64::MAX, |of| of * u64::from(tier.percent()) / 100);
+                    now.tokens_in_flight.saturating_sub(share)
+                })
+                .collect(),
         });
     }
 }
