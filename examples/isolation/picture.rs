@@ -97,7 +97,7 @@ fn first_tokens(panel: &Panel<'_>, outcomes: &[Vec<Outcome>]) -> Result<(), BoxE
         let line = LineSeries::new(points, colour.stroke_width(2));
         chart.draw_series(line)?.label(name).legend(move |at| swatch(at, colour));
     }
-    legend(&mut chart)
+    legend(&mut chart, SeriesLabelPosition::LowerMiddle)
 }
 
 fn tokens_by_tier(panel: &Panel<'_>, outcomes: &[Outcome]) -> Result<(), BoxError> {
@@ -164,7 +164,7 @@ fn stacked(
         let area = AreaSeries::new(points, 0.0, colour.filled());
         chart.draw_series(area)?.label(name).legend(move |at| swatch(at, colour));
     }
-    legend(&mut chart)
+    legend(&mut chart, SeriesLabelPosition::UpperRight)
 }
 
 fn mesh<'a, X, Y>(
@@ -190,6 +190,7 @@ impl<A: Ranged<ValueType = f64> + ValueFormatter<f64>> Axis for A {}
 
 fn legend<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    at: SeriesLabelPosition,
 ) -> Result<(), BoxError>
 where
     X: Axis,
@@ -197,7 +198,7 @@ where
 {
     Ok(chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperMiddle)
+        .position(at)
         .background_style(WHITE.mix(0.9))
         .label_font(LABEL)
         .draw()?)
