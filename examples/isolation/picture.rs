@@ -49,13 +49,13 @@ pub(crate) fn draw(machine: &Machine, seeds: u64, file: &Path) -> Result<(), Box
     };
     let scene = machine.flood(1);
     let runs = |guard| (1..=seeds).map(|seed| run(machine, guard, scene, seed, span)).collect();
-    let outcomes = thread::scope(|scope| {
+    let outcomes: Result<Vec<_>, BoxError> = thread::scope(|scope| {
         let workers = GUARDS.map(|(guard, ..)| {
             scope.spawn(move || -> Result<Vec<Outcome>, BoxError> { runs(guard) })
         });
         workers.into_iter().map(|worker| worker.join().map_err(|_| "a run panicked")?).collect()
     });
-    let outcomes: Vec<Vec<Outcome>> = Result::<_, BoxError>::from(outcomes)?;
+    let outcomes = outcomes?;
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let [first, tokens, lent] = &root.split_evenly((3, 1))[..] else { return Ok(()) };
