@@ -5,7 +5,6 @@ use std::{convert::Infallible, time::Duration};
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http_body_util::BodyExt as _;
 use palisade::identity::{Identity, UserIdentity};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::{Service, ServiceExt as _};
@@ -93,7 +92,7 @@ pub fn request(ask: &Ask) -> axum::http::Request<Body> {
     );
     let organisation = if ask.floods { "flooders" } else { &ask.account };
     let user = UserIdentity::asserted("https://login.example", &ask.account)
-        .with_claims(format!(r#"{{"tier":"{}","org_id":"{organisation}"}}"#, ask.tier));
+        .with_claims(&format!(r#"{{"tier":"{}","org_id":"{organisation}"}}"#, ask.tier));
     axum::http::Request::post("/v1/completions")
         .header("content-type", "application/json")
         .header("content-length", body.len())

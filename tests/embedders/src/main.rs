@@ -7,13 +7,8 @@ mod client;
 mod engine;
 mod load;
 
-use std::{
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use axum::Router;
 use clap::Parser;
 use furnace::Server;
 use futures_util::future::join_all;
@@ -68,17 +63,14 @@ struct Run {
     most: usize,
     /// Streams that it had, and requests that the layer held, some time after all clients had gone.
     left: usize,
-    held: usize,
+    held: u64,
 }
 
 impl Run {
     async fn of(load: Load, is_guarded: bool, seed: u64, lasts: Duration) -> Self {
         let model = Model::default();
         let live = Arc::clone(&model.live);
-        let router = Server::new()
-            .llm(engine::scheduled(model))
-            .router()
-            .expect("a server");
+        let router = Server::new().llm(engine::scheduled(model)).router().expect("a server");
         let fair = fair();
         let router = if is_guarded { router.layer(guard(&fair)) } else { router };
         let begun = Instant::now();
@@ -178,7 +170,7 @@ const SLOTS: usize = engine::SEQUENCES - 4;
 
 fn fair() -> FairAdmission {
     FairAdmission::builder()
-        .capacity(Capacity::slots(SLOTS as u64).tokens_in_flight(80_000).prefill_pending(4096))
+        .capacity(Capacity::slots(SLOTS).tokens_in_flight(80_000).prefill_pending(4096))
         .tier("enterprise", Share::percent(50))
         .tier("paid", Share::percent(35))
         .tier("free", Share::percent(15).max_wait(Duration::from_secs(6)))
