@@ -7,7 +7,7 @@ use super::{Category, Detector, Finding, Views};
 use crate::{BuildError, inference::Segment};
 
 /// Finds a canary in an answer: a random token that you write into your system prompt, which a model has no
-/// reason to say. The rule is `leak.canary`, its score 1.
+/// reason to say. The rule is `system_prompt.canary`, its score 1.
 ///
 /// It is found in either case, spaced out or with other characters between its own, reversed, in rot13,
 /// hex and base64, and in what [`Views`] decodes.
@@ -65,8 +65,8 @@ impl Detector for Canary {
                 let last = places.get(found.end().saturating_sub(1));
                 let Some((start, last)) = places.get(found.start()).zip(last) else { continue };
                 let span = Some(view.origin_span(*start..last + 1));
-                let rule = "leak.canary";
-                findings.push(Finding::new(rule, Category::Leak, 1.0, segment.index, span));
+                let (rule, category) = ("system_prompt.canary", Category::SystemPrompt);
+                findings.push(Finding::new(rule, category, 1.0, segment.index, span));
             }
         }
     }

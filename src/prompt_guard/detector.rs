@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, fmt::Debug, ops::Range, sync::Arc};
 
-use crate::{BoxError, future::ReadyOr, inference::Segment};
+use crate::{
+    BoxError,
+    future::ReadyOr,
+    inference::{Prompt, Segment},
+};
 
 /// What kind of thing a rule finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,8 +23,10 @@ pub enum Category {
     MaliciousCode,
     /// A rule of the application's own.
     Custom,
-    /// What the system prompt says, or a link that carries something away.
+    /// A link that carries something away.
     Leak,
+    /// What the system prompt says, in an answer.
+    SystemPrompt,
 }
 
 impl Category {
@@ -34,6 +40,7 @@ impl Category {
             Self::MaliciousCode => "malicious_code",
             Self::Custom => "custom",
             Self::Leak => "leak",
+            Self::SystemPrompt => "system_prompt",
         }
     }
 }
@@ -108,6 +115,14 @@ pub trait Detector: Debug + Send + Sync + 'static {
         None
     }
 
+    /// What looks at the answer to this prompt in its place, for an output detector that has to know what was asked. It
+    /// is given the prompt as it was sent, and made before the request goes on. `None`, the default: it looks at all
+    /// answers alike.
+    fn answering(&self, prompt: &Prompt) -> Option<Arc<dyn Detector>> {
+        let _ = prompt;
+        None
+    }
+
     /// The rules that it looks with, for one whose rules come from elsewhere: stands in [`Verdict::rules`](super::Verdict::rules).
     /// `None` by default.
     fn rules_version(&self) -> Option<RulesVersion> {
@@ -148,10 +163,7 @@ pub trait AsyncDetector: Debug + Send + Sync + 'static {
     /// # Errors
     /// When it can't tell. The policy says what then. An error that is due to the prompt and not to the
     /// detector is a [`ScanError::of_prompt`].
-    fn scan(
-        &self,
-        prompt: &Arc<crate::inference::Prompt>,
-    ) -> ReadyOr<Result<Vec<Finding>, BoxError>>;
+    fn scan(&self, prompt: &Arc<Prompt>) -> ReadyOr<Result<Vec<Finding>, BoxError>>;
 }
 
 /// Why a detector can't tell. Holds nothing of a prompt: its reason is one of a closed set.
@@ -229,6 +241,10 @@ macro_rules! forward {
                 (**self).pinned()
             }
 
+            fn answering(&self, prompt: &Prompt) -> Option<Arc<dyn Detector>> {
+                (**self).answering(prompt)
+            }
+
             fn rules_version(&self) -> Option<RulesVersion> {
                 (**self).rules_version()
             }
@@ -242,7 +258,7 @@ macro_rules! forward {
 
             fn scan(
                 &self,
-                prompt: &Arc<crate::inference::Prompt>,
+                prompt: &Arc<Prompt>,
             ) -> ReadyOr<Result<Vec<Finding>, BoxError>> {
                 (**self).scan(prompt)
             }

@@ -17,10 +17,9 @@ use super::{
     ScannedBody,
     answer::Kind,
     count::Counted,
-    policy::Gathered,
     read::{Reader, Unreadable, why},
     reply::{Answered, Judged},
-    turn::{Held, Next, Turn},
+    turn::{Held, Next, Scanned, Turn},
     waiting::Waiting,
 };
 use crate::{
@@ -59,7 +58,7 @@ pin_project! {
         /// The limiter reserves what the prompt needs.
         Refining { refined: Refined, held: Option<(Held<S>, Prompt)> },
         /// A long prompt is scanned on another thread.
-        Scanning { scan: ReadyOr<Option<(Prompt, Gathered)>>, held: Option<Held<S>> },
+        Scanning { scan: ReadyOr<Option<Scanned>>, held: Option<Held<S>> },
         /// Detectors that have to wait answer.
         Waiting { waiting: Waiting, held: Option<Held<S>> },
         /// The inner service answers.

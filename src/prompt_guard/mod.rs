@@ -107,7 +107,8 @@
 //! that the model changed stays as it is, as does one of another request. Log probabilities say in whole answers what the model
 //! said, placeholders and all. [`restore_answers`](PromptGuardLayerBuilder::restore_answers) turns it off.
 //!
-//! Made for answers are [`Canary`], [`Links`] and [`CodeRules`]; [`Secrets`] and [`PersonalData`] serve there too.
+//! Made for answers are [`SystemPromptLeak`], [`Canary`], [`Links`] and [`CodeRules`]; [`Secrets`] and [`PersonalData`]
+//! serve there too. A detector that has to know what was asked is made for each prompt ([`Detector::answering`]).
 //!
 //! Every string of an answer is scanned but identifiers and what the server repeats of the request.
 //! Lines of JSON (`application/x-ndjson`) go on as events do, line by line. SGLang's events say all of the text so far: they
@@ -249,6 +250,7 @@ mod so_far;
 mod spans;
 mod stream;
 mod strikes;
+mod system_prompt;
 #[cfg(feature = "rule-packs")]
 mod toml_file;
 mod turn;
@@ -273,6 +275,7 @@ pub use self::{
     secrets::Secrets,
     service::PromptGuard,
     strikes::Strikes,
+    system_prompt::SystemPromptLeak,
     vault::Vault,
     verdict::{AnswerVerdict, FindingOutcome, Outcome, Verdict},
     views::{View, ViewKind, Views},

@@ -124,7 +124,7 @@ fn prompt_blocked(found: &[(Ruling, Finding)]) -> Rejection {
             "Refused by the content policy: it contains personal data. Remove it and try again."
         }
         Some(Category::MaliciousCode) => "Refused by the content policy: malicious code.",
-        Some(Category::Custom | Category::Leak) | None => {
+        Some(Category::Custom | Category::Leak | Category::SystemPrompt) | None => {
             "Refused by the content policy of this service."
         }
     };

@@ -11,7 +11,11 @@ use super::{
     rule::{Rule, Ruling},
     waiting::{Reason, miss},
 };
-use crate::{future::ReadyOr, inference::Segment, observe, runtime};
+use crate::{
+    future::ReadyOr,
+    inference::{Prompt, Segment},
+    observe, runtime,
+};
 
 /// A detector, and what is done about what it finds.
 #[derive(Clone, Debug)]
@@ -26,6 +30,19 @@ impl Local {
         if let Some(pinned) = self.detector.pinned() {
             self.detector = pinned;
         }
+    }
+
+    /// What looks at the answer to this prompt in its place.
+    pub(crate) fn answering(
+        &self,
+        prompt: &Prompt,
+        gathered: &mut Gathered,
+    ) -> Option<Arc<dyn Detector>> {
+        caught(|| self.detector.answering(prompt)).unwrap_or_else(|| {
+            let on_unavailable = self.rule.on_unavailable(OnUnavailable::Refuse);
+            miss(self.detector.name(), Reason::Panicked, on_unavailable, gathered);
+            None
+        })
     }
 }
 

@@ -53,12 +53,20 @@ pub(crate) struct Held<S> {
     whole: Whole,
 }
 
+/// A prompt at which the detectors that don't wait have looked.
+pub(crate) struct Scanned {
+    prompt: Prompt,
+    gathered: Gathered,
+    /// What its answer is held to.
+    policy: Arc<Policy>,
+}
+
 /// What a request does next.
 pub(crate) enum Next<S> {
     Refuse(Rejection),
     Count(ReadyOr<Counted>, Held<S>),
     Refine(Refined, Held<S>, Prompt),
-    Scan(ReadyOr<Option<(Prompt, Gathered)>>, Held<S>),
+    Scan(ReadyOr<Option<Scanned>>, Held<S>),
     Wait(Waiting, Held<S>),
     Call(S, request::Parts, Whole),
 }
@@ -165,7 +173,7 @@ impl Turn {
     }
 
     fn scan<S>(&mut self, held: Held<S>, prompt: Prompt) -> Next<S> {
-        if self.policy.local.is_empty() && self.policy.remote.is_empty() {
+        if self.policy.takes_as_it_is() && self.policy.output.is_empty() {
             return self.call(held);
         }
         let policy = Arc::clone(&self.policy);
@@ -184,19 +192,21 @@ impl Turn {
                 }
             }
             joined.finish(&mut gathered);
-            (prompt, gathered)
+            let policy = Arc::clone(&policy).answering(&prompt, &mut gathered);
+            Scanned { prompt, gathered, policy }
         });
         Next::Scan(scan, held)
     }
 
     /// The detectors that don't wait have looked at the prompt.
-    pub(crate) fn scanned<S>(
-        &mut self,
-        held: Held<S>,
-        scanned: Option<(Prompt, Gathered)>,
-    ) -> Next<S> {
-        let Some((prompt, gathered)) = scanned else { return Next::Refuse(unavailable()) };
+    pub(crate) fn scanned<S>(&mut self, held: Held<S>, scanned: Option<Scanned>) -> Next<S> {
+        let Some(scanned) = scanned else { return Next::Refuse(unavailable()) };
+        let Scanned { prompt, gathered, policy } = scanned;
+        self.policy = policy;
         let policy = &self.policy;
+        if policy.takes_as_it_is() && !gathered.must_refuse {
+            return self.call(held);
+        }
         if policy.remote.is_empty() || (policy.enforced && gathered.blocks()) {
             return self.conclude(held, &prompt, gathered);
         }

@@ -18,5 +18,6 @@ mod restored;
 mod streams;
 mod strikes;
 mod support;
+mod system_prompt;
 mod tokens;
 mod waiting;

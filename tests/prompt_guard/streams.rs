@@ -54,11 +54,11 @@ fn event(data: &Value) -> String {
     }
 }
 
-fn delta(choice: u32, text: &str) -> String {
+pub(crate) fn delta(choice: u32, text: &str) -> String {
     event(&json!({"choices": [{"index": choice, "delta": {"content": text}}]}))
 }
 
-fn arguments(call: u32, text: &str) -> String {
+pub(crate) fn arguments(call: u32, text: &str) -> String {
     let call = json!({"index": call, "function": {"arguments": text}});
     event(&json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
 }
@@ -70,8 +70,17 @@ async fn sent(
     stream: impl Into<Bytes>,
     sizes: &[usize],
 ) -> String {
+    let answer = answered(guard, path, sends(stream, sizes)).await;
+    text(answer).await
+}
+
+/// A service that sends this, in pieces of these sizes in turn.
+pub(crate) fn sends(
+    stream: impl Into<Bytes>,
+    sizes: &[usize],
+) -> impl Fn() -> http::Response<AnyBody> + Clone + Send + 'static {
     let (stream, sizes) = (stream.into(), sizes.to_vec());
-    let answer = answered(guard, path, move || {
+    move || {
         let (mut rest, mut sizes) = (stream.clone(), sizes.iter().cycle());
         let mut pieces = Vec::new();
         while !rest.is_empty() {
@@ -80,9 +89,7 @@ async fn sent(
         }
         let body = frames(pieces);
         http::Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
-    })
-    .await;
-    text(answer).await
+    }
 }
 
 /// The data of the events, and whether an error ended them.
@@ -96,7 +103,7 @@ fn events(stream: &str) -> (Vec<Value>, bool) {
 }
 
 /// The texts that stand in these places, by choice, and whether an error ended them.
-fn said(stream: &str, places: &[&str]) -> (BTreeMap<u64, String>, bool) {
+pub(crate) fn said(stream: &str, places: &[&str]) -> (BTreeMap<u64, String>, bool) {
     let (events, failed) = events(stream);
     let mut said = BTreeMap::<u64, String>::new();
     for event in &events {
@@ -109,13 +116,13 @@ fn said(stream: &str, places: &[&str]) -> (BTreeMap<u64, String>, bool) {
     (said, failed)
 }
 
-fn content(stream: &str) -> (String, bool) {
+pub(crate) fn content(stream: &str) -> (String, bool) {
     let (mut said, failed) = said(stream, &["/delta/content"]);
     (said.remove(&0).unwrap_or_default(), failed)
 }
 
 /// Cut after these many characters, in turn.
-fn cut(text: &str, sizes: &[usize]) -> Vec<String> {
+pub(crate) fn cut(text: &str, sizes: &[usize]) -> Vec<String> {
     let mut rest: Vec<char> = text.chars().collect();
     let mut pieces = Vec::new();
     for size in sizes.iter().cycle() {
@@ -131,7 +138,7 @@ async fn read(answer: Answer) -> Value {
     serde_json::from_str(&text(answer).await).unwrap()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -156,7 +163,7 @@ fn words() -> impl Strategy<Value = String> {
     prop::collection::vec(word, 1..30).prop_map(|words| words.join(" "))
 }
 
-fn sizes() -> impl Strategy<Value = Vec<usize>> {
+pub(crate) fn sizes() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(prop_oneof![1usize..4, 1usize..40, 1usize..400], 1..12)
 }
 

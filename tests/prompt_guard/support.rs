@@ -180,9 +180,7 @@ pub(crate) async fn ask(
     guard: PromptGuardLayerBuilder,
     request: Request<AnyBody>,
 ) -> (Answer, Inner) {
-    let inner = Inner::default();
-    let service = guard.build().unwrap().layer(inner.answering(|| Response::new(full("ok"))));
-    (service.oneshot(request).await.unwrap(), inner)
+    exchanged(guard, request, || Response::new(full("ok"))).await
 }
 
 /// Asks a guarded service that answers so.
@@ -190,14 +188,26 @@ pub(crate) async fn answered<F>(guard: PromptGuardLayerBuilder, path: &str, answ
 where
     F: Fn() -> Response<AnyBody> + Clone + Send + 'static,
 {
-    let inner = Inner::default();
-    let service = guard.build().unwrap().layer(inner.answering(answer));
     let body = match path {
         "/generate" => r#"{"inputs":"hi"}"#.to_owned(),
         "/v1/responses" => r#"{"input":"hi"}"#.to_owned(),
         _ => chat("hi"),
     };
-    service.oneshot(post(path, body)).await.unwrap()
+    exchanged(guard, post(path, body), answer).await.0
+}
+
+/// Asks a guarded service that answers so.
+pub(crate) async fn exchanged<F>(
+    guard: PromptGuardLayerBuilder,
+    request: Request<AnyBody>,
+    answer: F,
+) -> (Answer, Inner)
+where
+    F: Fn() -> Response<AnyBody> + Clone + Send + 'static,
+{
+    let inner = Inner::default();
+    let service = guard.build().unwrap().layer(inner.answering(answer));
+    (service.oneshot(request).await.unwrap(), inner)
 }
 
 pub(crate) async fn text(answer: Answer) -> String {

@@ -20,7 +20,7 @@ pub(crate) use self::{choice::Chosen, current::Current};
 use super::{
     Outcome, RulesVersion, Unseen, Verdict,
     hold::Sizes,
-    policy::Subject,
+    policy::{Gathered, Subject},
     scan::Local,
     seen::{Scanner, SeenTexts},
     waiting::Remote,
@@ -88,6 +88,28 @@ impl Policy {
     /// What looks at prompts.
     pub(crate) fn scanner(&self) -> Scanner<'_> {
         Scanner { detectors: &self.local, seen: self.seen.as_ref() }
+    }
+
+    /// Whether nothing is looked for in prompts, and nothing done with them.
+    pub(crate) fn takes_as_it_is(&self) -> bool {
+        self.local.is_empty() && self.remote.is_empty()
+    }
+
+    /// What the answer to this prompt is held to.
+    pub(crate) fn answering(
+        self: Arc<Self>,
+        prompt: &Prompt,
+        gathered: &mut Gathered,
+    ) -> Arc<Self> {
+        let mut policy = self;
+        for at in 0..policy.output.len() {
+            let made = policy.output.get(at).and_then(|local| local.answering(prompt, gathered));
+            let Some(detector) = made else { continue };
+            if let Some(local) = Arc::make_mut(&mut policy).output.get_mut(at) {
+                local.detector = detector;
+            }
+        }
+        policy
     }
 
     /// The verdict in the place of a refusal that is not enforced, or the refusal.

@@ -147,9 +147,20 @@ fn run(rest: &str) -> Option<(usize, Option<String>)> {
     }
     let word = rest.get(..length)?;
     let padding = rest.get(length..)?.bytes().take(2).take_while(|byte| *byte == b'=').count();
+    // Its last line may be words that only stand below it.
+    let decoded = decoded(word).map(|text| (length + padding, text)).or_else(|| {
+        let above = word.get(..word.rfind('\n')?)?;
+        Some((above.len(), decoded(above)?))
+    });
+    Some(match decoded {
+        Some((length, text)) => (length, Some(text)),
+        None => (length + padding, None),
+    })
+}
+
+fn decoded(word: &str) -> Option<String> {
     let digits = word.strip_prefix("0x").unwrap_or(word);
-    let decoded = hex(digits).and_then(plausible).or_else(|| base64(word).and_then(plausible));
-    Some((length + padding, decoded))
+    hex(digits).and_then(plausible).or_else(|| base64(word).and_then(plausible))
 }
 
 /// The length of a base64 text, which may be broken into lines of sixty characters or more.

@@ -78,6 +78,11 @@ impl<'a> Views<'a> {
     }
 }
 
+/// The text of the canonical view alone, in folded case.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    canonical(Cow::Borrowed(text), None).folded
+}
+
 /// The views in which the letters of a text are read another way.
 fn disguised(text: &Text<'_>, hints: Hints) -> impl Iterator<Item = Text<'static>> + use<> {
     let leet = if hints.leet { fold::leet(text) } else { None };
