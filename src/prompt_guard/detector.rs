@@ -27,6 +27,8 @@ pub enum Category {
     Leak,
     /// What the system prompt says, in an answer.
     SystemPrompt,
+    /// What is not to be talked about.
+    Topic,
 }
 
 impl Category {
@@ -41,6 +43,7 @@ impl Category {
             Self::Custom => "custom",
             Self::Leak => "leak",
             Self::SystemPrompt => "system_prompt",
+            Self::Topic => "topic",
         }
     }
 }
@@ -102,6 +105,13 @@ pub trait Detector: Debug + Send + Sync + 'static {
     /// so only findings that say where they are. What it finds must depend on nothing but the segment's text, origin and turn:
     /// it is [remembered](super::PromptGuardLayerBuilder::remember_texts).
     fn scan(&self, segment: &Segment<'_>, views: &super::Views<'_>, findings: &mut Vec<Finding>);
+
+    /// Looks at a prompt as a whole, after all of its segments, for what no segment alone can tell. What it finds counts,
+    /// whatever the origins that a [`Rule`](super::Rule) skips, and has no place to mask. Not for answers. By default it finds
+    /// nothing.
+    fn scan_prompt(&self, prompt: &Prompt, findings: &mut Vec<Finding>) {
+        let _ = (prompt, findings);
+    }
 
     /// The most bytes that what it finds usually has: how much of a text must be seen at once. An event
     /// stream is held back by as much. 256 by default.
@@ -231,6 +241,10 @@ macro_rules! forward {
                 findings: &mut Vec<Finding>,
             ) {
                 (**self).scan(segment, views, findings);
+            }
+
+            fn scan_prompt(&self, prompt: &Prompt, findings: &mut Vec<Finding>) {
+                (**self).scan_prompt(prompt, findings);
             }
 
             fn lookbehind(&self) -> usize {

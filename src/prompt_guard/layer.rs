@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{
-    Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, GuardPolicy, PromptGuard,
-    RequestTarget, Rule, Strikes, When,
+    Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, GuardPolicy, PlantedCanary,
+    PromptGuard, RequestTarget, Rule, Spotlighting, Strikes, When,
     adapters::Adapters,
     count::Estimators,
     policies::{Chosen, Current, GuardPolicyBuilder},
@@ -216,6 +216,19 @@ impl PromptGuardLayerBuilder {
     /// event stream for a while: see [`hold_back`](Self::hold_back).
     pub fn output_detector(self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
         self.by_default(|policy| policy.output_detector(detector, rule))
+    }
+
+    /// Adds a canary to the system prompt of each request that has one, and looks for it in the answer: see
+    /// [`PlantedCanary`]. Default: none is added. The last one that is given counts. What a [`body_adapter`](Self::body_adapter) reads
+    /// goes on as it is.
+    pub fn plant_canary(self, canary: PlantedCanary, rule: impl Into<Rule>) -> Self {
+        self.by_default(|policy| policy.plant_canary(canary, rule))
+    }
+
+    /// Marks what tools and documents say on its way to the model, so that it can tell it from instructions: see
+    /// [`Spotlighting`]. Default: it goes on as it is, as what a [`body_adapter`](Self::body_adapter) reads always does.
+    pub fn spotlight(self, spotlighting: Spotlighting) -> Self {
+        self.by_default(|policy| policy.spotlight(spotlighting))
     }
 
     /// The largest answer, and the largest single event of a stream, that is held to be scanned, in

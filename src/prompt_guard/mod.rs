@@ -116,6 +116,11 @@
 //! known endpoint JSON and event streams are scanned, and pages and files pass.
 //! Embeddings are vectors and pass.
 //!
+//! # What is added
+//! [`plant_canary`](PromptGuardLayerBuilder::plant_canary) writes a random token into system prompts and looks for it in their
+//! answers; [`spotlight`](PromptGuardLayerBuilder::spotlight) marks what tools and documents say, so that the model can tell it from
+//! instructions. Both edit texts that somebody says, once all detectors have looked, and leave every other byte as it came.
+//!
 //! # Policies
 //! What is looked for and what is done about it is a [`GuardPolicy`]. All requests are held to the one that the builder itself
 //! describes, `default`, but those for which another is given, by what is asked ([`When::path`], [`When::endpoint`]) and by
@@ -219,6 +224,7 @@
 #![cfg_attr(not(feature = "http-client"), doc = "[`remote`]: crate::prompt_guard")]
 
 mod adapters;
+mod added;
 mod answer;
 mod body;
 mod canary;
@@ -253,6 +259,7 @@ mod strikes;
 mod system_prompt;
 #[cfg(feature = "rule-packs")]
 mod toml_file;
+mod topics;
 mod turn;
 mod vault;
 mod verdict;
@@ -260,6 +267,7 @@ mod views;
 mod waiting;
 
 pub use self::{
+    added::{PlantedCanary, Spotlighting},
     body::ScannedBody,
     canary::Canary,
     capacity::AsyncLimits,
@@ -276,6 +284,7 @@ pub use self::{
     service::PromptGuard,
     strikes::Strikes,
     system_prompt::SystemPromptLeak,
+    topics::{Topics, TopicsBuilder},
     vault::Vault,
     verdict::{AnswerVerdict, FindingOutcome, Outcome, Verdict},
     views::{View, ViewKind, Views},

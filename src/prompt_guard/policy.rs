@@ -123,6 +123,9 @@ fn prompt_blocked(found: &[(Ruling, Finding)]) -> Rejection {
         Some(Category::PersonalData) => {
             "Refused by the content policy: it contains personal data. Remove it and try again."
         }
+        Some(Category::Topic) => {
+            "Refused by the content policy: this service is not there to talk about that."
+        }
         Some(Category::MaliciousCode) => "Refused by the content policy: malicious code.",
         Some(Category::Custom | Category::Leak | Category::SystemPrompt) | None => {
             "Refused by the content policy of this service."

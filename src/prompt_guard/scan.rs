@@ -54,6 +54,22 @@ pub(crate) fn scan_segment(detectors: &[Local], segment: &Segment<'_>, gathered:
     });
 }
 
+/// Runs all detectors over a prompt as a whole.
+pub(crate) fn scan_whole(detectors: &[Local], prompt: &Prompt, gathered: &mut Gathered) {
+    for local in detectors {
+        let mut findings = Vec::new();
+        let name = local.detector.name();
+        if caught(|| local.detector.scan_prompt(prompt, &mut findings)).is_none() {
+            let on_unavailable = local.rule.on_unavailable(OnUnavailable::Refuse);
+            miss(name, Reason::Panicked, on_unavailable, gathered);
+        }
+        for mut finding in findings {
+            (finding.segment, finding.span) = (usize::MAX, None);
+            keep(name, &local.rule, finding, None, gathered);
+        }
+    }
+}
+
 /// Runs all detectors over one text and gives what they find to `take`. `false`: one of them could not tell.
 pub(crate) fn scan_each(
     detectors: &[Local],

@@ -258,7 +258,7 @@ impl Rolling {
 }
 
 /// The letters and digits of a text, each with its place. One that says as much as three is three.
-fn units(text: &str) -> impl Iterator<Item = (usize, u32)> {
+pub(super) fn units(text: &str) -> impl Iterator<Item = (usize, u32)> {
     let letters = text.char_indices().filter(|(_, character)| character.is_alphanumeric());
     letters.flat_map(|(at, character)| {
         let times = if character < '\u{2e80}' { 1 } else { 3 };

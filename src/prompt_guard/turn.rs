@@ -16,7 +16,7 @@ use super::{
     policies::Policy,
     policy::{Decision, Gathered, Subject, decide, unavailable, unmaskable},
     read::{Unreadable, Whole},
-    scan::{ON_EXECUTOR, run},
+    scan::{ON_EXECUTOR, run, scan_whole},
     service::{bad_length, content_length, too_large, unreadable_endpoint},
     vault::Filling,
     waiting::{Remote, Waiting},
@@ -192,6 +192,9 @@ impl Turn {
                 }
             }
             joined.finish(&mut gathered);
+            if asker.waits() && !(policy.enforced && gathered.blocks()) {
+                scan_whole(&policy.local, &prompt, &mut gathered);
+            }
             let policy = Arc::clone(&policy).answering(&prompt, &mut gathered);
             Scanned { prompt, gathered, policy }
         });
@@ -230,16 +233,17 @@ impl Turn {
             self.verdict = Some(verdict);
             return Next::Refuse(rejection);
         }
+        let mut masked = None;
         if verdict.action == Outcome::Sanitize && self.policy.enforced {
             let mut filling = Filling::new();
             let edits = self.edits(masks, prompt.segments(), Some(&mut filling));
-            let edited = prompt.rewritten(&edits);
-            let Some(edited) = edited.filter(|edited| self.read_prompt(edited).is_ok()) else {
+            let edited = prompt.rewritten(&edits).map(|edited| (self.read_prompt(&edited), edited));
+            let Some((Ok(read), edited)) = edited else {
                 // Two names of members were masked alike, or an adapter can't write it.
                 self.verdict = Some(verdict);
                 return Next::Refuse(unmaskable());
             };
-            held.whole.data = edited;
+            (masked, held.whole.data) = (Some(read), edited);
             fix_head(&mut held.parts.headers, held.whole.data.len());
             self.vault = filling.finish();
             if let Some(vault) = self.vault.clone() {
@@ -247,6 +251,14 @@ impl Turn {
             }
         }
         held.parts.extensions.insert(verdict);
+        if !self.policy.additions.is_empty() {
+            let (policy, added) = self.policy.adding_to(masked.as_ref().unwrap_or(prompt));
+            self.policy = policy;
+            if let Some(data) = added {
+                held.whole.data = data;
+                fix_head(&mut held.parts.headers, held.whole.data.len());
+            }
+        }
         self.call(held)
     }
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 use crate::{
     Secret,
     inference::{Edit, Segment},
-    store::Pepper,
+    store::{Key, Pepper},
 };
 
 /// The values that [`Action::Pseudonymize`](super::Action::Pseudonymize) took out of a prompt, by their placeholders.
@@ -151,11 +151,7 @@ impl Filling {
     pub(crate) fn placeholder(&mut self, name: &str, value: &str) -> String {
         let drawn = self.key.key(name).with(value.as_bytes()).finish();
         let mut placeholder = format!("[{name}_");
-        placeholder.extend(
-            drawn.as_bytes().iter().take(LENGTH).map(|byte| {
-                char::from(ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'A'))
-            }),
-        );
+        placeholder.push_str(&letters(&drawn));
         placeholder.push(']');
         if !self.entries.iter().any(|entry| entry.placeholder == placeholder) {
             let value = Secret::new(value.to_owned());
@@ -171,6 +167,13 @@ impl Filling {
         let longest = sorted.iter().map(|entry| entry.placeholder.len()).max()?;
         Some(Vault(Arc::new(Entries { sorted, longest })))
     }
+}
+
+/// 80 bits of a key, as sixteen letters and digits.
+pub(crate) fn letters(drawn: &Key) -> String {
+    let drawn = drawn.as_bytes().iter().take(LENGTH);
+    let letter = |byte: &u8| ALPHABET.get(usize::from(byte % 32)).copied().unwrap_or(b'A');
+    drawn.map(|byte| char::from(letter(byte))).collect()
 }
 
 /// RFC 4648's alphabet of 32: no two letters that a model could take for each other in case.

@@ -295,6 +295,11 @@ fn scan_all(detector: &dyn Detector, prompt: &Prompt, waits: impl Fn() -> bool) 
             finding.segment = segment.index;
         }
     }
+    let from = found.len();
+    caught(|| detector.scan_prompt(prompt, &mut found)).ok_or(Reason::Panicked)?;
+    for finding in found.iter_mut().skip(from) {
+        (finding.segment, finding.span) = (usize::MAX, None);
+    }
     Ok(found)
 }
 

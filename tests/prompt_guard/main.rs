@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod adapters;
+mod added;
 mod answers;
 mod anything;
 mod cancel;
@@ -20,4 +21,5 @@ mod strikes;
 mod support;
 mod system_prompt;
 mod tokens;
+mod topics;
 mod waiting;

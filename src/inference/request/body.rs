@@ -68,10 +68,7 @@ impl<'l> Reader<'l> {
                 text_bearing(value)?;
                 self.strings(value, Origin::System, 0)
             }
-            "documents" => {
-                text_bearing(value)?;
-                self.strings(value, Origin::Document, 0)
-            }
+            "documents" => self.documents(value),
             "prediction" => self.strings(value, Origin::Assistant, 0),
             "tools" | "functions" => self.tools(value),
             "text" | "response_format" | "structured_outputs" | "output_config" | "format"
@@ -119,7 +116,33 @@ impl<'l> Reader<'l> {
         if text.is_some_and(|text| ["{{", "{%", "{#"].iter().any(|code| text.contains(code))) {
             self.unread(Unread::Other);
         }
-        self.content(value, Origin::System, 0)
+        let said = self.found.said.len();
+        self.content(value, Origin::System, 0)?;
+        // It is no text that anything could be added to.
+        self.found.said.truncate(said);
+        Ok(())
+    }
+
+    /// Documents: texts, or objects of any shape with texts in them.
+    fn documents(&mut self, value: Value<'_>) -> Read {
+        text_bearing(value)?;
+        let first = self.found.pieces.len();
+        self.strings(value, Origin::Document, 0)?;
+        let (mut texts, mut is_text) = (Vec::new(), true);
+        for value in value.all() {
+            match value.kind() {
+                Kind::Name => is_text = value.text().is_some_and(|name| words::holds_text(&name)),
+                Kind::String => {
+                    texts.extend(is_text.then(|| value.inside().start));
+                    is_text = true;
+                }
+                _ => is_text = true,
+            }
+        }
+        let pieces = self.found.pieces.iter().enumerate().skip(first);
+        let said = pieces.filter(|(_, piece)| texts.binary_search(&piece.source.start).is_ok());
+        self.found.said.extend(said.map(|(index, _)| index));
+        Ok(())
     }
 
     fn model(&mut self, value: Value<'_>) -> Read {
@@ -186,6 +209,13 @@ impl<'l> Reader<'l> {
             return Err(ReadErrorKind::TooMany);
         }
         self.found.pieces.push(piece(value, origin, turn)?);
+        Ok(())
+    }
+
+    /// One segment of what somebody says: text that only a model reads, and no part of a schema, call or identifier.
+    pub(super) fn said(&mut self, value: Value<'_>, origin: Origin, turn: u32) -> Read {
+        self.text(value, origin, turn)?;
+        self.found.said.push(self.found.pieces.len() - 1);
         Ok(())
     }
 

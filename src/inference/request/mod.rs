@@ -181,6 +181,8 @@ pub struct Prompt {
 #[derive(Default)]
 struct Found {
     pieces: Vec<Piece>,
+    /// Which of them are what somebody says, in rising order.
+    said: Vec<usize>,
     model: Option<Piece>,
     /// Before it is multiplied.
     max_output: Option<u64>,
@@ -289,6 +291,24 @@ impl Prompt {
         let text = pieces.map(|piece| estimator.estimate(piece.text(&self.raw)));
         let other = self.found.token_ids.saturating_add(self.found.overhead);
         text.fold(other, u64::saturating_add)
+    }
+
+    /// Whether it is a list of prompts, each of which is answered alone: then a segment's turn says of which it is.
+    #[cfg(feature = "prompt-guard")]
+    pub(crate) fn is_list(&self) -> bool {
+        self.found.prompts > 1
+    }
+
+    /// Whether a segment is what somebody says, and no part of a schema, a call or a label.
+    #[cfg(feature = "prompt-guard")]
+    pub(crate) fn is_said(&self, segment: usize) -> bool {
+        self.found.said.binary_search(&segment).is_ok()
+    }
+
+    /// As [`rewrite`](Self::rewrite), but a text that is JSON is edited as any other.
+    #[cfg(feature = "prompt-guard")]
+    pub(crate) fn rewrite_plainly(&self, edits: &[Edit]) -> Bytes {
+        rewrite::rewrite_parts(&self.raw, &self.found.pieces, edits, |_| true)
     }
 
     /// The body with the edits made: the spans of decoded text replaced and escaped again, every other byte as it

@@ -11,10 +11,10 @@ impl Reader<'_> {
     pub(super) fn content(&mut self, value: Value<'_>, origin: Origin, turn: u32) -> Read {
         match value.kind() {
             Kind::Null => Ok(()),
-            Kind::String => self.text(value, origin, turn),
+            Kind::String => self.said(value, origin, turn),
             Kind::Object => self.part(value, origin, turn),
             Kind::Array => value.items().try_for_each(|item| match item.kind() {
-                Kind::String => self.text(item, origin, turn),
+                Kind::String => self.said(item, origin, turn),
                 Kind::Object => self.part(item, origin, turn),
                 _ => Err(ReadErrorKind::WrongType),
             }),
@@ -77,7 +77,7 @@ impl Reader<'_> {
     fn text_part(&mut self, part: Value<'_>, origin: Origin, turn: u32) -> Read {
         for (name, value) in part.members() {
             match &*name.text().unwrap_or_default() {
-                "text" | "refusal" | "thinking" => self.text(value, origin, turn)?,
+                "text" | "refusal" | "thinking" => self.said(value, origin, turn)?,
                 other => self.other(other, value, origin, turn)?,
             }
         }

@@ -117,6 +117,25 @@ pub(super) fn is_known(name: &str) -> bool {
     )
 }
 
+/// Whether the member of this name, in a document, holds text that is read.
+pub(super) fn holds_text(name: &str) -> bool {
+    matches!(
+        name,
+        "text"
+            | "content"
+            | "contents"
+            | "snippet"
+            | "snippets"
+            | "passage"
+            | "page_content"
+            | "body"
+            | "data"
+            | "title"
+            | "summary"
+            | "description"
+    )
+}
+
 /// Whether the member of this name holds an identifier.
 pub(super) fn holds_identifier(name: &str) -> bool {
     matches!(name, "id" | "call_id" | "tool_call_id" | "tool_use_id")

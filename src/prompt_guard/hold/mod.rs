@@ -8,6 +8,7 @@ mod unfinished;
 
 use std::{borrow::Cow, collections::VecDeque, ops::Range};
 
+pub(super) use self::unfinished::is_unspaced;
 use self::{arguments::Lexer, unfinished::finished};
 use super::{
     Finding, Outcome, Vault,

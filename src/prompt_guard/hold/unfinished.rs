@@ -69,12 +69,14 @@ fn may_be_link(rest: &str) -> bool {
 
 /// What ends a word: white space, and the characters of scripts that are written without it.
 fn is_break(character: char) -> bool {
-    let unspaced = |character: char| {
-        matches!(character,
-            '\u{e00}'..='\u{edf}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}'
-            | '\u{2e80}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{20000}'..='\u{3ffff}')
-    };
-    character.is_whitespace() || unspaced(character)
+    character.is_whitespace() || is_unspaced(character)
+}
+
+/// Whether it is of a script in which words are often written without white space between them.
+pub(in crate::prompt_guard) const fn is_unspaced(character: char) -> bool {
+    matches!(character,
+        '\u{e00}'..='\u{edf}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}'
+        | '\u{2e80}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{20000}'..='\u{3ffff}')
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use crate::{
     clock::{Clock, SystemClock},
     inference::Origin,
     prompt_guard::{
-        Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, OnUnavailable, Rule, Unseen,
+        Action, AsyncDetector, AsyncLimits, Detector, FindingFilter, OnUnavailable, PlantedCanary,
+        Rule, Spotlighting, Unseen,
+        added::Additions,
         hold::Sizes,
         rule::{Exception, Setting},
         scan::Local,
@@ -32,6 +34,7 @@ pub struct GuardPolicyBuilder {
     local: Vec<Local>,
     remembered: usize,
     output: Vec<Local>,
+    additions: Additions,
     asked: Vec<Asked>,
     clock: Arc<dyn Clock>,
     max_answer: usize,
@@ -57,6 +60,7 @@ impl GuardPolicyBuilder {
             local: Vec::new(),
             remembered: 16_384,
             output: Vec::new(),
+            additions: Additions::default(),
             asked: Vec::new(),
             clock: Arc::new(SystemClock),
             max_answer: 1 << 20,
@@ -102,6 +106,20 @@ impl GuardPolicyBuilder {
     /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::output_detector).
     pub fn output_detector(mut self, detector: impl Detector, rule: impl Into<Rule>) -> Self {
         self.output.push(Local { detector: Arc::new(detector), rule: rule.into() });
+        self
+    }
+
+    /// Plants a random token in system prompts, and looks for it in their answers. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::plant_canary).
+    pub fn plant_canary(mut self, canary: PlantedCanary, rule: impl Into<Rule>) -> Self {
+        self.additions.plant(canary.clone(), self.output.len());
+        self.output_detector(canary, rule)
+    }
+
+    /// Marks what tools and documents say, for the model. See
+    /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::spotlight).
+    pub fn spotlight(mut self, spotlighting: Spotlighting) -> Self {
+        self.additions.spotlight = Some(spotlighting);
         self
     }
 
@@ -263,6 +281,7 @@ impl GuardPolicyBuilder {
             }
         }
         self.asked.iter().try_for_each(|asked| asked.limits.check())?;
+        self.additions.check()?;
         let lookbehind = self.output.iter().map(|local| local.detector.lookbehind()).max();
         let hold = self.hold_back.unwrap_or_else(|| lookbehind.unwrap_or_default().min(4096));
         let clock = &self.clock;
@@ -281,6 +300,7 @@ impl GuardPolicyBuilder {
             local: self.local,
             remote,
             output: self.output,
+            additions: self.additions,
             max_answer: self.max_answer,
             max_delay: self.max_delay,
             sizes: Sizes::new(hold, self.stream_window),

@@ -10,6 +10,8 @@ mod when;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 #[cfg(feature = "rule-packs")]
 pub use self::file::{DetectorSet, PolicyFile};
 pub use self::{
@@ -18,7 +20,8 @@ pub use self::{
 };
 pub(crate) use self::{choice::Chosen, current::Current};
 use super::{
-    Outcome, RulesVersion, Unseen, Verdict,
+    Detector, Outcome, RulesVersion, Unseen, Verdict,
+    added::{Added, Additions},
     hold::Sizes,
     policy::{Gathered, Subject},
     scan::Local,
@@ -65,6 +68,7 @@ pub(crate) struct Policy {
     pub(crate) output: Vec<Local>,
     /// Of the detectors that have any.
     pub(crate) rules: Arc<[RulesVersion]>,
+    pub(crate) additions: Additions,
     /// Whether a detector may be another at another time.
     pub(crate) changes: bool,
     pub(crate) max_answer: usize,
@@ -92,7 +96,7 @@ impl Policy {
 
     /// Whether nothing is looked for in prompts, and nothing done with them.
     pub(crate) fn takes_as_it_is(&self) -> bool {
-        self.local.is_empty() && self.remote.is_empty()
+        self.local.is_empty() && self.remote.is_empty() && self.additions.is_empty()
     }
 
     /// What the answer to this prompt is held to.
@@ -110,6 +114,24 @@ impl Policy {
             }
         }
         policy
+    }
+
+    /// The body that the model is to read in the place of this prompt's, and what the answer to that is held to.
+    pub(crate) fn adding_to(self: &Arc<Self>, prompt: &Prompt) -> (Arc<Self>, Option<Bytes>) {
+        let added = if self.enforced { self.additions.to(prompt) } else { Added::default() };
+        let mut policy = Arc::clone(self);
+        if let Some(at) = self.additions.planted_at() {
+            let output = &mut Arc::make_mut(&mut policy).output;
+            match added.canary {
+                Some(canary) => {
+                    let looks: Arc<dyn Detector> = Arc::new(canary);
+                    output.iter_mut().skip(at).take(1).for_each(|it| it.detector = looks.clone());
+                }
+                // The model was told of none, and can't say it.
+                None => drop(output.drain(at..(at + 1).min(output.len()))),
+            }
+        }
+        (policy, added.body)
     }
 
     /// The verdict in the place of a refusal that is not enforced, or the refusal.
