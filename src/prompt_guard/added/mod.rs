@@ -23,7 +23,7 @@ pub(crate) struct Additions {
 }
 
 /// What was added to one prompt.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Added {
     /// The body, unless it stays as it is.
     pub(crate) body: Option<Bytes>,
