@@ -117,7 +117,7 @@ fn older(turns: u64) -> String {
 }
 
 fn message(number: u64) -> String {
-    let role = if number % 2 == 0 { "assistant" } else { "user" };
+    let role = if number.is_multiple_of(2) { "assistant" } else { "user" };
     format!("{{\"role\":\"{role}\",\"content\":\"{number} {}\"}}", repeated(CLEAN, 540))
 }
 
