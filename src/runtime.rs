@@ -27,9 +27,7 @@ pub(crate) async fn sleep(duration: Duration) {
 }
 
 #[cfg(feature = "redis")]
-pub(crate) use tokio::sync::Notify;
-#[cfg(feature = "redis-cluster")]
-pub(crate) use tokio::sync::oneshot;
+pub(crate) use tokio::sync::{Notify, oneshot};
 /// For tasks to tell each other something.
 #[cfg(feature = "jwt")]
 pub(crate) use tokio::sync::watch;

@@ -13,6 +13,7 @@ use super::{
     Inner, RedisStore,
     checks::Checks,
     connection::{Connection, Target},
+    decisions::Decisions,
     endpoint::Endpoint,
     errors::store_error,
     lanes::Queues,
@@ -21,7 +22,12 @@ use super::{
     slots::Slots,
     tls,
 };
-use crate::{error::BuildError, runtime, secret::Secret, store::Pepper};
+use crate::{
+    error::BuildError,
+    runtime,
+    secret::Secret,
+    store::{Pepper, rules},
+};
 
 /// Builds a [`RedisStore`].
 #[derive(Clone, Debug)]
@@ -156,7 +162,8 @@ impl RedisStoreBuilder {
         let queue = Queues::new(random(), self.max_reservations, link.lanes());
         let slots = Slots::new(random());
         let (deadline, lease) = (self.deadline, self.lease);
-        Ok(RedisStore { inner: Arc::new(Inner { link, queue, slots, deadline, lease }) })
+        let decisions = Decisions::new(Arc::clone(&link), rules::ticks(lease), deadline);
+        Ok(RedisStore { inner: Arc::new(Inner { link, decisions, queue, slots, deadline, lease }) })
     }
 
     /// Which servers are asked, and how they are found.

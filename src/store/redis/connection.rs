@@ -13,7 +13,8 @@ use std::{
 
 use redis::{
     AsyncConnectionConfig, Cmd, Pipeline, PushInfo, PushKind, RedisError, RedisResult, Value,
-    aio::MultiplexedConnection,
+    aio::{ConnectionLike, MultiplexedConnection},
+    from_redis_value,
 };
 
 use super::{
@@ -89,6 +90,25 @@ impl Connection {
             self.broke(number);
         }
         answer
+    }
+
+    /// What a command answers to several questions, to each by itself. One that a replica does not take, none was.
+    pub(super) async fn ask_each(
+        self: &Arc<Self>,
+        command: &Cmd,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let asking = self.over(async |mut it| {
+            let said = match it.req_packed_command(command).await? {
+                Value::ServerError(error) => return Err(error.into()),
+                said => from_redis_value::<Vec<Value>>(said)?,
+            };
+            let answers: Vec<_> = said.into_iter().map(Value::extract_error).collect();
+            match answers.iter().filter_map(|it| it.as_ref().err()).find(|it| is_read_only(it)) {
+                Some(error) => Err(error.clone()),
+                None => Ok(answers),
+            }
+        });
+        asking.await
     }
 
     /// The answers to commands that are sent together.

@@ -69,6 +69,15 @@ impl Link {
         }
     }
 
+    /// The connection to the one server that has all records, if there is one.
+    pub(super) fn server(&self) -> Option<&Arc<Connection>> {
+        match &self.way {
+            Way::Server(connection) => Some(connection),
+            #[cfg(feature = "redis-cluster")]
+            Way::Cluster(_) => None,
+        }
+    }
+
     /// The connections that there are.
     pub(super) fn connections(&self) -> Vec<Arc<Connection>> {
         match &self.way {
@@ -81,7 +90,6 @@ impl Link {
     /// The name of a record, or of a fact of a `kind`: `prefix:{group}rest`. The group is a hash tag, so that what
     /// belongs together is in one slot of a cluster.
     pub(super) fn name(&self, key: &Key, kind: &str) -> String {
-        use std::fmt::Write;
         let mut name = String::with_capacity(self.prefix.len() + 35 + kind.len());
         name.push_str(&self.prefix);
         name.push_str(":{");
@@ -89,7 +97,9 @@ impl Link {
             if at == GROUP {
                 name.push('}');
             }
-            let _ = write!(name, "{byte:02x}");
+            for digit in [byte >> 4, byte & 15] {
+                name.push(char::from_digit(digit.into(), 16).unwrap_or_default());
+            }
         }
         name.push_str(kind);
         name

@@ -5,6 +5,7 @@ mod checks;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod connection;
+mod decisions;
 mod endpoint;
 mod errors;
 mod facts;
@@ -31,12 +32,13 @@ use std::{
 
 pub use self::{builder::RedisStoreBuilder, checks::RedisWarning, health::RedisHealth};
 use self::{
+    decisions::Decisions,
     errors::store_error,
     facts::{no_runtime, too_late},
     lanes::{Place, Queues},
     link::Link,
     parts::Part,
-    script::{Answer, Program, Records, pack_charges},
+    script::{Answer, Program, Question},
     slots::Slots,
     waited::Waited,
 };
@@ -50,7 +52,8 @@ use crate::{future::ReadyOr, runtime};
 /// all processes that use it with the same prefix and the same [`Pepper`](super::Pepper). Cheap to clone. Needs a tokio runtime.
 ///
 /// **One round trip for an admission**, by one script: all of its records are read, decided on by the server's
-/// clock, and written, or none. A record expires when it is idle. A settlement takes no round trip of the
+/// clock, and written, or none. Admissions that are asked for at once go to a server together, and are decided on one by
+/// one. A record expires when it is idle. A settlement takes no round trip of the
 /// caller's: it goes into a bounded queue, in which the admission reserved its place, and is applied exactly
 /// once, also when the connection breaks meanwhile.
 ///
@@ -82,6 +85,7 @@ pub struct RedisStore {
 
 struct Inner {
     link: Arc<Link>,
+    decisions: Arc<Decisions>,
     queue: Queues,
     slots: Slots,
     deadline: Duration,
@@ -199,16 +203,8 @@ impl Inner {
         holder: u64,
         take: bool,
     ) -> Result<Answer, StoreError> {
-        let records = Records::of(charges);
-        let keys: Vec<_> = records.keys().iter().map(|key| self.link.name(key, "")).collect();
-        let (packed, lease) = (pack_charges(charges, &records), self.lease_ticks().to_string());
-        let take: &[u8] = if take { b"1" } else { b"0" };
-        let arguments = [&packed, &holder.to_le_bytes()[..], lease.as_bytes(), take];
-        let reply: Vec<u8> = self
-            .link
-            .run(Program::Acquire, &keys, &arguments)
-            .await
-            .map_err(|error| store_error(&error))?;
+        let question = Question::of(charges, holder, take, |key| self.link.name(key, ""));
+        let reply = self.decisions.ask(question).await.map_err(|error| store_error(&error))?;
         Answer::read(&reply, charges)
             .ok_or_else(|| StoreError::permanent("the redis server's answer can't be read"))
     }

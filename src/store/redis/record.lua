@@ -1,12 +1,23 @@
--- A record: all limits of one key, packed. Its first byte is the format's version.
---   seen    the latest time that it was written at
---   last    the furthest that any limit ever was ahead: until then it must be kept
---   limits  name, level, mark, used, ...: all but slots. See `State` and `Kind` in rules/mod.rs
---   slots   id, holder, count, expiry, ...
---   marks   writer, sequence number, expiry, ...: which settlements were applied
+-- A record: all limits of one key, packed.
+--   head    the format's version and how many rates there are, a byte each; then, as doubles:
+--     seen  the latest time that it was written at
+--     last  the furthest that any limit ever was ahead: until then it must be kept
+--     kept  until when its slots last
+--   rates   the ids of all, then the levels of all, then the marks of all
+--   rest    most often nothing; else, by MessagePack:
+--     limits  name, level, mark, used, ...: the others but slots. See `State` and `Kind` in rules/mod.rs
+--     slots   id, holder, count, expiry, ...
+--     marks   writer, sequence number, expiry, ...: which settlements were applied
 -- Times are ticks of 1/16 microsecond since 2024, below 2^53, so that doubles hold them exactly.
 
-local VERSION = 2
+local VERSION = 3
+-- Of it, all stands by MessagePack: version, seen, last, limits and the rates among them, slots, marks.
+local OLD_VERSION = 2
+local HEAD = '<BBddd'
+local HEAD_SIZE = 26
+local MOST_RATES = 64
+-- A rate stays in a record of so many limits though it is idle.
+local FEW = 16
 local EPOCH = 1704067200
 local LATEST = 9007199254740991
 local GRAIN = 1024
@@ -40,10 +51,31 @@ end
 local function read(key, now)
   local packed = redis.call('GET', key)
   if not packed then return {last = 0, limits = {}, slots = {}, marks = {}} end
-  if string.byte(packed) ~= VERSION then error('palisade: a record of another version') end
-  local record = {}
-  local version, seen
-  version, seen, record.last, record.limits, record.slots, record.marks = cmsgpack.unpack(packed)
+  local record, version, seen = {}, string.byte(packed), nil
+  if version == VERSION then
+    local count, kept
+    version, count, seen, record.last, kept = struct.unpack(HEAD, packed)
+    local levels_at = HEAD_SIZE + 4 * count
+    local rest = string.sub(packed, levels_at + 16 * count + 1)
+    if rest == '' then
+      record.limits, record.slots, record.marks = {}, {}, {}
+    else
+      record.limits, record.slots, record.marks = cmsgpack.unpack(rest)
+    end
+    local limits = record.limits
+    local last = #limits
+    for i = 0, count - 1 do
+      local id = struct.unpack('<I4', packed, HEAD_SIZE + 4 * i + 1)
+      local level = struct.unpack('<d', packed, levels_at + 8 * i + 1)
+      local mark = struct.unpack('<d', packed, levels_at + 8 * (count + i) + 1)
+      limits[last + 1], limits[last + 2], limits[last + 3], limits[last + 4] = id, level, mark, 0
+      last = last + 4
+    end
+  elseif version == OLD_VERSION then
+    version, seen, record.last, record.limits, record.slots, record.marks = cmsgpack.unpack(packed)
+  else
+    error('palisade: a record of another version')
+  end
   if seen > now then move_back(record, seen - now) end
   return record
 end
@@ -60,31 +92,21 @@ local function without(list, width, gone)
   return result
 end
 
--- Writes what is not idle, to be gone when it is.
+-- Writes what is not idle, to be gone when it is. Idle rates stay where they are, as long as they are few: that they stand
+-- together as they are asked for is what `decide_rates` in acquire.lua needs.
 local function write(key, record, now)
-  local limits, slots, marks, ends = record.limits, record.slots, record.marks, record.last
-  local gone
-  if ends <= now then
-    limits = {}
-  else
-    for i = 1, #limits, 4 do
-      if limits[i + 1] <= now and (limits[i] >= RULE or limits[i + 2] == 0) then
-        gone = gone or {}
-        gone[i] = true
-      end
-    end
-    limits = without(limits, 4, gone)
-  end
-  gone = nil
+  local limits, slots, marks = record.limits, record.slots, record.marks
+  local gone, kept = nil, 0
   for i = 1, #slots, 4 do
     if slots[i + 2] > 0 and slots[i + 3] > now then
-      if slots[i + 3] > ends then ends = slots[i + 3] end
+      if slots[i + 3] > kept then kept = slots[i + 3] end
     else
       gone = gone or {}
       gone[i] = true
     end
   end
   slots = without(slots, 4, gone)
+  local ends = math.max(record.last, kept)
   if ends <= now then
     redis.call('DEL', key)
     return
@@ -97,7 +119,27 @@ local function write(key, record, now)
     end
   end
   marks = without(marks, 3, gone)
-  local packed = cmsgpack.pack(VERSION, now, record.last, limits, slots, marks)
+  local ids, levels, shifts, others, count = {}, {}, {}, {}, 0
+  if record.last <= now then limits = {} end
+  for i = 1, #limits, 4 do
+    local name, level, mark = limits[i], limits[i + 1], limits[i + 2]
+    if level <= now and (name >= RULE or mark == 0 and #limits > 4 * FEW) then
+      -- Idle.
+    elseif name < RULE and count < MOST_RATES then
+      count = count + 1
+      ids[count], levels[count], shifts[count] = name, level, mark
+    else
+      local last = #others
+      others[last + 1], others[last + 2], others[last + 3], others[last + 4] = name, level, mark, limits[i + 3]
+    end
+  end
+  local packed = struct.pack(HEAD, VERSION, count, now, record.last, kept)
+  if count > 0 then
+    local doubles = '<' .. string.rep('d', count)
+    packed = packed .. struct.pack('<' .. string.rep('I4', count), unpack(ids))
+      .. struct.pack(doubles, unpack(levels)) .. struct.pack(doubles, unpack(shifts))
+  end
+  if #others + #slots + #marks > 0 then packed = packed .. cmsgpack.pack(others, slots, marks) end
   local ttl = math.ceil((ends - now) / TICKS_IN_MS) + MARGIN_MS
   redis.call('SET', key, packed, 'PX', string.format('%.0f', ttl))
 end

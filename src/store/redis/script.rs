@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, Script};
+use redis::{Cmd, Script, ToRedisArgs};
 
 use crate::store::{
     Charge, Inline, Key, LimitId, Receipt,
@@ -42,7 +42,12 @@ pub(super) enum Program {
 
 impl Program {
     /// The command that runs it: by its digest, or `whole`, which the server then remembers.
-    pub(super) fn command(self, whole: bool, keys: &[String], arguments: &[&[u8]]) -> Cmd {
+    pub(super) fn command(
+        self,
+        whole: bool,
+        keys: &[impl ToRedisArgs],
+        arguments: &[&[u8]],
+    ) -> Cmd {
         let mut command = if whole {
             let mut command = redis::cmd("EVAL");
             command.arg(self.code());
@@ -117,27 +122,52 @@ impl Records {
     }
 }
 
-pub(super) fn pack_charges(charges: &[Charge], records: &Records) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(charges.len() * 46);
-    for charge in charges {
-        let Ask { step, room } = Ask::of(charge);
-        let (step, never) = if step == Ask::NEVER { (0, NEVER) } else { (step, 0) };
-        packed.push(charge.limit.kind.code() + never);
-        packed.push(records.number(&charge.record));
-        packed.extend(charge.limit.id().get().to_le_bytes());
-        packed.extend(double(step));
-        packed.extend(double(room));
-        match charge.limit.kind {
-            Kind::Rate(_) | Kind::Slots => {}
-            Kind::Calendar(period) => {
-                packed.extend([period.number, period.kept_for()].map(double).as_flattened());
-            }
-            Kind::Sliding(Window { ticks, part, parts }) => {
-                packed.extend([ticks, part, parts].map(double).as_flattened());
+/// An admission to be decided on by the script.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// The names of its records.
+    pub(super) keys: Vec<String>,
+    pub(super) packed: Vec<u8>,
+}
+
+impl Question {
+    /// Whether `charges` fit: to `take` them for this holder of slots, or to look. As acquire.lua reads it.
+    pub(super) fn of(
+        charges: &[Charge],
+        holder: u64,
+        take: bool,
+        name: impl Fn(&Key) -> String,
+    ) -> Self {
+        let records = Records::of(charges);
+        let rates = charges.iter().all(|it| matches!(it.limit.kind, Kind::Rate(_)));
+        let is_plain = rates && records.keys().len() == 1;
+        let mut packed = Vec::with_capacity(12 + charges.len() * 46);
+        packed.extend([records.keys().len(), charges.len()].map(|it| it as u8));
+        packed.extend([take, is_plain].map(u8::from));
+        for charge in charges {
+            packed.extend(charge.limit.id().get().to_le_bytes());
+        }
+        for charge in charges {
+            let Ask { step, room } = Ask::of(charge);
+            let never = step == Ask::NEVER;
+            packed.extend(if never { double(0) } else { double(step) });
+            packed.extend(if never { NO_ROOM.to_le_bytes() } else { double(room) });
+        }
+        for charge in charges {
+            packed.extend([charge.limit.kind.code(), records.number(&charge.record)]);
+            match charge.limit.kind {
+                Kind::Rate(_) | Kind::Slots => {}
+                Kind::Calendar(period) => {
+                    packed.extend([period.number, period.kept_for()].map(double).as_flattened());
+                }
+                Kind::Sliding(Window { ticks, part, parts }) => {
+                    packed.extend([ticks, part, parts].map(double).as_flattened());
+                }
             }
         }
+        packed.extend(holder.to_le_bytes());
+        Self { keys: records.keys().iter().map(name).collect(), packed }
     }
-    packed
 }
 
 /// What a settlement changes of one limit, ready to be sent, and sent again.
@@ -187,8 +217,8 @@ impl Change {
     }
 }
 
-/// Added to the code of what can never fit.
-const NEVER: u8 = 4;
+/// For what can never fit.
+const NO_ROOM: f64 = -1.0;
 
 /// What the script answered to an admission.
 #[derive(Clone, Copy, Debug)]
@@ -204,10 +234,18 @@ impl Answer {
         let (admitted, rest) = reply.split_first()?;
         reply = rest;
         let now = take(&mut reply)?;
-        let mut states = Inline::default();
-        for _ in charges {
-            let [level, mark, used] = [take(&mut reply)?, take(&mut reply)?, take(&mut reply)?];
-            states.push(State { level, mark, used });
+        let mut states = Inline::filled(State::default(), charges.len());
+        for state in states.as_mut_slice() {
+            state.level = take(&mut reply)?;
+        }
+        for state in states.as_mut_slice() {
+            state.mark = take(&mut reply)?;
+        }
+        // Rates have none.
+        if !reply.is_empty() {
+            for state in states.as_mut_slice() {
+                state.used = take(&mut reply)?;
+            }
         }
         reply.is_empty().then_some(Self { admitted: *admitted == 1, now, states })
     }
@@ -245,6 +283,8 @@ mod tests {
         assert!(answer.admitted && answer.now == 5);
         assert_eq!(answer.states.as_slice()[0], State { level: (1 << 53) - 1, mark: 3, used: 2 });
         assert!(Answer::read(&reply[..32], &charges).is_none());
+        let rate = Answer::read(&reply[..25], &charges).unwrap();
+        assert_eq!(rate.states.as_slice()[0], State { level: (1 << 53) - 1, mark: 3, used: 0 });
         assert!(Answer::read(&reply, &[charges[0], charges[0]]).is_none());
         assert!(Answer::read(&[], &charges).is_none());
         reply[1..9].copy_from_slice(&f64::NAN.to_le_bytes());
