@@ -26,11 +26,11 @@ pub(crate) async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
-#[cfg(feature = "redis")]
-pub(crate) use tokio::sync::{Notify, oneshot};
 /// For tasks to tell each other something.
 #[cfg(feature = "jwt")]
 pub(crate) use tokio::sync::watch;
+#[cfg(feature = "redis")]
+pub(crate) use tokio::sync::{Notify, oneshot};
 /// So many at a time.
 #[cfg(feature = "prompt-guard")]
 pub(crate) use tokio::sync::{OwnedSemaphorePermit, Semaphore};

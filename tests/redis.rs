@@ -5,10 +5,12 @@
 mod support;
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -303,9 +305,15 @@ async fn a_clock_that_goes_back_changes_no_limit() {
     const AHEAD: u64 = 3600 * 16_000_000;
     let script = format!(
         "local by = {AHEAD} for _, key in ipairs(redis.call('KEYS', '*')) do \
-         local v, seen, last, r, s, m = cmsgpack.unpack(redis.call('GET', key)) \
-         for i = 2, #r, 4 do r[i] = r[i] + by end for i = 4, #s, 4 do s[i] = s[i] + by end \
-         redis.call('SET', key, cmsgpack.pack(v, seen + by, last + by, r, s, m), 'KEEPTTL') end"
+         local p, pack, sub = redis.call('GET', key), struct.pack, string.sub \
+         local v, n, seen, last, kept = struct.unpack('<BBddd', p) \
+         local levels, rest = '', sub(p, 27 + 20 * n) \
+         for i = 1, n do levels = levels .. pack('<d', struct.unpack('<d', p, 19 + 4 * n + 8 * i) + by) end \
+         if rest ~= '' then local l, s, m = cmsgpack.unpack(rest) \
+         for i = 4, #s, 4 do s[i] = s[i] + by end rest = cmsgpack.pack(l, s, m) end \
+         local head = pack('<BBddd', v, n, seen + by, last + by, kept + by) \
+         local ids, marks = sub(p, 27, 26 + 4 * n), sub(p, 27 + 12 * n, 26 + 20 * n) \
+         redis.call('SET', key, head .. ids .. levels .. marks .. rest, 'KEEPTTL') end"
     );
     assert!(server.command(&["EVAL", &script, "0"]).starts_with("$-1"));
     assert_eq!(remaining(&store, &charges).await, [50, 2]);
@@ -391,4 +399,104 @@ async fn a_record_of_another_version_is_a_refusal() {
     assert!(!acquire(&store, &charges).await.unwrap_err().is_transient());
     let nobody = RedisStore::builder("redis://127.0.0.1:1/").connect().await;
     assert!(nobody.is_err());
+}
+
+/// As it was written before rates were packed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_the_form_before_keeps_what_was_used() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let day = Limit::calendar(LimitId::of("day"), 50, 7, HOUR);
+    let tokens = Limit::rate(LimitId::of("tokens"), 1000, HOUR);
+    let [by_taking, by_settling] = [key(), key()];
+    for record in [by_taking, by_settling] {
+        let name: String = record.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (group, rest) = name.split_at(8);
+        let [requests, tokens, day, slots] =
+            [requests(1), tokens, day, slots(1)].map(|it| it.id().get());
+        // 40 of 100 requests, 100 of 1000 tokens, 30 of 50 a day, 3 slots.
+        let script = format!(
+            "local t, hour = redis.call('TIME'), 57600000000 \
+             local now = ((t[1] - 1704067200) * 1000000 + t[2]) * 16 \
+             local limits = {{{requests}, now + hour * 0.4, 0, 0, {tokens}, now + hour * 0.1, 7, 0, \
+             2 * 4294967296 + {day}, now + hour, 7, 30}} \
+             local packed = cmsgpack.pack(2, now, now + hour, limits, {{{slots}, 'somebody', 3, now + hour}}, {{}}) \
+             redis.call('SET', 'palisade:{{{group}}}{rest}', packed)"
+        );
+        assert!(server.command(&["EVAL", &script, "0"]).starts_with("$-1"));
+    }
+    let all = |record, cost| {
+        [requests(100), tokens, day, slots(5)].map(|it| Charge::new(record, it, cost))
+    };
+    assert_eq!(remaining(&store, &all(by_taking, 1)).await, [60, 900, 20, 2]);
+    assert!(acquire(&store, &all(by_taking, 3)).await.unwrap().is_none());
+    let rates = &all(by_taking, 10)[..2];
+    acquire(&store, rates).await.unwrap().unwrap();
+    acquire(&store, rates).await.unwrap().unwrap();
+    assert_eq!(remaining(&store, &all(by_taking, 1)).await, [40, 880, 20, 2]);
+    let grant = acquire(&store, &all(by_settling, 2)).await.unwrap().unwrap();
+    settle(&store, &all(by_settling, 2), &grant, &[1, 12, 2, 0]);
+    store.flush().await.unwrap();
+    assert_eq!(remaining(&store, &all(by_settling, 1)).await, [59, 888, 18, 2]);
+}
+
+/// Those that are asked for at once are asked for together.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_befalls_one_admission_is_not_the_others() {
+    const CALLERS: usize = 300;
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let (keys, busy): (Vec<_>, Key) = ((0..CALLERS).map(|_| key()).collect(), key());
+    let name: String = keys[77].as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let (group, rest) = name.split_at(8);
+    server.command(&["LPUSH", &format!("palisade:{{{group}}}{rest}"), "x"]);
+    for round in 1..=3 {
+        let asked = keys.iter().enumerate().map(|(n, key)| {
+            let (store, limits) = (store.clone(), [requests(5), slots(CALLERS as u64 * 3)]);
+            let own = Charge::new(*key, limits[0], 1);
+            // Alone, with a slot of all, and in another's order.
+            let shared = Charge::new(busy, limits[1], 1);
+            let charges = [&[own][..], &[own, shared], &[shared, own]][n % 3].to_vec();
+            async move { acquire(&store, &charges).await }
+        });
+        let answers = futures_util::future::join_all(asked).await;
+        for (n, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Err(error) => assert!(n == 77 && !error.is_transient(), "{n}: {error}"),
+                Ok(answer) => assert!(n != 77 && answer.is_some(), "{n}"),
+            }
+        }
+        let held = (0..CALLERS).filter(|n| n % 3 > 0 && *n != 77).count() * round;
+        let charges = [Charge::new(busy, slots(CALLERS as u64 * 3), 1)];
+        assert_eq!(remaining(&store, &charges).await, [(CALLERS * 3 - held) as u64]);
+        // The one is forgotten by the server for all.
+        server.command(&["SCRIPT", "FLUSH"]);
+    }
+    let stats = server.command(&["INFO", "commandstats"]);
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    let calls: usize = calls.unwrap().split(',').next().unwrap().parse().unwrap();
+    assert!(calls < CALLERS, "{calls} commands for {} admissions", 3 * CALLERS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_do_not_listen_hold_nobody_up_and_dropped_ones_keep_nothing() {
+    let Some(server) = RedisServer::start() else { return };
+    let store = store(&server);
+    let charges = [Charge::new(key(), slots(100), 1), Charge::new(key(), requests(1000), 1)];
+    let admission = Admission::new(ReservationId::next(), &charges);
+    acquire(&store, &charges).await.unwrap().unwrap();
+    let mut begun: Vec<_> = (0..64).map(|_| store.acquire(&admission)).collect();
+    for call in &mut begun {
+        let once =
+            std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *call).poll(cx).is_pending()));
+        assert!(once.await);
+    }
+    let others = (0..20).map(|_| acquire(&store, &charges));
+    for answer in futures_util::future::join_all(others).await {
+        assert!(answer.unwrap().is_some());
+    }
+    drop(begun);
+    let back =
+        within(Duration::from_secs(5), async || remaining(&store, &charges[..1]).await == [79]);
+    assert!(back.await, "{:?}", remaining(&store, &charges).await);
 }
