@@ -55,8 +55,7 @@ local function read(key, now)
   if version == VERSION then
     local count, kept
     version, count, seen, record.last, kept = struct.unpack(HEAD, packed)
-    local levels_at = HEAD_SIZE + 4 * count
-    local rest = string.sub(packed, levels_at + 16 * count + 1)
+    local rest = string.sub(packed, HEAD_SIZE + 20 * count + 1)
     if rest == '' then
       record.limits, record.slots, record.marks = {}, {}, {}
     else
@@ -64,11 +63,11 @@ local function read(key, now)
     end
     local limits = record.limits
     local last = #limits
-    for i = 0, count - 1 do
-      local id = struct.unpack('<I4', packed, HEAD_SIZE + 4 * i + 1)
-      local level = struct.unpack('<d', packed, levels_at + 8 * i + 1)
-      local mark = struct.unpack('<d', packed, levels_at + 8 * (count + i) + 1)
-      limits[last + 1], limits[last + 2], limits[last + 3], limits[last + 4] = id, level, mark, 0
+    local format = '<' .. string.rep('I4', count) .. string.rep('d', 2 * count)
+    local rates = {struct.unpack(format, packed, HEAD_SIZE + 1)}
+    for i = 1, count do
+      limits[last + 1], limits[last + 2] = rates[i], rates[count + i]
+      limits[last + 3], limits[last + 4] = rates[2 * count + i], 0
       last = last + 4
     end
   elseif version == OLD_VERSION then
