@@ -309,8 +309,8 @@ async fn a_clock_that_goes_back_changes_no_limit() {
          local v, n, seen, last, kept = struct.unpack('<BBddd', p) \
          local levels, rest = '', sub(p, 27 + 20 * n) \
          for i = 1, n do levels = levels .. pack('<d', struct.unpack('<d', p, 19 + 4 * n + 8 * i) + by) end \
-         if rest ~= '' then local l, s, m = cmsgpack.unpack(rest) \
-         for i = 4, #s, 4 do s[i] = s[i] + by end rest = cmsgpack.pack(l, s, m) end \
+         if rest ~= '' then local s, l, m = cmsgpack.unpack(rest) \
+         for i = 4, #s, 4 do s[i] = s[i] + by end rest = cmsgpack.pack(s, l, m) end \
          local head = pack('<BBddd', v, n, seen + by, last + by, kept + by) \
          local ids, marks = sub(p, 27, 26 + 4 * n), sub(p, 27 + 12 * n, 26 + 20 * n) \
          redis.call('SET', key, head .. ids .. levels .. marks .. rest, 'KEEPTTL') end"

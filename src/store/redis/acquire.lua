@@ -1,96 +1,123 @@
 -- Decides admissions, each by itself: charges all of it or nothing, or only looks.
 -- ARGV: the lease of slots in ticks; then each admission, packed:
---   the number of its records, which are the next of the KEYS; the number of its charges; whether to take; whether all are
---   rates of one record: a byte each
---   of each charge its limit's id
---   of each what it asks and the room for it
+--   the number of its records, which are the next of the KEYS; the number of its charges; whether to take; how many of the
+--   charges are rates, which come first, and how many slots, which follow: a byte each
+--   of all charges the ids of their limits, then what they ask, then the room for it
 --   of each its rule and the number of its record, a byte each, and what else the rule needs
 --   the holder of slots
--- Answers one as it is, several in a list, each with the error that it met, or packed: whether it fits, the time, and of the limits, before
--- the charge or after it, all levels, then all marks, then all units used, which are left out where all are rates of one record.
+-- Answers one as it is, several in a list, each with the error that it met, or packed: whether it fits, the time, and of the
+-- limits, before the charge or after it, all levels, then all marks, then all units used, which may be left out: rates and
+-- slots have none.
 
 local call, byte, sub = redis.call, string.byte, string.sub
 local pack, unpacked = struct.pack, struct.unpack
 local now = clock()
 local lease = tonumber(ARGV[1])
-local REFUSED, ADMITTED = pack('<Bd', 0, now), pack('<Bd', 1, now)
+local TIME, REFUSED, ADMITTED = pack('<d', now), '\0', '\1'
 -- Eight charges are the most.
 local DOUBLES = '<dddddddd'
-local ASK_HEAD = 4
+local ASK_HEAD = 5
 
--- Decides on rates that stand together in their record, as most often they do, and leaves all else of it as it is. Nothing is
--- returned, or changed, where they do not.
-local levels = {}
-local function decide_rates(ask, key)
-  local keys, count, take = byte(ask, 1, 3)
-  local asked_at = ASK_HEAD + 4 * count + 1
-  local ids = sub(ask, ASK_HEAD + 1, asked_at - 1)
+-- How many slots of `id` are taken.
+local function taken_of(slots, id)
+  local taken = 0
+  for i = 1, #slots, 4 do
+    if slots[i] == id and slots[i + 3] > now then taken = taken + slots[i + 2] end
+  end
+  return taken
+end
+
+local function take_slots(slots, id, holder, step)
+  local at, held = slots_at(slots, id, holder), 0
+  if slots[at] and slots[at + 3] > now then held = slots[at + 2] end
+  slots[at], slots[at + 1], slots[at + 2], slots[at + 3] = id, holder, held + step, now + lease
+end
+
+-- Decides on rates that stand together in their record, as most often they do, and on slots, and leaves all else of it as it
+-- is. Nothing is returned, or changed, where they do not.
+local function decide_packed(ask, key)
+  local keys, count, take, rates, slots = byte(ask, 1, 5)
+  local ids = sub(ask, ASK_HEAD + 1, ASK_HEAD + 4 * rates)
   local packed = call('GET', key)
-  if not packed then packed = pack(HEAD, VERSION, count, now, 0, 0) .. ids .. string.rep('\0', 16 * count) end
+  if not packed then packed = pack(HEAD, VERSION, rates, now, 0, 0) .. ids .. string.rep('\0', 16 * rates) end
   if byte(packed) ~= VERSION then return nil end
-  local version, rates, seen, last, kept = unpacked(HEAD, packed)
+  local version, stored, seen, last, kept = unpacked(HEAD, packed)
   local place = string.find(packed, ids, HEAD_SIZE + 1, true)
   if seen > now or not place then return nil end
   place = (place - HEAD_SIZE - 1) / 4
-  if place % 1 > 0 or place + count > rates then return nil end
-  local levels_at = HEAD_SIZE + 4 * rates + 8 * place + 1
-  local fits, changes, at = true, false, levels_at
-  for i = 1, count do
-    local level, step, room
-    level, at = unpacked('<d', packed, at)
-    step, room, asked_at = unpacked('<dd', ask, asked_at)
-    local from = level < now and now or level
-    if from - now + step > room then fits = false end
+  if place % 1 > 0 or place + rates > stored then return nil end
+  local levels_at = HEAD_SIZE + 4 * stored + 8 * place + 1
+  local marks_at, tail_at = levels_at + 8 * stored, HEAD_SIZE + 20 * stored + 1
+  local doubles = sub(DOUBLES, 1, rates + 1)
+  local asks, levels = {unpacked(columns(count), ask, ASK_HEAD + 1)}, {unpacked(doubles, packed, levels_at)}
+  local fits, takes_rates, takes_slots = true, false, false
+  for i = 1, rates do
+    local step, from = asks[count + i], levels[i]
+    if from < now then from = now end
+    if from - now + step > asks[2 * count + i] then fits = false end
     if step > 0 then
-      changes, level = true, from + step
-      if level > LATEST then level = LATEST end
-      if level > last then last = level end
+      takes_rates, from = true, from + step
+      if from > LATEST then from = LATEST end
+      if from > last then last = from end
+      levels[i] = from
     end
-    levels[i] = level
   end
-  local marks_at = levels_at + 8 * rates
-  local marks = sub(packed, marks_at, marks_at + 8 * count - 1)
-  if not (fits and changes and take == 1) then
-    return (fits and ADMITTED or REFUSED) .. sub(packed, levels_at, at - 1) .. marks
+  -- Of slots the levels, before and after, and the marks, of which they have none.
+  local before, after, none = '', '', ''
+  local list, rest_at = {}, nil
+  if slots > 0 then
+    if tail_at <= #packed then rest_at, list = cmsgpack.unpack_one(packed, tail_at - 1) end
+    for i = rates + 1, count do
+      local step, taken = asks[count + i], taken_of(list, asks[i])
+      if taken + step > asks[2 * count + i] then fits = false end
+      if step > 0 then takes_slots = true end
+      before, after = before .. pack('<d', taken), after .. pack('<d', math.min(taken + step, LATEST))
+    end
+    none = string.rep('\0', 8 * slots)
   end
-  local new = pack(sub(DOUBLES, 1, count + 1), unpack(levels, 1, count))
-  local ttl = math.ceil(((kept > last and kept or last) - now) / TICKS_IN_MS) + MARGIN_MS
-  local head = pack(HEAD, VERSION, rates, now, last, kept)
-  packed = head .. sub(packed, HEAD_SIZE + 1, levels_at - 1) .. new .. sub(packed, at)
-  call('SET', key, packed, 'PX', string.format('%.0f', ttl))
-  return ADMITTED .. new .. marks
+  local marks = sub(packed, marks_at, marks_at + 8 * rates - 1) .. none
+  if not (fits and (takes_rates or takes_slots) and take == 1) then
+    return (fits and ADMITTED or REFUSED) .. TIME .. sub(packed, levels_at, levels_at + 8 * rates - 1) .. before .. marks
+  end
+  local rest
+  if takes_slots then
+    for i = rates + 1, count do
+      if asks[count + i] > 0 then take_slots(list, asks[i], sub(ask, -8), asks[count + i]) end
+    end
+    list, kept = held_slots(list, now)
+    rest = cmsgpack.pack(list) .. (rest_at and sub(packed, rest_at + 1) or cmsgpack.pack({}, {}))
+  else
+    rest = sub(packed, tail_at)
+  end
+  local new = pack(doubles, unpack(levels, 1, rates))
+  local head, ends = pack(HEAD, VERSION, stored, now, last, kept), kept > last and kept or last
+  local old, others = sub(packed, HEAD_SIZE + 1, levels_at - 1), sub(packed, levels_at + 8 * rates, tail_at - 1)
+  save(key, head .. old .. new .. others .. rest, ends, now)
+  return ADMITTED .. TIME .. new .. after .. marks
 end
 
 -- Decides on all there may be. Its records are the KEYS after the `first`.
 local function decide(ask, first)
   local keys, count, take = byte(ask, 1, 3)
-  local holder = sub(ask, -8)
   local records = {}
   for i = 1, keys do records[i] = read(KEYS[first + i], now) end
-  -- Of each limit before and after the charge: all levels, then all marks, then all units used.
-  local before, after, asked = {}, {}, {}
-  local fits, id_at, asked_at = true, ASK_HEAD + 1, ASK_HEAD + 4 * count + 1
-  local at = asked_at + 16 * count
+  -- Of each limit before and after the charge: all levels, then all marks, then all units used. Made as large as they can get.
+  local before = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+  local after = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+  local targets = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+  local fits, asks = true, {unpacked(columns(count), ask, ASK_HEAD + 1)}
+  local at = asks[3 * count + 1]
   for i = 1, count do
-    local id, step, room, rule, number
-    id, id_at = unpacked('<I4', ask, id_at)
-    step, room, asked_at = unpacked('<dd', ask, asked_at)
-    rule, number, at = unpacked('<BB', ask, at)
-    local record = records[number]
-    local level, mark, used, taken, place = 0, 0, 0, 0, 0
+    local id, step = asks[i], asks[count + i]
+    local rule, number = byte(ask, at, at + 1)
+    at = at + 2
+    local record, name = records[number], rule * RULE + id
+    local level, mark, used, taken = 0, 0, 0, 0
     if rule == SLOTS then
-      local list = record.slots
-      for i = 1, #list, 4 do
-        if list[i] == id and list[i + 3] > now then level = level + list[i + 2] end
-      end
+      level = taken_of(record.slots, id)
       taken = level
     else
-      local limits, name = record.limits, rule * RULE + id
-      -- Most often in the order in which they were written.
-      place = record.next or 1
-      if limits[place] ~= name then place = limit_at(record, name) end
-      record.next = place + 4
-      level, mark, used = limits[place + 1] or 0, limits[place + 2] or 0, limits[place + 3] or 0
+      level, mark, used = state_of(record, name)
     end
     local marks, units = count + i, 2 * count + i
     before[i], before[marks], before[units] = level, mark, used
@@ -110,7 +137,7 @@ local function decide(ask, first)
       local low = mark % parts
       taken = used + (mark - low) / parts * rest + math.ceil(low * rest / parts)
     end
-    if taken + step > room then fits = false end
+    if taken + step > asks[2 * count + i] then fits = false end
     if step == 0 then
       level, mark, used = before[i], before[marks], before[units]
     elseif rule == RATE or rule == SLOTS then
@@ -119,45 +146,35 @@ local function decide(ask, first)
       used = math.min(used + step, MOST)
     end
     after[i], after[marks], after[units] = level, mark, used
-    local j = 5 * i
-    asked[j - 4], asked[j - 3], asked[j - 2], asked[j - 1], asked[j] = record, rule, id, place, step
+    targets[2 * i - 1], targets[2 * i] = record, name
   end
 
   local states = before
   if fits and take == 1 then
     states = after
+    local _, slots_from, slots = byte(ask, 3, 5)
     for i = 1, count do
-      local j = 5 * i
-      local record, rule, id, place, step = asked[j - 4], asked[j - 3], asked[j - 2], asked[j - 1], asked[j]
-      if step == 0 then
-        -- Nothing is taken.
-      elseif rule == SLOTS then
-        local slots, slot = record.slots, slots_at(record, id, holder)
-        local held = 0
-        if slots[slot] and slots[slot + 3] > now then held = slots[slot + 2] end
-        slots[slot], slots[slot + 1], slots[slot + 2], slots[slot + 3] = id, holder, held + step, now + lease
+      local record, name, step = targets[2 * i - 1], targets[2 * i], asks[count + i]
+      if step > 0 then
         record.changed = true
-      else
-        local limits, name, level = record.limits, rule * RULE + id, after[i]
-        -- Another that is new may stand there by now.
-        if limits[place] and limits[place] ~= name then place = limit_at(record, name) end
-        limits[place], limits[place + 1] = name, level
-        limits[place + 2], limits[place + 3] = after[count + i], after[2 * count + i]
-        if level > record.last then record.last = level end
-        record.changed = true
+        if i > slots_from and i <= slots_from + slots then
+          take_slots(record.slots, asks[i], sub(ask, -8), step)
+        else
+          set_state(record, name, after[i], after[count + i], after[2 * count + i])
+        end
       end
     end
     for i = 1, keys do
       if records[i].changed then write(KEYS[first + i], records[i], now) end
     end
   end
-  local doubles = sub(DOUBLES, 1, count + 1)
-  local columns = pack(doubles, unpack(states, 1, count)) .. pack(doubles, unpack(states, count + 1, 2 * count))
-  return (fits and ADMITTED or REFUSED) .. columns .. pack(doubles, unpack(states, 2 * count + 1, 3 * count))
+  local told = pack('<' .. string.rep('d', 3 * count), unpack(states, 1, 3 * count))
+  return (fits and ADMITTED or REFUSED) .. TIME .. told
 end
 
 local function answer(ask, first)
-  return byte(ask, 4) == 1 and decide_rates(ask, KEYS[first + 1]) or decide(ask, first)
+  local keys, count, _, rates, slots = byte(ask, 1, 5)
+  return keys == 1 and rates + slots == count and decide_packed(ask, KEYS[first + 1]) or decide(ask, first)
 end
 
 if #ARGV == 2 then return answer(ARGV[2], 0) end

@@ -5,8 +5,8 @@
 --     kept  until when its slots last
 --   rates   the ids of all, then the levels of all, then the marks of all
 --   rest    most often nothing; else, by MessagePack:
---     limits  name, level, mark, used, ...: the others but slots. See `State` and `Kind` in rules/mod.rs
 --     slots   id, holder, count, expiry, ...
+--     limits  name, level, mark, used, ...: the others. See `State` and `Kind` in rules/mod.rs
 --     marks   writer, sequence number, expiry, ...: which settlements were applied
 -- Times are ticks of 1/16 microsecond since 2024, below 2^53, so that doubles hold them exactly.
 
@@ -16,7 +16,7 @@ local OLD_VERSION = 2
 local HEAD = '<BBddd'
 local HEAD_SIZE = 26
 local MOST_RATES = 64
--- A rate stays in a record of so many limits though it is idle.
+-- A rate stays in a record of so many though it is idle.
 local FEW = 16
 local EPOCH = 1704067200
 local LATEST = 9007199254740991
@@ -36,9 +36,54 @@ local function clock()
   return math.max(0, ((time[1] - EPOCH) * 1000000 + time[2]) * 16)
 end
 
+-- Of so many, all ids, then two columns of doubles.
+local function columns(count) return '<' .. string.rep('I4', count) .. string.rep('d', 2 * count) end
+
+-- Where the limit of `name` stands in the list, or where it would be added.
+local function limit_at(limits, name)
+  for i = 1, #limits, 4 do
+    if limits[i] == name then return i end
+  end
+  return #limits + 1
+end
+
+local function state_of(record, name)
+  local rates, count = record.rates, record.count
+  for i = 1, count do
+    if rates[i] == name then return rates[count + i], rates[2 * count + i], 0 end
+  end
+  local limits = record.limits
+  local at = limit_at(limits, name)
+  return limits[at + 1] or 0, limits[at + 2] or 0, limits[at + 3] or 0
+end
+
+local function set_state(record, name, level, mark, used)
+  if level > record.last then record.last = level end
+  local rates, count, limits = record.rates, record.count, record.limits
+  for i = 1, count do
+    if rates[i] == name then
+      rates[count + i], rates[2 * count + i] = level, mark
+      return
+    end
+  end
+  local at = limit_at(limits, name)
+  if name < RULE and count < MOST_RATES and not limits[at] then
+    table.insert(rates, 3 * count + 1, mark)
+    table.insert(rates, 2 * count + 1, level)
+    table.insert(rates, count + 1, name)
+    record.count = count + 1
+  else
+    limits[at], limits[at + 1], limits[at + 2], limits[at + 3] = name, level, mark, used
+  end
+end
+
 -- What a clock that went back must not change: how far ahead each limit is.
 local function move_back(record, by)
-  local limits = record.limits
+  local rates, count, limits = record.rates, record.count, record.limits
+  for i = count + 1, 2 * count do
+    rates[i] = math.max(0, rates[i] - by)
+    rates[count + i] = (rates[count + i] + by) % SHIFT_MODULUS
+  end
   for i = 1, #limits, 4 do
     limits[i + 1] = math.max(0, limits[i + 1] - by)
     if limits[i] < RULE then limits[i + 2] = (limits[i + 2] + by) % SHIFT_MODULUS end
@@ -48,30 +93,24 @@ local function move_back(record, by)
   record.last = math.max(0, record.last - by)
 end
 
+-- As `rates` it has the `count` that stand in columns, as they stand there; others may be among its `limits`.
 local function read(key, now)
   local packed = redis.call('GET', key)
-  if not packed then return {last = 0, limits = {}, slots = {}, marks = {}} end
-  local record, version, seen = {}, string.byte(packed), nil
+  local record = {last = 0, count = 0, rates = {}, limits = {}, slots = {}, marks = {}}
+  if not packed then return record end
+  local version, seen = string.byte(packed), nil
   if version == VERSION then
-    local count, kept
-    version, count, seen, record.last, kept = struct.unpack(HEAD, packed)
-    local rest = string.sub(packed, HEAD_SIZE + 20 * count + 1)
-    if rest == '' then
-      record.limits, record.slots, record.marks = {}, {}, {}
-    else
-      record.limits, record.slots, record.marks = cmsgpack.unpack(rest)
-    end
-    local limits = record.limits
-    local last = #limits
-    local format = '<' .. string.rep('I4', count) .. string.rep('d', 2 * count)
-    local rates = {struct.unpack(format, packed, HEAD_SIZE + 1)}
-    for i = 1, count do
-      limits[last + 1], limits[last + 2] = rates[i], rates[count + i]
-      limits[last + 3], limits[last + 4] = rates[2 * count + i], 0
-      last = last + 4
+    local kept
+    version, record.count, seen, record.last, kept = struct.unpack(HEAD, packed)
+    record.rates = {struct.unpack(columns(record.count), packed, HEAD_SIZE + 1)}
+    local rest_at = HEAD_SIZE + 20 * record.count + 1
+    if rest_at <= #packed then
+      record.slots, record.limits, record.marks = cmsgpack.unpack(string.sub(packed, rest_at))
     end
   elseif version == OLD_VERSION then
-    version, seen, record.last, record.limits, record.slots, record.marks = cmsgpack.unpack(packed)
+    local limits
+    version, seen, record.last, limits, record.slots, record.marks = cmsgpack.unpack(packed)
+    for i = 1, #limits, 4 do set_state(record, limits[i], limits[i + 1], limits[i + 2], limits[i + 3]) end
   else
     error('palisade: a record of another version')
   end
@@ -91,10 +130,8 @@ local function without(list, width, gone)
   return result
 end
 
--- Writes what is not idle, to be gone when it is. Idle rates stay where they are, as long as they are few: that they stand
--- together as they are asked for is what `decide_rates` in acquire.lua needs.
-local function write(key, record, now)
-  local limits, slots, marks = record.limits, record.slots, record.marks
+-- The slots that somebody holds, and until when.
+local function held_slots(slots, now)
   local gone, kept = nil, 0
   for i = 1, #slots, 4 do
     if slots[i + 2] > 0 and slots[i + 3] > now then
@@ -104,11 +141,50 @@ local function write(key, record, now)
       gone[i] = true
     end
   end
-  slots = without(slots, 4, gone)
+  return without(slots, 4, gone), kept
+end
+
+-- Those of so many rates that are not idle, and how many.
+local function busy_rates(rates, count, now)
+  local ids, levels, shifts, busy = {}, {}, {}, 0
+  for i = 1, count do
+    local level, shift = rates[count + i], rates[2 * count + i]
+    if level > now or shift ~= 0 then
+      busy = busy + 1
+      ids[busy], levels[busy], shifts[busy] = rates[i], level, shift
+    end
+  end
+  for i = 1, busy do ids[busy + i], ids[2 * busy + i] = levels[i], shifts[i] end
+  return ids, busy
+end
+
+local function save(key, packed, ends, now)
+  local ttl = math.ceil((ends - now) / TICKS_IN_MS) + MARGIN_MS
+  redis.call('SET', key, packed, 'PX', string.format('%.0f', ttl))
+end
+
+-- Writes what is not idle, to be gone when it is. Idle rates stay where they are, as long as they are few: that they stand
+-- together as they are asked for is what `decide_packed` in acquire.lua needs.
+local function write(key, record, now)
+  local slots, kept = held_slots(record.slots, now)
   local ends = math.max(record.last, kept)
   if ends <= now then
     redis.call('DEL', key)
     return
+  end
+  local rates, count, limits, marks = record.rates, record.count, record.limits, record.marks
+  local gone
+  if record.last <= now then
+    count, limits = 0, {}
+  else
+    if count > FEW then rates, count = busy_rates(rates, count, now) end
+    for i = 1, #limits, 4 do
+      if limits[i + 1] <= now and (limits[i] >= RULE or limits[i + 2] == 0) then
+        gone = gone or {}
+        gone[i] = true
+      end
+    end
+    limits = without(limits, 4, gone)
   end
   gone = nil
   for i = 1, #marks, 3 do
@@ -118,48 +194,10 @@ local function write(key, record, now)
     end
   end
   marks = without(marks, 3, gone)
-  local ids, levels, shifts, others, count = {}, {}, {}, {}, 0
-  if record.last <= now then limits = {} end
-  for i = 1, #limits, 4 do
-    local name, level, mark = limits[i], limits[i + 1], limits[i + 2]
-    if level <= now and (name >= RULE or mark == 0 and #limits > 4 * FEW) then
-      -- Idle.
-    elseif name < RULE and count < MOST_RATES then
-      count = count + 1
-      ids[count], levels[count], shifts[count] = name, level, mark
-    else
-      local last = #others
-      others[last + 1], others[last + 2], others[last + 3], others[last + 4] = name, level, mark, limits[i + 3]
-    end
-  end
   local packed = struct.pack(HEAD, VERSION, count, now, record.last, kept)
-  if count > 0 then
-    local doubles = '<' .. string.rep('d', count)
-    packed = packed .. struct.pack('<' .. string.rep('I4', count), unpack(ids))
-      .. struct.pack(doubles, unpack(levels)) .. struct.pack(doubles, unpack(shifts))
-  end
-  if #others + #slots + #marks > 0 then packed = packed .. cmsgpack.pack(others, slots, marks) end
-  local ttl = math.ceil((ends - now) / TICKS_IN_MS) + MARGIN_MS
-  redis.call('SET', key, packed, 'PX', string.format('%.0f', ttl))
-end
-
--- Where the limit of `name` stands in the list, or where it would be added.
-local function limit_at(record, name)
-  for i = 1, #record.limits, 4 do
-    if record.limits[i] == name then return i end
-  end
-  return #record.limits + 1
-end
-
-local function state_of(record, name)
-  local at, limits = limit_at(record, name), record.limits
-  return limits[at + 1] or 0, limits[at + 2] or 0, limits[at + 3] or 0
-end
-
-local function set_state(record, name, level, mark, used)
-  local at, limits = limit_at(record, name), record.limits
-  limits[at], limits[at + 1], limits[at + 2], limits[at + 3] = name, level, mark, used
-  record.last = math.max(record.last, level)
+  if count > 0 then packed = packed .. struct.pack(columns(count), unpack(rates, 1, 3 * count)) end
+  if #slots + #limits + #marks > 0 then packed = packed .. cmsgpack.pack(slots, limits, marks) end
+  save(key, packed, ends, now)
 end
 
 -- The period that counts now, as in rules/calendar.rs.
@@ -185,9 +223,9 @@ local function see_windows(level, mark, used, window, now)
 end
 
 -- Where the slots of `id` that `holder` holds stand, or where they would be added.
-local function slots_at(record, id, holder)
-  for i = 1, #record.slots, 4 do
-    if record.slots[i] == id and record.slots[i + 1] == holder then return i end
+local function slots_at(slots, id, holder)
+  for i = 1, #slots, 4 do
+    if slots[i] == id and slots[i + 1] == holder then return i end
   end
-  return #record.slots + 1
+  return #slots + 1
 end

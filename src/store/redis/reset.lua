@@ -3,13 +3,16 @@
 
 local now = clock()
 local record = read(KEYS[1], now)
-local limits = record.limits
+local rates, count, limits = record.rates, record.count, record.limits
+local function drained(level, mark)
+  local undrained = math.max(0, level - now)
+  return level - undrained, (mark + undrained) % SHIFT_MODULUS
+end
+for i = count + 1, 2 * count do rates[i], rates[count + i] = drained(rates[i], rates[count + i]) end
 for i = 1, #limits, 4 do
   local rule = math.floor(limits[i] / RULE)
   if rule == RATE then
-    local undrained = math.max(0, limits[i + 1] - now)
-    limits[i + 1] = limits[i + 1] - undrained
-    limits[i + 2] = (limits[i + 2] + undrained) % SHIFT_MODULUS
+    limits[i + 1], limits[i + 2] = drained(limits[i + 1], limits[i + 2])
   elseif rule == CALENDAR then
     limits[i + 3] = 0
   else

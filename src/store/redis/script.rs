@@ -139,19 +139,23 @@ impl Question {
         name: impl Fn(&Key) -> String,
     ) -> Self {
         let records = Records::of(charges);
-        let rates = charges.iter().all(|it| matches!(it.limit.kind, Kind::Rate(_)));
-        let is_plain = rates && records.keys().len() == 1;
-        let mut packed = Vec::with_capacity(12 + charges.len() * 46);
-        packed.extend([records.keys().len(), charges.len()].map(|it| it as u8));
-        packed.extend([take, is_plain].map(u8::from));
-        for charge in charges {
+        let charges = by_rule(charges, charges.iter());
+        let count = |of: fn(&Kind) -> bool| charges.iter().filter(|it| of(&it.limit.kind)).count();
+        let rates = count(|kind| matches!(kind, Kind::Rate(_)));
+        let slots = count(|kind| *kind == Kind::Slots);
+        let mut packed = Vec::with_capacity(13 + charges.len() * 46);
+        let head = [records.keys().len(), charges.len(), usize::from(take), rates, slots];
+        packed.extend(head.map(|it| it as u8));
+        for charge in &charges {
             packed.extend(charge.limit.id().get().to_le_bytes());
         }
-        for charge in charges {
-            let Ask { step, room } = Ask::of(charge);
-            let never = step == Ask::NEVER;
-            packed.extend(if never { double(0) } else { double(step) });
-            packed.extend(if never { NO_ROOM.to_le_bytes() } else { double(room) });
+        let asks: Vec<_> = charges.iter().map(|it| Ask::of(it)).collect();
+        let never = |ask: &Ask| ask.step == Ask::NEVER;
+        for ask in &asks {
+            packed.extend(double(if never(ask) { 0 } else { ask.step }));
+        }
+        for ask in &asks {
+            packed.extend(if never(ask) { NO_ROOM.to_le_bytes() } else { double(ask.room) });
         }
         for charge in charges {
             packed.extend([charge.limit.kind.code(), records.number(&charge.record)]);
@@ -217,6 +221,13 @@ impl Change {
     }
 }
 
+/// One for each of the charges, in the order in which the script sees these: rates first, then slots.
+fn by_rule<T>(charges: &[Charge], each: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut with_code: Vec<_> = charges.iter().map(|it| it.limit.kind.code()).zip(each).collect();
+    with_code.sort_by_key(|(code, _)| *code);
+    with_code.into_iter().map(|(_, it)| it).collect()
+}
+
 /// For what can never fit.
 const NO_ROOM: f64 = -1.0;
 
@@ -235,15 +246,16 @@ impl Answer {
         reply = rest;
         let now = take(&mut reply)?;
         let mut states = Inline::filled(State::default(), charges.len());
-        for state in states.as_mut_slice() {
+        let mut in_order = by_rule(charges, states.as_mut_slice());
+        for state in &mut in_order {
             state.level = take(&mut reply)?;
         }
-        for state in states.as_mut_slice() {
+        for state in &mut in_order {
             state.mark = take(&mut reply)?;
         }
-        // Rates have none.
+        // Rates and slots have none.
         if !reply.is_empty() {
-            for state in states.as_mut_slice() {
+            for state in in_order {
                 state.used = take(&mut reply)?;
             }
         }

@@ -30,10 +30,9 @@ while at <= #corrections do
     struct.unpack('<BBI4dddddc8', corrections, at)
   local record, name = records[key], rule * RULE + id
   if new[key] and rule == SLOTS then
-    local place = slots_at(record, id, holder)
-    if record.slots[place] then
-      record.slots[place + 2] = math.max(0, record.slots[place + 2] - give_back)
-    end
+    local slots = record.slots
+    local place = slots_at(slots, id, holder)
+    if slots[place] then slots[place + 2] = math.max(0, slots[place + 2] - give_back) end
   elseif new[key] then
     local level, mark, used = state_of(record, name)
     if rule == RATE then
