@@ -14,8 +14,8 @@ local pack, unpacked = struct.pack, struct.unpack
 local now = clock()
 local lease = tonumber(ARGV[1])
 local TIME, REFUSED, ADMITTED = pack('<d', now), '\0', '\1'
--- Eight charges are the most.
-local DOUBLES = '<dddddddd'
+-- Eight charges are the most: two of each.
+local DOUBLES = '<dddddddddddddddd'
 local ASK_HEAD = 5
 
 -- How many slots of `id` are taken.
@@ -49,12 +49,13 @@ local function decide_packed(ask, key)
   local levels_at = HEAD_SIZE + 4 * stored + 8 * place + 1
   local marks_at, tail_at = levels_at + 8 * stored, HEAD_SIZE + 20 * stored + 1
   local doubles = sub(DOUBLES, 1, rates + 1)
-  local asks, levels = {unpacked(columns(count), ask, ASK_HEAD + 1)}, {unpacked(doubles, packed, levels_at)}
+  local levels = {unpacked(doubles, packed, levels_at)}
+  local asks = {unpacked(sub(DOUBLES, 1, 2 * count + 1), ask, ASK_HEAD + 4 * count + 1)}
   local fits, takes_rates, takes_slots = true, false, false
   for i = 1, rates do
-    local step, from = asks[count + i], levels[i]
+    local step, from = asks[i], levels[i]
     if from < now then from = now end
-    if from - now + step > asks[2 * count + i] then fits = false end
+    if from - now + step > asks[count + i] then fits = false end
     if step > 0 then
       takes_rates, from = true, from + step
       if from > LATEST then from = LATEST end
@@ -62,14 +63,16 @@ local function decide_packed(ask, key)
       levels[i] = from
     end
   end
-  -- Of slots the levels, before and after, and the marks, of which they have none.
+  -- Of slots: the levels before and after, and the marks, of which they have none.
   local before, after, none = '', '', ''
-  local list, rest_at = {}, nil
+  local list, slot_ids, rest_at = {}, {}, nil
   if slots > 0 then
     if tail_at <= #packed then rest_at, list = cmsgpack.unpack_one(packed, tail_at - 1) end
     for i = rates + 1, count do
-      local step, taken = asks[count + i], taken_of(list, asks[i])
-      if taken + step > asks[2 * count + i] then fits = false end
+      local id = unpacked('<I4', ask, ASK_HEAD + 4 * i - 3)
+      local step, taken = asks[i], taken_of(list, id)
+      slot_ids[i] = id
+      if taken + step > asks[count + i] then fits = false end
       if step > 0 then takes_slots = true end
       before, after = before .. pack('<d', taken), after .. pack('<d', math.min(taken + step, LATEST))
     end
@@ -79,20 +82,18 @@ local function decide_packed(ask, key)
   if not (fits and (takes_rates or takes_slots) and take == 1) then
     return (fits and ADMITTED or REFUSED) .. TIME .. sub(packed, levels_at, levels_at + 8 * rates - 1) .. before .. marks
   end
-  local rest
+  local others, rest = sub(packed, levels_at + 8 * rates), ''
   if takes_slots then
+    others = sub(packed, levels_at + 8 * rates, tail_at - 1)
     for i = rates + 1, count do
-      if asks[count + i] > 0 then take_slots(list, asks[i], sub(ask, -8), asks[count + i]) end
+      if asks[i] > 0 then take_slots(list, slot_ids[i], sub(ask, -8), asks[i]) end
     end
     list, kept = held_slots(list, now)
     rest = cmsgpack.pack(list) .. (rest_at and sub(packed, rest_at + 1) or cmsgpack.pack({}, {}))
-  else
-    rest = sub(packed, tail_at)
   end
   local new = pack(doubles, unpack(levels, 1, rates))
   local head, ends = pack(HEAD, VERSION, stored, now, last, kept), kept > last and kept or last
-  local old, others = sub(packed, HEAD_SIZE + 1, levels_at - 1), sub(packed, levels_at + 8 * rates, tail_at - 1)
-  save(key, head .. old .. new .. others .. rest, ends, now)
+  save(key, head .. sub(packed, HEAD_SIZE + 1, levels_at - 1) .. new .. others .. rest, ends, now)
   return ADMITTED .. TIME .. new .. after .. marks
 end
 
