@@ -53,11 +53,19 @@ impl LineReader {
     }
 }
 
-/// Whether a media type, in lower case and without parameters, is that of lines of JSON.
+/// Whether a media type, in any case and without parameters, is that of lines of JSON.
 pub(crate) fn is_lines(media_type: &[u8]) -> bool {
-    let subtype = media_type.strip_prefix(b"application/").unwrap_or_default();
-    let subtype = subtype.strip_prefix(b"x-").unwrap_or(subtype);
-    matches!(subtype, b"ndjson" | b"jsonl" | b"jsonlines" | b"json-lines")
+    let names: [&[u8]; 8] = [
+        b"application/x-ndjson",
+        b"application/ndjson",
+        b"application/jsonl",
+        b"application/x-jsonl",
+        b"application/jsonlines",
+        b"application/x-jsonlines",
+        b"application/json-lines",
+        b"application/x-json-lines",
+    ];
+    names.iter().any(|name| media_type.eq_ignore_ascii_case(name))
 }
 
 /// What is kept allocated between lines.

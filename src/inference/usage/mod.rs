@@ -72,7 +72,7 @@ impl UsageReader {
             Mode::Events(EventReader::new().max_event(MAX_HELD))
         } else if is(b"") || is(b"application/json") || has_suffix(media_type, b"+json") {
             Mode::Json(Held::default())
-        } else if is_lines(&media_type.to_ascii_lowercase()) {
+        } else if is_lines(media_type) {
             Mode::Lines(LineReader::new(MAX_HELD))
         } else {
             Mode::Opaque
