@@ -1,11 +1,11 @@
 //! Fair admission: an engine's capacity shared between tiers, so that abuse in one slows no other.
 //!
 //! Quotas do not give that: fifty accounts within theirs still fill an engine. Here the engine's
-//! [`Capacity`](Capacity) is shared out: slots, tokens in flight, and tokens of prompts that have not begun to be
-//! answered. Each tier has a [`Share`](Share) of every one.
+//! [`Capacity`] is shared out: slots, tokens in flight, and tokens of prompts that have not begun to be
+//! answered. Each tier has a [`Share`] of every one.
 //!
 //! - **A share is its tier's own.** A request of a tier that uses less is let in before any other; nobody borrows past one
-//!   that waits. What a tier does not use is lent, but for some [`Headroom`](Headroom), so that it finds a slot free
+//!   that waits. What a tier does not use is lent, but for some [`Headroom`], so that it finds a slot free
 //!   when it comes.
 //! - **Within a tier**, who has had least is next (virtual token counters, Sheng et al., OSDI 2024): organisation or network
 //!   first, single callers within, so that accounts buy no shares. What a request may use is charged when it is let in, and
@@ -15,7 +15,7 @@
 //!   answered, nothing within is held, and no task runs for it.
 //! - **A slot is held** to the last byte of the answer, its error or its drop; the inner body is dropped first.
 //! - **Slots are reclaimed** for a tier below its share, where that is wanted: an engine in the same process parks a stream
-//!   ([`YieldSignal`](YieldSignal)); or a request is broken off ([`Revoke`](Revoke)).
+//!   ([`YieldSignal`]); or a request is broken off ([`Revoke`]).
 //!
 //! # What is refused
 //! With 503, in Anthropic's shape 529, over gRPC UNAVAILABLE, and never 429, which is for the caller's own quota; with a
@@ -78,12 +78,12 @@
 //! ```
 //!
 //! With quotas, [`TieredRateLimitLayerBuilder::fair`](super::TieredRateLimitLayerBuilder::fair) does both in one layer: a request
-//! that its quotas admit then waits for its turn. One [`FairAdmission`](FairAdmission) guards one engine, however many
+//! that its quotas admit then waits for its turn. One [`FairAdmission`] guards one engine, however many
 //! layers stand before it.
 //!
 //! # What no layer before an engine can do
 //! - **Split a prompt.** In an engine that takes prompts in their order, a long one delays all behind it. `prefill_pending` and
-//!   `max_prompt_tokens` bound that; only an engine that knows of tiers ([`EngineHint`](EngineHint)) removes it.
+//!   `max_prompt_tokens` bound that; only an engine that knows of tiers ([`EngineHint`]) removes it.
 //! - **Keep a batching engine as fast as an empty one.** More streams in a batch make each slower. Tokens in flight bound
 //!   it: a flood then costs the others what as much ordinary work would.
 //! - **See a queue within the engine.** With more slots here than it runs at a time, requests wait there, where nothing is fair.
