@@ -156,9 +156,8 @@ impl SeenTexts {
     }
 
     fn set(&self, key: &Key) -> Option<&Mutex<Set>> {
-        let (low, _) = key.as_bytes().split_first_chunk()?;
-        let sets = &self.shared.sets;
-        let index = u64::from_le_bytes(*low).checked_rem(sets.len() as u64)?;
+        let (sets, [number, _]) = (&self.shared.sets, key.halves());
+        let index = number.checked_rem(sets.len() as u64)?;
         sets.get(usize::try_from(index).ok()?)
     }
 }

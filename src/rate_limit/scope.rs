@@ -173,19 +173,18 @@ impl Asker<'_> {
         self.identity.known_user().map(AsRef::as_ref)
     }
 
-    /// Whether the caller's token names an organisation.
-    pub(super) fn names_an_organisation(&self) -> bool {
-        let user = self.identity.user();
-        user.is_some_and(|user| organisation(user, &self.config.organisation).is_some())
+    /// Adds the caller's organisation: himself, if he has none.
+    fn with_organisation(&self, key: Keyed) -> Result<Keyed, Rejection> {
+        let user = self.user()?;
+        let named = self.with_named_organisation(key.clone(), user);
+        Ok(named.unwrap_or_else(|| with_caller(key, user)))
     }
 
-    /// Adds the caller's organisation: himself, if he has none.
-    pub(super) fn with_organisation(&self, key: Keyed) -> Result<Keyed, Rejection> {
-        let (user, claim) = (self.user()?, &self.config.organisation);
-        Ok(match organisation(user, claim) {
-            Some(organisation) => key.with(user.issuer().as_bytes()).with(organisation.as_bytes()),
-            None => with_caller(key, user),
-        })
+    /// Adds the organisation that the caller's token names, if it names one.
+    pub(super) fn with_named_organisation(&self, key: Keyed, user: &UserIdentity) -> Option<Keyed> {
+        let organisation = user.claims().str(&self.config.organisation)?;
+        let issued = || key.with(user.issuer().as_bytes()).with(organisation.as_bytes());
+        (!organisation.is_empty()).then(issued)
     }
 
     fn with_workload(&self, key: Keyed) -> Result<Keyed, Rejection> {
@@ -201,10 +200,6 @@ impl Asker<'_> {
             Rejection::new(RejectionKind::Misconfigured, "no_client_address", MESSAGE)
         })
     }
-}
-
-fn organisation<'a>(user: &'a UserIdentity, claim: &str) -> Option<&'a str> {
-    user.claims().str(claim).filter(|organisation| !organisation.is_empty())
 }
 
 /// Adds a caller, as no organisation is called.

@@ -24,6 +24,12 @@ impl Key {
         &self.0
     }
 
+    /// The key's bytes as two numbers.
+    pub(crate) const fn halves(&self) -> [u64; 2] {
+        let whole = u128::from_le_bytes(self.0);
+        [whole as u64, (whole >> u64::BITS) as u64]
+    }
+
     /// The group that the record belongs to.
     #[must_use]
     pub const fn group(&self) -> Group {

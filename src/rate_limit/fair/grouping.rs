@@ -27,20 +27,18 @@ impl Grouping {
 
     /// The group of a caller.
     pub(super) fn group(&self, asker: &Asker<'_>) -> Result<u64, Rejection> {
-        let key = match self {
-            Self::Of(records) => records.key(asker)?,
-            Self::MostDurable if asker.names_an_organisation() => {
-                asker.with_organisation(of(asker, "fair-organisation"))?.finish()
-            }
-            Self::MostDurable => match asker.address {
-                Some(address) => {
-                    let network = Network::of(address);
-                    of(asker, "fair-network").with(network.as_bytes()).finish()
-                }
-                None => return Ok(subject(asker)),
-            },
+        if let Self::Of(records) = self {
+            return Ok(number(&records.key(asker)?));
+        }
+        let user = asker.identity.user();
+        let organisation = user
+            .and_then(|user| asker.with_named_organisation(of(asker, "fair-organisation"), user));
+        let network = || {
+            let network = Network::of(asker.address?);
+            Some(of(asker, "fair-network").with(network.as_bytes()))
         };
-        Ok(number(&key))
+        let known = organisation.or_else(network);
+        Ok(known.map_or_else(|| subject(asker), |key| number(&key.finish())))
     }
 }
 
@@ -62,6 +60,6 @@ fn of(asker: &Asker<'_>, scope: &str) -> Keyed {
 
 /// Keyed, so that nobody can choose names that share one.
 fn number(key: &Key) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *key.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    let [number, _] = key.halves();
+    number
 }

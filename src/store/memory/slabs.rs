@@ -272,8 +272,8 @@ const fn width(slab: usize) -> usize {
 
 /// The shard is chosen by the key's other end.
 pub(super) fn hash(key: &Key) -> u64 {
-    let [.., a, b, c, d, e, f, g, h] = *key.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    let [_, end] = key.halves();
+    end
 }
 
 fn home(hash: u64, mask: usize) -> usize {

@@ -237,9 +237,8 @@ const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
 /// A number that no other process has.
 fn random() -> u64 {
-    let key = Pepper::random().key("redis store").finish();
-    let [a, b, c, d, e, f, g, h, ..] = *key.as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    let [number, _] = Pepper::random().key("redis store").finish().halves();
+    number
 }
 
 #[cfg(test)]
