@@ -100,7 +100,8 @@ impl FairAdmission {
     /// How all tiers stand now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.look(|scheduler, now, _| scheduler.snapshot(now))
+        let now = self.now();
+        self.look(|scheduler, _| scheduler.snapshot(now))
     }
 
     /// Changes the capacity, in all layers that share it: for an engine that is restarted with another, or one of several
@@ -177,7 +178,7 @@ impl FairAdmission {
     /// The refusal of a request of this tier. Counted.
     pub(super) fn refused(&self, tier: &TierFacts, shed: Shed) -> Rejection {
         observe::fair_refused(&tier.name, refusal::code(shed));
-        let drain = self.look(|scheduler, _, _| scheduler.drains_in(tier.index));
+        let drain = self.look(|scheduler, _| scheduler.drains_in(tier.index));
         refusal::rejection(shed, &tier.name, self.0.spread.over(drain))
     }
 
@@ -199,22 +200,20 @@ impl FairAdmission {
         &self,
         change: impl FnOnce(&mut Scheduler, Duration, &mut Wakes) -> T,
     ) -> T {
-        let result = self.look(change);
+        let now = self.now();
+        let result = self.look(|scheduler, wakes| change(scheduler, now, wakes));
         let metrics = self.0.tiers.iter().map(|tier| &tier.metrics);
-        self.0.gauges.tell(metrics, |tier| self.look(|scheduler, _, _| scheduler.use_of(tier)));
+        self.0.gauges.tell(metrics, |tier| self.look(|scheduler, _| scheduler.use_of(tier)));
         result
     }
 
     /// Does something under the lock, for a moment: neither the clock nor a waker nor anything of the application's runs in
     /// it, since they may do anything.
-    pub(super) fn look<T>(
-        &self,
-        look: impl FnOnce(&mut Scheduler, Duration, &mut Wakes) -> T,
-    ) -> T {
-        let (now, mut wakes) = (self.now(), Wakes::default());
+    pub(super) fn look<T>(&self, look: impl FnOnce(&mut Scheduler, &mut Wakes) -> T) -> T {
+        let mut wakes = Wakes::default();
         let result = {
             let mut scheduler = self.0.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
-            look(&mut scheduler, now, &mut wakes)
+            look(&mut scheduler, &mut wakes)
         };
         wakes.wake();
         result

@@ -114,14 +114,12 @@ impl FairAdmissionBuilder {
             Some(scopes) => Grouping::of(scopes)?,
             None => Grouping::MostDurable,
         };
-        let fallback = match self.fallback {
-            None => None,
-            Some(name) => {
-                Some(self.tiers.iter().position(|(tier, _)| **tier == *name).ok_or_else(|| {
-                    BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
-                })?)
-            }
+        let existing = |name: &str| {
+            self.tiers.iter().position(|(tier, _)| **tier == *name).ok_or_else(|| {
+                BuildError::invalid("fallback_tier", format!("{name}: there is no such tier"))
+            })
         };
+        let fallback = self.fallback.as_deref().map(existing).transpose()?;
         let tiers = self.tiers.iter().enumerate();
         let tiers = tiers.map(|(at, (name, share))| TierFacts::new(at, Arc::clone(name), *share));
         let tiers = tiers.collect();

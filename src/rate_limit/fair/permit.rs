@@ -34,12 +34,12 @@ impl Place {
 
     /// Ready when a waiter is let in, or is not any more.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Result<(), Shed>> {
-        self.fair.look(|scheduler, _, wakes| scheduler.poll(self.ticket, cx.waker(), wakes))
+        self.fair.look(|scheduler, wakes| scheduler.poll(self.ticket, cx.waker(), wakes))
     }
 
     /// What a running request is told to do.
     pub(super) fn running(&self, waker: &Waker) -> Poll<Signal> {
-        self.fair.look(|scheduler, _, wakes| scheduler.running(self.ticket, waker, wakes))
+        self.fair.look(|scheduler, wakes| scheduler.running(self.ticket, waker, wakes))
     }
 
     /// The engine has parked the stream.
@@ -122,7 +122,7 @@ impl Permit {
         if !place.fair.engine_yields() {
             return;
         }
-        let borrows = place.fair.look(|scheduler, _, _| scheduler.borrows(place.ticket));
+        let borrows = place.fair.look(|scheduler, _| scheduler.borrows(place.ticket));
         let class = if borrows { SlotClass::Borrowed } else { SlotClass::Owned };
         extensions.insert(EngineHint { tier: Arc::clone(&place.tier.name), class });
         extensions.insert(YieldSignal::new(Arc::clone(watch)));
