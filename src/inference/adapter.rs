@@ -291,7 +291,7 @@ fn texts(body: &[u8], pieces: &[Piece], edits: &[Edit]) -> Vec<String> {
         let own = rest.partition_point(|edit| edit.segment <= index);
         let (own, after) = rest.split_at_checked(own).unwrap_or((rest, &[]));
         rest = after;
-        edited(piece.text(body), own)
+        edited(piece.text(body), own, false)
     };
     pieces.iter().enumerate().map(one).collect()
 }

@@ -22,7 +22,10 @@ use super::{
     Edit, Origin, Segment,
     adapter::{Adapted, AdapterError, Way},
     json::{Bounds, Document, JsonError, Kind, Value},
-    request::{Piece, rewrite::rewrite},
+    request::{
+        Piece,
+        rewrite::{edited, rewrite},
+    },
 };
 use crate::route::Endpoint;
 
@@ -86,24 +89,15 @@ impl Answer {
         let pieces = &self.texts.pieces;
         match &self.form {
             Form::Json => {
-                let edited = rewrite(&self.raw, pieces, edits);
-                Document::read(&edited, BOUNDS).is_ok().then_some(edited)
+                let json = rewrite(&self.raw, pieces, edits);
+                Document::read(&json, BOUNDS).is_ok().then_some(json)
             }
             Form::Adapted(adapted) => adapted.rewritten(Way::Answer, &self.raw, pieces, edits).ok(),
-            Form::Plain => Some(self.rewritten_plain(edits)),
+            Form::Plain => {
+                let text = pieces.first().map_or("", |piece| piece.text(&self.raw));
+                Some(edited(text, &edits.iter().collect::<Vec<_>>(), true).into())
+            }
         }
-    }
-
-    fn rewritten_plain(&self, edits: &[Edit]) -> Bytes {
-        let mut out = Vec::with_capacity(self.raw.len());
-        let mut done = 0;
-        for edit in edits {
-            out.extend_from_slice(self.raw.get(done..edit.span.start).unwrap_or_default());
-            out.extend_from_slice(edit.replacement.as_bytes());
-            done = edit.span.end;
-        }
-        out.extend_from_slice(self.raw.get(done..).unwrap_or_default());
-        out.into()
     }
 }
 

@@ -45,11 +45,11 @@ pub(in crate::inference) fn rewrite_parts(
     out.into()
 }
 
-/// One text with these edits made, which are in order.
-pub(in crate::inference) fn edited(text: &str, edits: &[&Edit]) -> String {
+/// One text with these edits made, which are in order. Where it is only a part of one, or plain, its JSON is text like any other.
+pub(in crate::inference) fn edited(text: &str, edits: &[&Edit], is_part: bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut done = 0;
-    for (span, replacement) in changes(text, edits, false) {
+    for (span, replacement) in changes(text, edits, is_part) {
         out.push_str(text.get(done..span.start).unwrap_or_default());
         out.push_str(&replacement);
         done = span.end;
