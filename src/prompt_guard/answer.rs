@@ -12,7 +12,6 @@ use super::{
     policies::Policy,
     policy::{Gathered, Subject, decide},
     read::Unreadable,
-    scan::scan_segment,
     service::plain_encoding,
     stream::{EventScan, Task},
 };
@@ -318,7 +317,7 @@ impl fmt::Debug for CopyScan {
 pub(crate) fn scan(policy: &Policy, answer: &Answer) -> Gathered {
     let mut gathered = Gathered::of(policy);
     for segment in answer.segments() {
-        scan_segment(&policy.output, &segment, &mut gathered);
+        policy.output_scanner().segment(&segment, &mut gathered);
     }
     gathered
 }

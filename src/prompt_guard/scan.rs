@@ -46,28 +46,33 @@ impl Local {
     }
 }
 
-/// Runs all detectors over one segment, whose views are built once for all.
-pub(crate) fn scan_segment(detectors: &[Local], segment: &Segment<'_>, gathered: &mut Gathered) {
-    scan_each(detectors, segment, gathered, |local, mut finding, gathered| {
-        finding.segment = segment.index;
-        keep(local.detector.name(), &local.rule, finding, Some(segment), gathered);
-    });
-}
-
 /// Runs all detectors over a prompt as a whole.
 pub(crate) fn scan_whole(detectors: &[Local], prompt: &Prompt, gathered: &mut Gathered) {
     for local in detectors {
         let mut findings = Vec::new();
         let name = local.detector.name();
-        if caught(|| local.detector.scan_prompt(prompt, &mut findings)).is_none() {
+        if !scan_as_whole(&*local.detector, prompt, &mut findings) {
             let on_unavailable = local.rule.on_unavailable(OnUnavailable::Refuse);
             miss(name, Reason::Panicked, on_unavailable, gathered);
         }
-        for mut finding in findings {
-            (finding.segment, finding.span) = (usize::MAX, None);
+        for finding in findings {
             keep(name, &local.rule, finding, None, gathered);
         }
     }
+}
+
+/// Adds what a detector finds in a prompt as a whole, which is in no place of it. `false`: it could not tell.
+pub(crate) fn scan_as_whole(
+    detector: &dyn Detector,
+    prompt: &Prompt,
+    findings: &mut Vec<Finding>,
+) -> bool {
+    let from = findings.len();
+    let told = caught(|| detector.scan_prompt(prompt, findings)).is_some();
+    for finding in findings.iter_mut().skip(from) {
+        (finding.segment, finding.span) = (usize::MAX, None);
+    }
+    told
 }
 
 /// Runs all detectors over one text and gives what they find to `take`. `false`: one of them could not tell.

@@ -15,7 +15,7 @@ use crate::{
     store::{Key, Pepper},
 };
 
-/// The detectors of prompts. What they found in a text, they need not find again.
+/// Detectors. Where it is `seen` what they found in a text, they need not find it again.
 #[derive(Clone, Copy)]
 pub(crate) struct Scanner<'a> {
     pub(crate) detectors: &'a [Local],

@@ -12,7 +12,6 @@ use super::{
     mask::Mask,
     policies::Policy,
     policy::{Gathered, Subject, answer_blocked, decide},
-    scan::scan_segment,
     so_far::{Says, SoFar},
 };
 use crate::{
@@ -333,7 +332,7 @@ impl EventScan {
             Task::Restore(vault) => return Ok(vault.edits(text)),
         };
         let mut gathered = Gathered::of(&self.policy);
-        scan_segment(&self.policy.output, text, &mut gathered);
+        self.policy.output_scanner().segment(text, &mut gathered);
         if let Some(own) = own {
             gathered.overlook(own, |_| text.text);
         }

@@ -15,7 +15,7 @@ use super::{
     capacity::{CONCURRENCY, Capacity, Slot, Turn},
     policy::Gathered,
     rule::Rule,
-    scan::{caught, keep},
+    scan::{caught, keep, scan_as_whole},
 };
 use crate::{
     BoxError,
@@ -295,12 +295,7 @@ fn scan_all(detector: &dyn Detector, prompt: &Prompt, waits: impl Fn() -> bool) 
             finding.segment = segment.index;
         }
     }
-    let from = found.len();
-    caught(|| detector.scan_prompt(prompt, &mut found)).ok_or(Reason::Panicked)?;
-    for finding in found.iter_mut().skip(from) {
-        (finding.segment, finding.span) = (usize::MAX, None);
-    }
-    Ok(found)
+    if scan_as_whole(detector, prompt, &mut found) { Ok(found) } else { Err(Reason::Panicked) }
 }
 
 /// A scan whose panic is no answer.

@@ -94,6 +94,11 @@ impl Policy {
         Scanner { detectors: &self.local, seen: self.seen.as_ref() }
     }
 
+    /// What looks at whole texts of answers.
+    pub(crate) fn output_scanner(&self) -> Scanner<'_> {
+        Scanner { detectors: &self.output, seen: None }
+    }
+
     /// Whether nothing is looked for in prompts, and nothing done with them.
     pub(crate) fn takes_as_it_is(&self) -> bool {
         self.local.is_empty() && self.remote.is_empty() && self.additions.is_empty()
