@@ -33,7 +33,9 @@ impl Scheduler {
         }
         self.lift(place);
         let flow = self.flows.enter(place, ask.group, ask.subject);
+        self.serials += 1;
         let request = Request {
+            serial: self.serials,
             tier: place,
             flow,
             prompt,
@@ -87,10 +89,8 @@ impl Scheduler {
     }
 
     fn place(&mut self, request: Request) -> Ticket {
-        let place = self.requests.take();
-        self.serials += 1;
-        let serial = self.serials;
-        *self.requests.at_mut(place) = Request { serial, ..request };
+        let (place, serial) = (self.requests.take(), request.serial);
+        *self.requests.at_mut(place) = request;
         Ticket { place, serial }
     }
 

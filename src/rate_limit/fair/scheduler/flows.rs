@@ -4,13 +4,7 @@
 //! A tree of three levels: tiers, their groups, their subjects. A flow is in its parent's heap of those in line while
 //! requests of its own wait; among the idle while it has none that waits or runs.
 
-use std::{
-    collections::{
-        HashMap,
-        hash_map::Entry::{Occupied, Vacant},
-    },
-    hash::{BuildHasherDefault, Hasher},
-};
+use hashbrown::HashTable;
 
 use super::{
     heap::{Entry, Heap},
@@ -31,7 +25,6 @@ pub(super) struct Flow {
     pub(super) queued: u32,
     pub(super) flying: u32,
     home: Home,
-    place: u32,
     // Of a tier or a group:
     ready: Heap,
     idle: Heap,
@@ -80,9 +73,11 @@ impl Flow {
 #[derive(Debug)]
 pub(super) struct Flows {
     pub(super) flows: Slab<Flow>,
-    /// By parent and key. `None`: those for whom there was no room.
-    places: HashMap<(u32, Option<u64>), u32, BuildHasherDefault<Mix>>,
+    /// Groups and subjects, by their parents and keys.
+    known: HashTable<u32>,
     most: usize,
+    /// Where each flow is in its parent's heap: side by side, since of those that are moved nothing else is touched.
+    places: Vec<u32>,
     orders: u64,
 }
 
@@ -94,7 +89,7 @@ impl Flows {
             let tier = flows.take();
             flows.at_mut(tier).parent = NONE;
         }
-        Self { flows, places: HashMap::default(), most, orders: 0 }
+        Self { flows, known: HashTable::new(), most, places: vec![0; tiers], orders: 0 }
     }
 
     /// The flow of a subject that has a request, lifted to what others have by now if it had none that waits.
@@ -105,28 +100,45 @@ impl Flows {
     }
 
     fn child(&mut self, parent: u32, key: u64) -> u32 {
+        let has_room = self.known.len() < self.most;
+        let known = self.find(parent, Some(key));
+        let known = if has_room { known } else { known.or_else(|| self.find(parent, None)) };
         let floor = self.flows.at(parent).floor;
-        let has_room = self.places.len() < self.most;
-        let key = Some(key).filter(|_| has_room || self.places.contains_key(&(parent, Some(key))));
-        match self.places.entry((parent, key)) {
-            Occupied(known) => {
-                let place = *known.get();
-                let flow = self.flows.at_mut(place);
-                if flow.queued == 0 && flow.counter < floor {
-                    flow.counter = floor;
-                }
-                place
-            }
-            Vacant(new) => {
-                let place = *new.insert(self.flows.take());
-                let flow = self.flows.at_mut(place);
-                // All else is as it was left: nothing is in its heaps, its lists or its queue.
-                debug_assert!(flow.queued == 0 && flow.flying == 0 && flow.home == Home::None);
-                debug_assert!(flow.ready.len() == 0 && flow.idle.len() == 0);
-                (flow.parent, flow.key, flow.counter, flow.floor) = (parent, key, floor, 0);
-                place
-            }
+        let Some(place) = known else {
+            return self.make(parent, Some(key).filter(|_| has_room), floor);
+        };
+        let flow = self.flows.at_mut(place);
+        if flow.queued == 0 && flow.counter < floor {
+            flow.counter = floor;
         }
+        place
+    }
+
+    fn find(&self, parent: u32, key: Option<u64>) -> Option<u32> {
+        let is_it = |place: &u32| {
+            let flow = self.flows.at(*place);
+            flow.parent == parent && flow.key == key
+        };
+        self.known.find(hash(parent, key), is_it).copied()
+    }
+
+    fn make(&mut self, parent: u32, key: Option<u64>, floor: u64) -> u32 {
+        let place = self.flows.take();
+        let flow = self.flows.at_mut(place);
+        // All else is as it was left: nothing is in its heaps, its lists or its queue.
+        debug_assert!(flow.queued == 0 && flow.flying == 0 && flow.home == Home::None);
+        debug_assert!(flow.ready.len() == 0 && flow.idle.len() == 0);
+        (flow.parent, flow.key, flow.counter, flow.floor) = (parent, key, floor, 0);
+        if self.places.len() <= place as usize {
+            self.places.push(0);
+        }
+        let flows = &self.flows;
+        let again = |place: &u32| {
+            let flow = flows.at(*place);
+            hash(flow.parent, flow.key)
+        };
+        self.known.insert_unique(hash(parent, key), place, again);
+        place
     }
 
     /// The subject of a tier whose turn it is.
@@ -170,25 +182,27 @@ impl Flows {
 
     /// A request of a subject that was charged `from` is gone, and has cost `to`.
     pub(super) fn done(&mut self, subject: u32, from: u64, to: u64) {
-        self.path(subject, |flows, flow, _| {
+        self.path(subject, |flows, flow, parent| {
             let flying = &mut flows.flows.at_mut(flow).flying;
             *flying = flying.saturating_sub(1);
+            flows.recount(flow, parent, from, to);
         });
-        self.correct(subject, from, to);
     }
 
     /// What a subject was charged `from` costs `to`.
     pub(super) fn correct(&mut self, subject: u32, from: u64, to: u64) {
-        self.path(subject, |flows, flow, parent| {
-            if parent == NONE {
-                return;
-            }
-            let counter = &mut flows.flows.at_mut(flow).counter;
-            *counter = counter.saturating_add(to).saturating_sub(from);
-            if *counter > HIGH {
-                flows.lower(parent);
-            }
-        });
+        self.path(subject, |flows, flow, parent| flows.recount(flow, parent, from, to));
+    }
+
+    fn recount(&mut self, flow: u32, parent: u32, from: u64, to: u64) {
+        if parent == NONE {
+            return;
+        }
+        let counter = &mut self.flows.at_mut(flow).counter;
+        *counter = counter.saturating_add(to).saturating_sub(from);
+        if *counter > HIGH {
+            self.lower(parent);
+        }
     }
 
     /// Puts a subject and its group where they belong, after any of the above, and forgets those who are as if they had never
@@ -206,7 +220,7 @@ impl Flows {
     /// How many groups and subjects are remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.known.len()
     }
 
     /// How many subjects take their turns before one that has just had its own, at least.
@@ -234,7 +248,8 @@ impl Flows {
             () if flow.flying > 0 => Home::None,
             () => Home::Idle,
         };
-        let (from, at, counter) = (flow.home, flow.place, flow.counter);
+        let (from, counter) = (flow.home, flow.counter);
+        let at = self.places.get(place as usize).copied().unwrap_or_default();
         if home == Home::Idle && self.is_past(parent, counter) {
             self.heap(parent, from, Step::Remove(at));
             return self.drop(place, parent);
@@ -257,7 +272,12 @@ impl Flows {
     fn heap(&mut self, parent: u32, home: Home, step: Step) {
         let Some(heap) = self.flows.at_mut(parent).heap(home) else { return };
         let mut heap = std::mem::take(heap);
-        let mut moved = |flow, place| self.flows.at_mut(flow).place = place;
+        let places = &mut self.places;
+        let mut moved = |flow: u32, place| {
+            if let Some(at) = places.get_mut(flow as usize) {
+                *at = place;
+            }
+        };
         match step {
             Step::Push(entry) => heap.push(entry, &mut moved),
             Step::Remove(place) => heap.remove(place, &mut moved),
@@ -286,7 +306,10 @@ impl Flows {
     fn drop(&mut self, place: u32, parent: u32) {
         let flow = self.flows.at_mut(place);
         flow.home = Home::None;
-        self.places.remove(&(parent, flow.key));
+        let hash = hash(parent, flow.key);
+        if let Ok(known) = self.known.find_entry(hash, |known| *known == place) {
+            known.remove();
+        }
         self.flows.give_back(place);
     }
 
@@ -308,27 +331,9 @@ impl Flows {
 const HIGH: u64 = 1 << 62;
 
 /// Keys are keyed hashes already: they are only spread over all bits, as places and small numbers are not.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mix(u64);
-
-impl Hasher for Mix {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u32(&mut self, n: u32) {
-        self.write_u64(u64::from(n));
-    }
-
-    fn write_isize(&mut self, n: isize) {
-        self.write_u64(n as u64);
-    }
-
-    fn write_u64(&mut self, n: u64) {
-        self.0 = (self.0.rotate_left(26) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
+fn hash(parent: u32, key: Option<u64>) -> u64 {
+    // Those for whom there was no room have none.
+    let key = key.map_or(1, |key| key.rotate_left(32));
+    let hash = (key ^ u64::from(parent)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 32)
 }

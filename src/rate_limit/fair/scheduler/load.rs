@@ -36,8 +36,10 @@ impl Load {
     /// Less so many slots, and as great a part of the tokens.
     pub(super) fn without(self, slots: u64) -> Self {
         let left = self.slots.saturating_sub(slots);
-        let tokens = u128::from(self.tokens) * u128::from(left) / u128::from(self.slots.max(1));
-        Self { slots: left, tokens: u64::try_from(tokens).unwrap_or(self.tokens), ..self }
+        let slots = self.slots.max(1);
+        // Only what is not bounded overflows.
+        let tokens = self.tokens.checked_mul(left).map_or(self.tokens, |tokens| tokens / slots);
+        Self { slots: left, tokens, ..self }
     }
 
     /// Whether slots and tokens of `more` fit beside those of `used`.
