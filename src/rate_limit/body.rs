@@ -120,7 +120,7 @@ impl Metering {
             self.reader.push(data);
             if !self.begun && !data.is_empty() {
                 self.begun = true;
-                self.settle.reservation().begin_answer();
+                self.settle.reservation().begin_answer(self.reader.reads_text());
             }
         } else if let Some(trailers) = frame.trailers_ref() {
             self.reader.trailers(trailers);

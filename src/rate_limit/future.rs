@@ -231,7 +231,7 @@ where
     if parts.status == StatusCode::SWITCHING_PROTOCOLS
         || (method == Method::CONNECT && parts.status.is_success())
     {
-        settle.reservation().begin_answer();
+        settle.reservation().begin_answer(false);
         settle.leave_to_meter();
         return Ok(Response::from_parts(parts, MeteredBody::unmetered(body)));
     }

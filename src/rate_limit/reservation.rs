@@ -160,8 +160,8 @@ impl Reservation {
         permit.watch().map(Arc::clone)
     }
 
-    /// The first of the answer has come.
-    pub(super) fn begin_answer(&self) {
+    /// The first of the answer has come, of a stream or of what is whole.
+    pub(super) fn begin_answer(&self, is_streamed: bool) {
         if self.config.fair.is_none() {
             return;
         }
@@ -169,7 +169,7 @@ impl Reservation {
         state.begun = true;
         if let Some(place) = state.place() {
             drop(state);
-            place.first_byte();
+            place.first_byte(is_streamed);
         }
     }
 

@@ -87,6 +87,8 @@
 //! - **Keep a batching engine as fast as an empty one.** More streams in a batch make each slower. Tokens in flight bound
 //!   it: a flood then costs the others what as much ordinary work would.
 //! - **See a queue within the engine.** With more slots here than it runs at a time, requests wait there, where nothing is fair.
+//!   That is found out by streamed answers, none of which begins before another ends: a warning in the log, and
+//!   [`Snapshot::engine_slots`].
 //! - **Stop an engine that works on for a client that has left**: the slot is free here, and not there.
 //! - **Guarantee more than the share holds.** One that is too small for its tier's own need makes it wait in its own
 //!   queue: `owners_waited` of the snapshot counts that.

@@ -17,7 +17,7 @@ use super::{
     scheduler::{Shed, Signal, Ticket},
     signal::{EngineHint, SlotClass, Watch, YieldSignal},
 };
-use crate::{reject::Rejection, reservation::TokenUsage, runtime};
+use crate::{observe, reject::Rejection, reservation::TokenUsage, runtime};
 
 /// A ticket, and whose it is.
 #[derive(Clone)]
@@ -68,9 +68,18 @@ impl Place {
         self.fair.refused(&self.tier, Shed::Revoked)
     }
 
-    /// The answer has begun.
-    pub(in crate::rate_limit) fn first_byte(&self) {
-        self.fair.change(|scheduler, now, wakes| scheduler.first_byte(self.ticket, now, wakes));
+    /// The answer has begun, streamed or whole.
+    pub(in crate::rate_limit) fn first_byte(&self, is_streamed: bool) {
+        let found = self.fair.change(|scheduler, now, wakes| {
+            scheduler.first_byte(self.ticket, is_streamed, now, wakes)
+        });
+        if let Some(found) = found {
+            let slots = format!(
+                "the engine runs no more than {found} requests at a time, though it is given more: \
+                 they wait within it, where nothing is fair"
+            );
+            observe::warn("fair", &slots);
+        }
     }
 
     /// What becomes of a request that has waited since then.

@@ -76,6 +76,7 @@ impl Scheduler {
         let (load, flow, begun, charged) =
             (request.load(), request.flow, request.begun, request.cost);
         let told = request.state != State::Running;
+        self.streams -= u64::from(request.is_streamed);
         let tier = self.tiers.at_mut(request.tier);
         tier.used -= load;
         self.total -= load;

@@ -126,6 +126,8 @@ impl Scheduler {
     pub(super) fn start(&mut self, place: u32, lent: bool) {
         let request = self.requests.at_mut(place);
         (request.state, request.lent, request.parked) = (State::Running, lent, false);
+        request.next_to_begin = self.plateau.next();
+        self.streams += u64::from(request.is_streamed);
         let (load, flow, begun, cost) = (request.load(), request.flow, request.begun, request.cost);
         let tier = self.tiers.at_mut(request.tier);
         tier.used += load;

@@ -15,6 +15,7 @@ mod headroom;
 mod heap;
 mod lengths;
 mod load;
+mod plateau;
 mod queue;
 mod reclaim;
 mod slab;
@@ -35,6 +36,7 @@ use self::{
     flows::Flows,
     headroom::Room,
     load::Load,
+    plateau::Plateau,
     queue::{Request, State},
     slab::Slab,
     tier::Tier,
@@ -106,6 +108,9 @@ pub(in crate::rate_limit) struct Scheduler {
     /// Of that, what those use that were told to stop.
     leaving: Load,
     waiting: u64,
+    /// Streamed answers that are under way, and what they show of the engine.
+    streams: u64,
+    plateau: Plateau,
     /// What a tier had borrowed when something was last lent to it: none that comes anew has less.
     lent_floor: u64,
 }
@@ -137,6 +142,8 @@ impl Scheduler {
             total: Load::default(),
             leaving: Load::default(),
             waiting: 0,
+            streams: 0,
+            plateau: Plateau::default(),
             lent_floor: 0,
         }
     }
@@ -228,25 +235,35 @@ impl Scheduler {
         self.dispatch(now, wakes);
     }
 
-    /// The answer of a running request has begun: its prompt is nobody's hindrance any more.
+    /// The answer of a running request has begun, streamed or whole: its prompt is nobody's hindrance any more. How many requests
+    /// the engine runs at a time, if it is found now that it was given more.
     pub(in crate::rate_limit) fn first_byte(
         &mut self,
         ticket: Ticket,
+        is_streamed: bool,
         now: Duration,
         wakes: &mut Wakes,
-    ) {
-        let Some(request) = self.of(ticket) else { return };
-        let (state, tier) = (request.state, request.tier);
+    ) -> Option<u64> {
+        let request = self.of(ticket)?;
+        let (state, tier, next) = (request.state, request.tier, request.next_to_begin);
         if request.begun || !matches!(state, State::Running | State::Told(_)) {
-            return;
+            return None;
         }
+        request.is_streamed = is_streamed;
         self.change(ticket.place, |request| request.begun = true);
         if state == State::Running {
             let tier = self.tiers.at_mut(tier);
             tier.unanswered.remove(&mut self.requests, ticket.place);
             tier.answering.push_last(&mut self.requests, ticket.place);
         }
+        let found = if is_streamed {
+            self.streams += 1;
+            self.plateau.begins(self.streams, next)
+        } else {
+            None
+        };
         self.dispatch(now, wakes);
+        found
     }
 
     /// The engine has parked a running request: it waits, before all others of its subject, to go on.
@@ -324,6 +341,7 @@ impl Scheduler {
             tokens_in_flight: self.total.tokens,
             prefill_pending: self.total.prefill,
             headroom: self.room.slots(),
+            engine_slots: self.plateau.found(),
             tiers: tiers.map(|(place, tier)| tier.snapshot(place, &self.requests, now)).collect(),
         }
     }

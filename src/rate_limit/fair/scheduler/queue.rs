@@ -23,8 +23,11 @@ pub(super) struct Request {
     pub(super) cost: u64,
     /// Its tier was charged as well, since it was let in beyond the tier's share.
     pub(super) lent: bool,
-    /// Its answer has begun.
+    /// Its answer has begun, and is a stream.
     pub(super) begun: bool,
+    pub(super) is_streamed: bool,
+    /// Of all answers, the number of the one that was the next to begin when it was let in.
+    pub(super) next_to_begin: u64,
     /// The engine has parked it: it waits to go on.
     pub(super) parked: bool,
     pub(super) bytes: u64,

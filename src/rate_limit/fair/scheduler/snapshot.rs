@@ -18,6 +18,10 @@ pub struct Snapshot {
     pub prefill_pending: u64,
     /// Slots that nobody may borrow now.
     pub headroom: u64,
+    /// How many requests the engine runs at a time, if it was found to run fewer than `slots`: the rest wait within it, where
+    /// nothing is fair, and `slots` should be no more than this. Found by streamed answers, none of which begins before
+    /// another ends.
+    pub engine_slots: Option<u64>,
     /// The tiers, in the order in which they were added.
     pub tiers: Vec<TierSnapshot>,
 }

@@ -2,6 +2,7 @@
 
 mod crowds;
 mod model;
+mod plateau;
 mod reclaim;
 mod traces;
 mod traps;
@@ -76,7 +77,7 @@ impl Bench {
     }
 
     fn first_byte(&mut self, ticket: Ticket) {
-        self.call(|scheduler, now, wakes| scheduler.first_byte(ticket, now, wakes));
+        self.call(|scheduler, now, wakes| scheduler.first_byte(ticket, true, now, wakes));
     }
 
     fn call<T>(&mut self, call: impl FnOnce(&mut Scheduler, Duration, &mut Wakes) -> T) -> T {
@@ -117,6 +118,7 @@ impl Scheduler {
     fn assert_empty(&self) {
         assert_eq!((self.total, self.leaving), (Load::default(), Load::default()));
         assert_eq!((self.waiting, self.requests.len(), self.flows.len()), (0, 0, 0));
+        assert_eq!(self.streams, 0);
         assert_eq!(self.flows.flows.len(), self.tiers.len());
         for place in 0..self.tiers.len() as u32 {
             let (tier, flow) = (self.tiers.at(place), self.flows.flows.at(place));
