@@ -1,8 +1,11 @@
 //! What can be seen from outside.
 
+use std::collections::VecDeque;
+
+use http_body_util::BodyExt as _;
 use palisade::rate_limit::fair::{Capacity, Share};
 
-use crate::support::{ask, behind, now, request, shared};
+use crate::support::{ask, assert_idle, behind, capacity, now, request, shared};
 
 #[tokio::test(start_paused = true)]
 async fn each_tier_is_told_of() {
@@ -36,4 +39,31 @@ async fn each_tier_is_told_of() {
     holds("palisade_admitted_total{layer=\"rate_limit\"} 3");
     // Nobody is named.
     assert!(!told.render().contains("alice") && !told.render().contains("login.example"));
+}
+
+/// Trap 33.
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_keeps_a_queue_of_its_own_is_found() {
+    for (runs, found) in [(2, Some(2)), (4, None)] {
+        let fair = capacity(4).build().unwrap();
+        let (service, engine) = behind(&fair);
+        let (mut waiting, mut answering) = (VecDeque::new(), VecDeque::new());
+        for _ in 0..200 {
+            while waiting.len() + answering.len() < 4 {
+                let answer = now(ask(&service, request("free/a")).await).await;
+                waiting.push_back((engine.take("a"), answer));
+            }
+            if answering.len() == runs {
+                answering.pop_front();
+                continue;
+            }
+            let (stream, mut answer) = waiting.pop_front().unwrap();
+            stream.send("data: {}\n\n");
+            assert!(answer.frame().await.unwrap().unwrap().is_data());
+            answering.push_back((stream, answer));
+        }
+        drop((waiting, answering));
+        assert_eq!(fair.snapshot().engine_slots, found);
+        assert_idle(&fair);
+    }
 }
