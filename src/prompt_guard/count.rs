@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::scan::{caught, run};
+use super::{
+    policies::Policy,
+    scan::{caught, run},
+};
 use crate::{
     future::ReadyOr,
     inference::{ByteClasses, Prompt, TokenEstimator},
@@ -28,13 +31,17 @@ impl Estimators {
         Self(Box::new(choose))
     }
 
-    /// Counts at once, or, when that would keep the executor, on another thread.
-    pub(crate) fn count(&self, prompt: Prompt) -> ReadyOr<Counted> {
+    /// Counts at once, or, when that would keep the executor, on another thread. What the policy adds counts, too.
+    pub(crate) fn count(&self, prompt: Prompt, policy: &Arc<Policy>) -> ReadyOr<Counted> {
         let Some(estimator) = caught(|| (self.0)(prompt.model())) else {
             return ReadyOr::ready(None);
         };
+        let policy = Arc::clone(policy);
         let counted = run(prompt.raw().len(), estimator.max_on_executor(), move |_| {
-            let tokens = caught(|| prompt.estimate(&*estimator))?;
+            let tokens = caught(|| {
+                let added = policy.added_tokens(&prompt, &*estimator);
+                prompt.estimate(&*estimator).saturating_add(added)
+            })?;
             Some((prompt, tokens))
         });
         match counted.try_now() {

@@ -142,7 +142,7 @@ impl Turn {
         let metered = UsageMeter::of(&parts.extensions).is_some();
         let held = Held { service, parts, whole };
         if metered {
-            Next::Count(self.config.estimators.count(prompt), held)
+            Next::Count(self.config.estimators.count(prompt, &self.policy), held)
         } else {
             self.scan(held, prompt)
         }

@@ -1,9 +1,9 @@
 //! What the guard adds to prompts that pass: a canary, and marks around what tools and documents say.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use palisade::{
-    inference::{Origin, Prompt, ReadLimits},
+    inference::{ByteClasses, Origin, Prompt, ReadLimits},
     prompt_guard::{
         Action, AnswerVerdict, Category, PlantedCanary, PromptGuardLayerBuilder, Spotlighting,
     },
@@ -188,8 +188,7 @@ async fn every_request_has_its_own_canary_or_shares_it_as_told() {
     }
     assert_eq!(seen.len(), 3);
     let shared = || {
-        let clock =
-            std::sync::Arc::new(palisade::clock::ManualClock::at(Duration::from_secs(86_400)));
+        let clock = Arc::new(palisade::clock::ManualClock::at(Duration::from_secs(86_400)));
         let planted = PlantedCanary::rotating(Duration::from_secs(3600)).clock(clock);
         guard().plant_canary(planted.key(Pepper::from_secret("k")), Action::Block)
     };
@@ -341,6 +340,44 @@ fn a_sentence_without_its_place_is_an_error() {
             .build()
             .is_err()
     );
+}
+
+/// What the limiter is told that a prompt needs, and what the model is sent takes.
+async fn reserved(guard: PromptGuardLayerBuilder, body: &str) -> (u64, u64) {
+    let kept = Arc::new(Kept::default());
+    let mut request = post(CHAT, body.to_owned());
+    kept.on(&mut request);
+    let (_, inner) = ask(guard, request).await;
+    let refined = kept.refined.lock().unwrap().pop().unwrap();
+    let sent = inner.only().body;
+    let sent = Prompt::read(Endpoint::OpenAiChat, sent, &ReadLimits::default()).unwrap();
+    (refined.input, sent.estimate(&ByteClasses))
+}
+
+#[tokio::test]
+async fn what_is_added_is_reserved_for() {
+    let words = "the lamp is lit at dusk and put out at dawn ".repeat(20);
+    let body = json!({"messages": [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": "what does it say?"},
+        {"role": "assistant", "tool_calls": [{"id": "t", "type": "function", "function": {"name": "read", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "t", "content": words},
+    ]});
+    let body = body.to_string();
+    let (bare, same) = reserved(guard(), &body).await;
+    assert_eq!(bare, same);
+    for builder in [
+        plants(),
+        guard().spotlight(Spotlighting::delimit()),
+        guard().spotlight(Spotlighting::datamark()),
+        plants().spotlight(Spotlighting::datamark()),
+    ] {
+        let (told, taken) = reserved(builder, &body).await;
+        // Another mark is drawn for the model, and what is joined may be a token less.
+        assert!(told >= bare + 8 && told.abs_diff(taken) <= 8 + taken / 50, "{told}, {taken}");
+    }
+    let (told, taken) = reserved(plants().report_only(), &body).await;
+    assert_eq!((told, taken), (bare, bare));
 }
 
 proptest! {

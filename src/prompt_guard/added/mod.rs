@@ -11,7 +11,7 @@ pub use self::{planted::PlantedCanary, spotlight::Spotlighting};
 use super::Canary;
 use crate::{
     BuildError,
-    inference::{Edit, Origin, Prompt, Segment},
+    inference::{Edit, Origin, Prompt, Segment, TokenEstimator},
 };
 
 /// What a policy adds to prompts.
@@ -49,6 +49,26 @@ impl Additions {
     }
 
     pub(crate) fn to(&self, prompt: &Prompt) -> Added {
+        let (edits, canary) = self.edits(prompt);
+        let body = (!edits.is_empty()).then(|| prompt.rewrite_plainly(&edits));
+        Added { body, canary }
+    }
+
+    /// The tokens that a prompt gains by them.
+    pub(crate) fn tokens(&self, prompt: &Prompt, estimator: &dyn TokenEstimator) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
+        let segments: Vec<_> = prompt.segments().collect();
+        let gains = self.edits(prompt).0.into_iter().map(|edit| {
+            let replaced = segments.get(edit.segment).and_then(|it| it.text.get(edit.span));
+            let before = replaced.map_or(0, |text| estimator.estimate(text));
+            estimator.estimate(&edit.replacement).saturating_sub(before)
+        });
+        gains.fold(0, u64::saturating_add)
+    }
+
+    fn edits(&self, prompt: &Prompt) -> (Vec<Edit>, Option<Canary>) {
         let mut edits = Vec::new();
         let mut sentences = String::new();
         let system = system_prompt(prompt);
@@ -65,8 +85,7 @@ impl Additions {
             let end = system.text.len();
             edits.push(Edit::new(system.index, end..end, sentences));
         }
-        let body = (!edits.is_empty()).then(|| prompt.rewrite_plainly(&edits));
-        Added { body, canary }
+        (edits, canary)
     }
 }
 

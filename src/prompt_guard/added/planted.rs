@@ -17,8 +17,8 @@ use crate::{
 ///
 /// It stands in a sentence at the end of the first text of the role `system` or `developer` (`system`, `instructions`,
 /// `system_prompt` in other formats). A request without one goes on as it came, and so do all under
-/// [`report_only`](super::super::PromptGuardLayerBuilder::report_only). The handler sees the longer body, its length right; the
-/// limiter has reserved for the one that was sent, some thirty tokens less.
+/// [`report_only`](super::super::PromptGuardLayerBuilder::report_only). The handler sees the longer body, its length right, and the
+/// limiter reserves for that one: some thirty tokens more.
 ///
 /// ```
 /// use std::time::Duration;

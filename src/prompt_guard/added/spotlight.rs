@@ -20,7 +20,7 @@ use crate::{
 /// Marked are the texts of tool results and documents: contents, not names, identifiers, calls or schemas. Of `documents`
 /// these are strings, and members that are named `text`, `content`, `title` and the like. Everything else of the body stays byte for byte
 /// as it came, and under [`report_only`](super::super::PromptGuardLayerBuilder::report_only) all of it does. Detectors see texts before they are marked.
-/// The limiter has reserved for the prompt that was sent: a datamarked text takes up to four more tokens for each word.
+/// The limiter reserves for what the model is sent: a datamarked text takes up to four more tokens for each word.
 ///
 /// The mark is drawn for each request, so that no text can hold it. The model is told of it in a sentence at the end of
 /// the first text of the role `system` or `developer`. **Without one it is told nothing**: a request should have a system

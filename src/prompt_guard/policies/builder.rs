@@ -30,7 +30,8 @@ pub struct GuardPolicyBuilder {
     unread: Unseen,
     unknown_endpoint: Unseen,
     grpc: Unseen,
-    turns: Turns,
+    max_turns: usize,
+    refused: Vec<Origin>,
     local: Vec<Local>,
     remembered: usize,
     output: Vec<Local>,
@@ -56,7 +57,8 @@ impl GuardPolicyBuilder {
             unread: Unseen::Refuse,
             unknown_endpoint: Unseen::Refuse,
             grpc: Unseen::Refuse,
-            turns: Turns { most: usize::MAX, refused: Vec::new() },
+            max_turns: usize::MAX,
+            refused: Vec::new(),
             local: Vec::new(),
             remembered: 16_384,
             output: Vec::new(),
@@ -84,14 +86,14 @@ impl GuardPolicyBuilder {
     /// How many messages, input items or prompts of a list a request may have. See
     /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::max_turns).
     pub fn max_turns(mut self, turns: usize) -> Self {
-        self.turns.most = turns;
+        self.max_turns = turns;
         self
     }
 
     /// Refuses requests with text of this origin. May be called for several. See
     /// [the layer's](crate::prompt_guard::PromptGuardLayerBuilder::refuse_origin).
     pub fn refuse_origin(mut self, origin: Origin) -> Self {
-        self.turns.refused.push(origin);
+        self.refused.push(origin);
         self
     }
 
@@ -286,21 +288,21 @@ impl GuardPolicyBuilder {
         let hold = self.hold_back.unwrap_or_else(|| lookbehind.unwrap_or_default().min(4096));
         let clock = &self.clock;
         let asked = self.asked.into_iter().map(|asked| Remote::new(asked, Arc::clone(clock)));
-        let remote: Vec<_> = asked.chain(self.shared).collect();
+        let remote = asked.chain(self.shared).collect();
         let mut policy = Policy {
             name: DEFAULT.into(),
             max_body: self.max_body,
             unread: self.unread,
             unknown_endpoint: self.unknown_endpoint,
             grpc: self.grpc,
-            turns: self.turns,
+            turns: Turns { most: self.max_turns, refused: self.refused.into() },
             rules: Arc::default(),
             changes: false,
             seen: SeenTexts::new(self.remembered),
-            local: self.local,
+            local: self.local.into(),
             remote,
             output: self.output,
-            additions: self.additions,
+            additions: Arc::new(self.additions),
             max_answer: self.max_answer,
             max_delay: self.max_delay,
             sizes: Sizes::new(hold, self.stream_window),

@@ -29,7 +29,7 @@ use super::{
     waiting::Remote,
 };
 use crate::{
-    inference::{Origin, Prompt},
+    inference::{Origin, Prompt, TokenEstimator},
     observe,
     reject::{Rejection, RejectionKind},
 };
@@ -51,7 +51,8 @@ impl GuardPolicy {
     }
 }
 
-/// All that one request and its answer are held to.
+/// All that one request and its answer are held to. Cheap to clone: a request whose answer is held to what it asked has one
+/// of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     /// As it stands in verdicts and metrics.
@@ -61,14 +62,14 @@ pub(crate) struct Policy {
     pub(crate) unknown_endpoint: Unseen,
     pub(crate) grpc: Unseen,
     pub(crate) turns: Turns,
-    pub(crate) local: Vec<Local>,
-    pub(crate) remote: Vec<Remote>,
+    pub(crate) local: Arc<[Local]>,
+    pub(crate) remote: Arc<[Remote]>,
     /// What the local ones have found before.
     pub(crate) seen: Option<SeenTexts>,
     pub(crate) output: Vec<Local>,
     /// Of the detectors that have any.
     pub(crate) rules: Arc<[RulesVersion]>,
-    pub(crate) additions: Additions,
+    pub(crate) additions: Arc<Additions>,
     /// Whether a detector may be another at another time.
     pub(crate) changes: bool,
     pub(crate) max_answer: usize,
@@ -139,6 +140,11 @@ impl Policy {
         (policy, added.body)
     }
 
+    /// The tokens that [`adding_to`](Self::adding_to) adds, for the limiter.
+    pub(crate) fn added_tokens(&self, prompt: &Prompt, estimator: &dyn TokenEstimator) -> u64 {
+        if self.enforced { self.additions.tokens(prompt, estimator) } else { 0 }
+    }
+
     /// The verdict in the place of a refusal that is not enforced, or the refusal.
     pub(crate) fn excuse(&self, rejection: Rejection) -> Result<Verdict, Rejection> {
         let of_content = matches!(
@@ -171,7 +177,7 @@ impl Policy {
 #[derive(Clone, Debug)]
 pub(crate) struct Turns {
     pub(crate) most: usize,
-    pub(crate) refused: Vec<Origin>,
+    pub(crate) refused: Arc<[Origin]>,
 }
 
 impl Turns {

@@ -55,8 +55,9 @@ impl Policy {
 
     fn pinned(&self) -> Self {
         let mut policy = self.clone();
-        policy.local.iter_mut().chain(&mut policy.output).for_each(Local::pin);
-        policy.remote.iter_mut().for_each(Remote::pin);
+        let local = Arc::make_mut(&mut policy.local).iter_mut();
+        local.chain(&mut policy.output).for_each(Local::pin);
+        Arc::make_mut(&mut policy.remote).iter_mut().for_each(Remote::pin);
         policy.seen = policy.seen.map(|seen| seen.by(&policy.local));
         policy.rules = policy.rules_of_detectors();
         policy
