@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::Candidate;
+use super::{Candidate, words::Words};
 
 /// Unbroken, or in the groups that cards print.
 pub(super) const PATTERN: &str = r"[0-9]{12,19}|[0-9]{4}[ -][0-9]{4}[ -][0-9]{4}[ -][0-9]{1,4}(?:[ -][0-9]{1,3})?|[0-9]{4}[ -][0-9]{6}[ -][0-9]{4,5}";
 
 /// Words that a card's number stands with.
-const CONTEXT: [&str; 12] = [
+const CONTEXT: Words = Words::new(&[
     "card",
     "credit",
     "debit",
@@ -21,7 +21,7 @@ const CONTEXT: [&str; 12] = [
     "cc",
     "jcb",
     "karte",
-];
+]);
 
 pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
     if matches!(candidate.before(), Some('.' | '-' | '+')) {

@@ -5,10 +5,13 @@ use std::{
     ops::Range,
 };
 
-use super::Candidate;
+use super::{Candidate, words::Words};
 
 pub(super) const PATTERN: &str =
     r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,44}|[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}";
+
+/// Words that four small numbers stand with which are none.
+const OF_VERSIONS: Words = Words::new(&["version", "release", "section", "chapter", " v"]);
 
 pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
     let text = candidate.as_str();
@@ -32,8 +35,7 @@ pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
         trimmed.parse::<Ipv4Addr>().ok()?.into()
     };
     let more = candidate.after(end).strip_prefix('.').and_then(|rest| rest.chars().next());
-    let version = trimmed.len() <= 9
-        && candidate.follows(&["version", "release", "section", "chapter", " v"]);
+    let version = trimmed.len() <= 9 && candidate.follows(&OF_VERSIONS);
     if address.is_loopback()
         || address.is_unspecified()
         || version

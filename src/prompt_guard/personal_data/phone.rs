@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::Candidate;
+use super::{Candidate, words::Words};
 
 /// Digits in groups, with what is written between them.
 pub(super) const PATTERN: &str = r"(?:\+ ?)?\(?[0-9](?:[ ()/.-]{0,3}[0-9]){6,15}";
 
 /// Words that a telephone number stands with.
-const CONTEXT: [&str; 38] = [
+const CONTEXT: Words = Words::new(&[
     "phone",
     "tel",
     "call",
@@ -47,9 +47,10 @@ const CONTEXT: [&str; 38] = [
     "電話",
     "телефон",
     "тел",
-];
+]);
 /// Words that stand after one in an address.
-const AFTER: [&str; 8] = ["office", "fax", "mobile", "cell", "home", "work", "phone", "direct"];
+const AFTER: Words =
+    Words::new(&["office", "fax", "mobile", "cell", "home", "work", "phone", "direct"]);
 
 pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
     if matches!(candidate.before(), Some('.' | '-' | '/' | '#' | '$' | ':' | '=')) {

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
-use super::Candidate;
+use super::{Candidate, words::Words};
 
 pub(super) const PATTERN: &str = r"[0-9]{3}-[0-9]{2}-[0-9]{4}|[0-9]{3} [0-9]{2} [0-9]{4}|[0-9]{9}";
+
+/// Words that one stands with.
+const CONTEXT: Words = Words::new(&["ssn", "social security", "social-security", "soc sec"]);
 
 /// Numbers that were printed in advertisements and belong to nobody.
 const PUBLISHED: [&str; 3] = ["078051120", "219099999", "123456789"];
@@ -13,7 +16,7 @@ pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
     let text = candidate.as_str();
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     let area = digits.get(..3)?;
-    let named = candidate.is_near(&["ssn", "social security", "social-security", "soc sec"]);
+    let named = candidate.is_near(&CONTEXT);
     // Area, group and serial: never all zeros; 666 and from 900 on were never given out.
     let sound = !candidate.is_inside_word(candidate.range.end)
         && !matches!(candidate.before(), Some('-' | '.' | '+' | '/'))

@@ -9,7 +9,7 @@ mod table;
 use std::ops::Range;
 
 use self::table::IDENTIFIERS;
-use super::Candidate;
+use super::{Candidate, words::Words};
 
 /// An identifier that a state gives its people.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Identifier {
     /// Whether its letters, in capitals, and digits are sound.
     sound: fn(&[u8]) -> bool,
     /// Words of which one has to stand near by if the form alone does not say enough.
-    words: &'static [&'static str],
+    words: Words,
     /// The score without such a word; 0 for those that are nothing without.
     alone: f32,
 }
@@ -102,8 +102,15 @@ impl Index {
             leading(rest, |byte| byte.is_ascii_alphabetic()),
         );
         let forms = if digits > 0 { self.digits.get(digits) } else { self.letters.get(letters) };
+        let lead = if digits > 0 { digits } else { letters };
+        let goes_on =
+            |(_, form): &&Form| match (form.as_bytes().get(lead), rest.as_bytes().get(lead)) {
+                (Some(expected), Some(byte)) => fits(*expected, *byte),
+                (expected, _) => expected.is_none(),
+            };
+        let forms = forms.into_iter().flatten().filter(goes_on);
         let mut value = Value::default();
-        for (identifier, form) in forms.into_iter().flatten().chain(&self.either) {
+        for (identifier, form) in forms.chain(&self.either) {
             let Some(length) = value.read(rest.as_bytes(), form) else { continue };
             let around = Candidate { text, range: start..start + length };
             let marked = matches!(around.before(), Some('_' | '$' | '#' | '@'));
@@ -113,7 +120,7 @@ impl Index {
             {
                 continue;
             }
-            let score = if around.is_near(identifier.words) { NAMED } else { identifier.alone };
+            let score = if around.is_near(&identifier.words) { NAMED } else { identifier.alone };
             if score > 0.0 {
                 found(identifier.rule, score, around.range);
             }
@@ -124,6 +131,16 @@ impl Index {
 /// How many bytes of this kind a text begins with.
 fn leading(text: &str, kind: impl Fn(u8) -> bool) -> usize {
     text.bytes().take(24).take_while(|byte| kind(*byte)).count()
+}
+
+/// Whether a byte may stand where a form has this one.
+const fn fits(expected: u8, byte: u8) -> bool {
+    match expected {
+        b'0' => byte.is_ascii_digit(),
+        b'A' => byte.is_ascii_alphabetic(),
+        b'*' => byte.is_ascii_alphanumeric(),
+        other => byte == other,
+    }
 }
 
 /// The letters before the first digit of a fiscal code.
@@ -144,13 +161,7 @@ impl Value {
             return None;
         }
         for (byte, expected) in text.iter().zip(form.bytes()) {
-            let fits = match expected {
-                b'0' => byte.is_ascii_digit(),
-                b'A' => byte.is_ascii_alphabetic(),
-                b'*' => byte.is_ascii_alphanumeric(),
-                other => *byte == other,
-            };
-            if !fits {
+            if !fits(expected, *byte) {
                 return None;
             }
             if matches!(expected, b'0' | b'A' | b'*' | b'+') || byte.is_ascii_alphanumeric() {

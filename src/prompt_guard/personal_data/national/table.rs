@@ -1,6 +1,7 @@
 //! The identifiers, by country.
 
 use super::{
+    super::words::Words,
     Identifier,
     america::{ar_cuil, br_cnpj, br_cpf, ca_sin, cl_rut, mx_curp, us_itin},
     asia::{
@@ -22,7 +23,7 @@ const fn id(
     words: &'static [&'static str],
     alone: f32,
 ) -> Identifier {
-    Identifier { rule, forms, sound, words, alone }
+    Identifier { rule, forms, sound, words: Words::new(words), alone }
 }
 
 /// Those that say more stand first. Forms with marks in them say more than bare digits, so some stand twice.
