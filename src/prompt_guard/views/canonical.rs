@@ -22,16 +22,22 @@ pub(super) fn canonical<'a>(text: Cow<'a, str>, parent: Option<Arc<Map>>) -> Tex
     let mut writer = Writer::with_capacity(text.len());
     let mut mixed = false;
     let mut word = Word::default();
-    let mut characters = text.char_indices().peekable();
-    while let Some((at, character)) = characters.next() {
+    let mut at = 0;
+    while let Some(character) = text.get(at..).and_then(|rest| rest.chars().next()) {
         let from = at..at + character.len_utf8();
+        at = from.end;
         if character.is_ascii() {
-            word.note(character);
-            mixed |= word.ends_mixed(character);
-            write_ascii(&mut writer, character, from);
+            let signs = graphic(&text, from.start);
+            at += signs.len().saturating_sub(1);
+            for character in signs.chars().chain(signs.is_empty().then_some(character)) {
+                word.note(character);
+                mixed |= word.ends_mixed(character);
+            }
+            write_each(&mut writer, signs, character, from.start);
         } else if character == BLACK_FLAG {
             writer.push(character, from);
-            while characters.next_if(|(_, next)| is_tag(*next)).is_some() {}
+            let rest = text.get(at..).unwrap_or_default();
+            at += rest.chars().take_while(|next| is_tag(*next)).map(char::len_utf8).sum::<usize>();
         } else if let Some(hidden) = tagged(character) {
             write_ascii(&mut writer, hidden, from);
         } else if !is_invisible(character) {
@@ -60,10 +66,28 @@ fn ascii(text: Cow<'_, str>, parent: Option<Arc<Map>>) -> Text<'_> {
         return Text::unchanged(text, folded, parent);
     }
     let mut writer = Writer::with_capacity(text.len());
-    for (at, character) in text.char_indices() {
-        write_ascii(&mut writer, character, at..at + 1);
+    let mut at = 0;
+    while let Some(byte) = text.as_bytes().get(at) {
+        let signs = graphic(&text, at);
+        write_each(&mut writer, signs, char::from(*byte), at);
+        at += signs.len().max(1);
     }
     writer.finish(parent)
+}
+
+/// The ASCII signs at this place that are neither blank nor controls.
+fn graphic(text: &str, at: usize) -> &str {
+    let rest = text.get(at..).unwrap_or_default();
+    let end = rest.bytes().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default()
+}
+
+/// Writes these signs, or if there are none the ASCII character in their place.
+fn write_each(writer: &mut Writer, signs: &str, character: char, at: usize) {
+    match signs {
+        "" => write_ascii(writer, character, at..at + 1),
+        signs => writer.push_ascii(signs, at),
+    }
 }
 
 const fn is_blank(byte: u8) -> bool {
@@ -209,7 +233,8 @@ impl Word {
 
     /// At the end of a word: whether it was mixed.
     fn ends_mixed(&mut self, character: char) -> bool {
-        if character.is_alphanumeric() || is_combining_mark(character) {
+        let is_mark = || !character.is_ascii() && is_combining_mark(character);
+        if character.is_alphanumeric() || is_mark() {
             return false;
         }
         let mixed = self.is_mixed();

@@ -10,50 +10,46 @@ use super::{
 
 /// Digits and signs read as the letters they stand for. `None` if that makes no word.
 pub(super) fn leet(text: &Text<'_>) -> Option<Text<'static>> {
-    let (view, found) = unleeted(text, false);
-    match found {
-        0 => None,
-        1 => Some(view),
+    let mut read = unleeted(&text.folded, false);
+    match read.iter().filter(|(_, reading)| reading.len() >= 4 && is_word(reading)).count() {
+        0 => return None,
+        1 => {}
         // Among such words, numbers may be words too.
-        _ => Some(unleeted(text, true).0),
+        _ => read = unleeted(&text.folded, true),
     }
-}
-
-fn unleeted(text: &Text<'_>, numbers: bool) -> (Text<'static>, usize) {
     let mut writer = Writer::with_capacity(text.folded.len());
-    let mut found = 0;
-    for (at, piece, inside) in pieces(&text.folded, is_leet) {
-        // Most pieces are words or what is between them.
-        if !inside || piece.bytes().all(|byte| byte.is_ascii_lowercase()) {
-            writer.copy(text, at..at + piece.len());
-            continue;
-        }
-        let (at, piece) = match marks(&text.folded, at, piece) {
-            (0, kept) => (at, kept),
-            (skipped, kept) => {
-                writer.copy(text, at..at + skipped);
-                (at + skipped, kept)
-            }
-        };
-        let word = piece.trim_end_matches(['!', '|']);
-        let letters = word.bytes().filter(u8::is_ascii_lowercase).count();
-        let with_i = unleet(word, 'i');
-        let with_l = unleet(word, 'l');
-        let best = if !is_word(&with_i) && is_word(&with_l) { with_l } else { with_i };
-        let disguised = letters < word.len()
-            && !is_address(&text.folded, at, piece)
-            && (letters > 0 || numbers && (is_word(&best) || best == "i"));
-        if !disguised {
-            writer.copy(text, at..at + piece.len());
-            continue;
-        }
-        found += usize::from(letters > 0 && best.len() >= 4 && is_word(&best));
-        for (offset, letter) in best.char_indices() {
+    let mut done = 0;
+    for (at, reading) in read {
+        writer.copy(text, done..at);
+        for (offset, letter) in reading.char_indices() {
             writer.replace(letter, at + offset..at + offset + 1);
         }
-        writer.copy(text, at + word.len()..at + piece.len());
+        done = at + reading.len();
     }
-    (writer.finish(Some(Arc::clone(&text.map))), found)
+    writer.copy(text, done..text.folded.len());
+    Some(writer.finish(Some(Arc::clone(&text.map))))
+}
+
+/// Where words stand in which there are digits and signs, or that are nothing else, and how they read. Neither
+/// is longer than the other.
+fn unleeted(text: &str, numbers: bool) -> Vec<(usize, String)> {
+    let mut read = Vec::new();
+    for (at, piece, inside) in pieces(text, is_leet) {
+        // Most pieces are words or what is between them.
+        if !inside || piece.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            continue;
+        }
+        let (skipped, piece) = marks(text, at, piece);
+        let at = at + skipped;
+        let word = piece.trim_end_matches(['!', '|']);
+        let letters = word.bytes().filter(u8::is_ascii_lowercase).count();
+        let may_be =
+            letters < word.len() && (letters > 0 || numbers) && !is_address(text, at, piece);
+        let reading = may_be.then(|| best_reading(word));
+        let is = |reading: &String| letters > 0 || is_word(reading) || reading == "i";
+        read.extend(reading.filter(is).map(|reading| (at, reading)));
+    }
+    read
 }
 
 /// Without the bar of a mark such as `<|end|>`: what of the piece to skip, and the rest.
@@ -73,6 +69,15 @@ fn is_address(text: &str, at: usize, piece: &str) -> bool {
 
 const fn is_leet(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'@' | b'$' | b'!' | b'|')
+}
+
+/// As it reads with each 1 an i; with each an l, if only that is a word.
+fn best_reading(word: &str) -> String {
+    let with_i = unleet(word, 'i');
+    if is_word(&with_i) || !word.contains(['1', '!', '|']) {
+        return with_i;
+    }
+    Some(unleet(word, 'l')).filter(|with_l| is_word(with_l)).unwrap_or(with_i)
 }
 
 fn unleet(word: &str, one: char) -> String {

@@ -130,6 +130,17 @@ impl Writer {
         }
     }
 
+    /// Writes ASCII characters that stand here in the text.
+    pub(super) fn push_ascii(&mut self, characters: &str, at: usize) {
+        self.note(characters.len(), at..at + characters.len());
+        let start = self.folded.len();
+        self.cased.push_str(characters);
+        self.folded.push_str(characters);
+        if let Some(added) = self.folded.get_mut(start..) {
+            added.make_ascii_lowercase();
+        }
+    }
+
     /// Copies a stretch of a text, byte for byte.
     pub(super) fn copy(&mut self, text: &Text<'_>, range: Range<usize>) {
         let (Some(cased), Some(folded)) =
