@@ -99,24 +99,21 @@ fn unleet(word: &str, one: char) -> String {
 /// Words whose inner letters are out of order, set right.
 pub(super) fn unjumble(text: &Text<'_>) -> Text<'static> {
     let mut writer = Writer::with_capacity(text.folded.len());
+    let mut done = 0;
     for (at, piece, inside) in pieces(&text.folded, |byte| byte.is_ascii_lowercase()) {
-        let right = if inside && piece.len() >= 5 && !is_word(piece) {
-            let mut signature = Signature::default();
-            piece.bytes().for_each(|byte| signature.push(byte));
-            words::unjumbled(signature.value())
-        } else {
-            None
-        };
-        match right {
-            Some(word) => {
-                let letters = word.char_indices();
-                letters.for_each(|(offset, letter)| {
-                    writer.replace(letter, at + offset..at + offset + 1)
-                });
-            }
-            None => writer.copy(text, at..at + piece.len()),
+        if !inside || piece.len() < 5 || is_word(piece) {
+            continue;
         }
+        let mut signature = Signature::default();
+        piece.bytes().for_each(|byte| signature.push(byte));
+        let Some(word) = words::unjumbled(signature.value()) else { continue };
+        writer.copy(text, done..at);
+        for (offset, letter) in word.char_indices() {
+            writer.replace(letter, at + offset..at + offset + 1);
+        }
+        done = at + piece.len();
     }
+    writer.copy(text, done..text.folded.len());
     writer.finish(Some(Arc::clone(&text.map)))
 }
 
