@@ -1,6 +1,6 @@
 //! Telephone numbers.
 
-use std::ops::Range;
+use std::{cell::LazyCell, ops::Range};
 
 use super::{Candidate, words::Words};
 
@@ -56,23 +56,26 @@ pub(super) fn check(candidate: &Candidate<'_>) -> Option<(Range<usize>, f32)> {
     if matches!(candidate.before(), Some('.' | '-' | '/' | '#' | '$' | ':' | '=')) {
         return None;
     }
+    let named = LazyCell::new(|| candidate.follows(&CONTEXT));
     // What follows after a space may be another number.
     let mut end = candidate.range.end;
     loop {
         let shorter = Candidate { text: candidate.text, range: candidate.range.start..end };
-        if let Some(score) = score(&shorter) {
+        if let Some(score) = score(&shorter, &named) {
             return Some((shorter.range, score));
         }
         end = candidate.range.start + shorter.as_str().rfind(' ').filter(|at| *at >= 8)?;
     }
 }
 
-fn score(candidate: &Candidate<'_>) -> Option<f32> {
+/// `named`: a word before says what it is.
+fn score(candidate: &Candidate<'_>, named: &LazyCell<bool, impl FnOnce() -> bool>) -> Option<f32> {
     if candidate.is_inside_word(candidate.range.end) {
         return None;
     }
     let text = candidate.as_str();
-    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let mut digits = String::with_capacity(text.len());
+    digits.extend(text.chars().filter(char::is_ascii_digit));
     let open = text.matches('(').count();
     if open > 1 || open != text.matches(')').count() {
         return None;
@@ -80,14 +83,15 @@ fn score(candidate: &Candidate<'_>) -> Option<f32> {
     if text.starts_with('+') {
         return is_international(&digits).then_some(0.9);
     }
-    let groups: Vec<&str> =
-        text.split(|mark: char| !mark.is_ascii_digit()).filter(|group| !group.is_empty()).collect();
+    let mut groups: Vec<&str> = Vec::with_capacity(digits.len());
+    let between = |mark: char| !mark.is_ascii_digit();
+    groups.extend(text.split(between).filter(|group| !group.is_empty()));
     let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
     if is_date(&groups) || is_decimal(text) {
         return None;
     }
     let end = candidate.range.end;
-    let near = || candidate.has_word(end, end + 10, &AFTER) || candidate.follows(&CONTEXT);
+    let near = || **named || candidate.has_word(end, end + 10, &AFTER);
     let trunk = digits.starts_with('0') && !digits.starts_with("00");
     let score = match lengths.as_slice() {
         // North America: area and exchange start with 2 to 9.
