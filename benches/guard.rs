@@ -13,10 +13,12 @@ use http::{Request, Response};
 use http_body_util::Full;
 use palisade::{
     body::RequestBody,
-    inference::{Origin, Segment},
+    inference::{Origin, Prompt, ReadLimits, Segment},
     prompt_guard::{
-        Action, Detector, InjectionRules, PersonalData, PromptGuardLayer, Secrets, Views,
+        Action, Detector, InjectionRules, PersonalData, PlantedCanary, PromptGuardLayer, Secrets,
+        Spotlighting, SystemPromptLeak, Topics, Views,
     },
+    route::Endpoint,
 };
 use tower::{Layer as _, ServiceExt as _};
 
@@ -112,6 +114,73 @@ fn conversation(c: &mut Criterion) {
     group.finish();
 }
 
+/// What looks at answers by what was asked, at topics, and what is added to a prompt.
+fn policies(c: &mut Criterion) {
+    let mut group = c.benchmark_group("system prompt leak");
+    for length in [560, 8_000] {
+        let system = varied(&repeated(CLEAN, length));
+        let body = format!("{{\"messages\":[{{\"role\":\"system\",\"content\":\"{system}\"}}]}}");
+        let prompt = Prompt::read(Endpoint::OpenAiChat, Bytes::from(body), &ReadLimits::default());
+        let prompt = prompt.expect("a prompt");
+        let leak = SystemPromptLeak::default();
+        let looks = leak.answering(&prompt).expect("it is long enough");
+        group.bench_function(format!("made of {length} characters"), |b| {
+            b.iter(|| leak.answering(black_box(&prompt)).is_some());
+        });
+        let clean = repeated(CLEAN, 560);
+        let views = Views::of(&clean);
+        group.bench_function(format!("an answer of 560 characters, beside {length}"), |b| {
+            b.iter(|| scan(&*looks, &clean, &views));
+        });
+    }
+    group.finish();
+
+    let words = |count: usize| (0..count).map(|number| format!("word{number} of these"));
+    let mut group = c.benchmark_group("topics");
+    for phrases in [20, 2_000] {
+        let topics = Topics::builder().deny("denied", words(phrases)).build().expect("topics");
+        let clean = repeated(CLEAN, 560);
+        let views = Views::of(&clean);
+        group.bench_function(format!("560 characters, {phrases} phrases"), |b| {
+            b.iter(|| scan(&topics, &clean, &views));
+        });
+    }
+    group.finish();
+
+    let mut group = c.benchmark_group("added to a request with 5 kB of a tool");
+    let tool = message(1).replace("assistant", "tool").replace("user", "tool");
+    let system = r#"{"role":"system","content":"You are Max. Be brief."}"#;
+    let tool = vec![tool; 9].join(",");
+    let body = Bytes::from(format!("{{\"messages\":[{system},{tool}]}}"));
+    let guard = PromptGuardLayer::builder;
+    for (name, guard) in [
+        ("nothing", guard()),
+        ("planted canary", guard().plant_canary(PlantedCanary::per_request(), Action::Block)),
+        ("delimited", guard().spotlight(Spotlighting::delimit())),
+        ("datamarked", guard().spotlight(Spotlighting::datamark())),
+    ] {
+        let service = guard.build().expect("it makes sense").layer(tower::service_fn(
+            async |_: Request<RequestBody<Full<Bytes>>>| {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            },
+        ));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let request = Request::post("/v1/chat/completions");
+                let request = request.body(Full::from(body.clone())).expect("a request");
+                service.clone().oneshot(request).now_or_never().expect("nothing waits")
+            });
+        });
+    }
+    group.finish();
+}
+
+/// The same with other words, so that it does not repeat itself.
+fn varied(text: &str) -> String {
+    let words = text.split(' ').enumerate();
+    words.map(|(number, word)| format!("{word}{} ", number / 7 % 100)).collect()
+}
+
 fn older(turns: u64) -> String {
     (1..turns).map(|turn| message(u64::MAX - turn) + ",").collect()
 }
@@ -183,6 +252,6 @@ const NUMBERS: &str = "On 2024-03-01 at 12:30 the build 1.14.2 took 318 seconds,
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = guard, conversation
+    targets = guard, conversation, policies
 }
 criterion_main!(benches);
