@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request};
 use palisade::{
     Rejection, RejectionKind, Routes,
-    prompt_guard::{Unseen, Verdict},
+    prompt_guard::{Action, Unseen, Verdict},
     reservation::TokenUsage,
 };
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
@@ -18,6 +18,22 @@ async fn a_body_passes_byte_for_byte() {
     let (answer, inner) = ask(guard(), post(CHAT, odd)).await;
     assert_eq!(text(answer).await, "ok");
     assert_eq!(inner.only().body, odd);
+}
+
+#[tokio::test]
+async fn ten_megabytes_pass_byte_for_byte_or_are_refused() {
+    let words = "the lamp is lit at dusk ".repeat(420_000);
+    let body =
+        format!("{{\"n\":1e999,\"messages\":[{{\"role\":\"user\",\"content\":\"{words}\"}}]}}");
+    assert!(body.len() > 10_000_000);
+    let large = guard().max_body(16 << 20).detector(EVIL, Action::Block);
+    let (answer, inner) = ask(large, post(CHAT, body.clone())).await;
+    assert_eq!(answer.status(), 200);
+    assert!(inner.only().body == body);
+
+    let (answer, inner) = ask(guard().detector(EVIL, Action::Block), post(CHAT, body)).await;
+    assert_eq!(refusal(&answer), ("request_too_large", 413));
+    assert!(inner.saw_nothing());
 }
 
 #[tokio::test]
@@ -42,8 +58,7 @@ async fn a_body_may_come_in_any_pieces_and_keeps_its_trailers() {
 async fn extensions_reach_the_handler() {
     let mut request = post(CHAT, chat("hi"));
     request.extensions_mut().insert(7_u8);
-    let (_, inner) =
-        ask(guard().detector(EVIL, palisade::prompt_guard::Action::Block), request).await;
+    let (_, inner) = ask(guard().detector(EVIL, Action::Block), request).await;
     let arrived = inner.only();
     assert_eq!(arrived.head.extensions.get(), Some(&7_u8));
     assert!(arrived.head.extensions.get::<Verdict>().is_some());
@@ -109,7 +124,7 @@ async fn what_may_pass_unseen_passes_by_name_only() {
 
 #[tokio::test]
 async fn a_content_type_makes_no_chat_grpc() {
-    let evil = palisade::prompt_guard::Action::Block;
+    let evil = Action::Block;
     let mut request = post(CHAT, chat("evil"));
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
     let open = guard().grpc(Unseen::InsecurePass).detector(EVIL, evil);
@@ -187,7 +202,7 @@ async fn the_content_length_is_kept() {
 #[tokio::test]
 async fn a_route_that_catches_all_is_told_by_its_path() {
     use axum::{Router, body::Body, routing::any};
-    let guard = guard().detector(EVIL, palisade::prompt_guard::Action::Block).build().unwrap();
+    let guard = guard().detector(EVIL, Action::Block).build().unwrap();
     let app = Router::new().route("/{*path}", any(async |body: String| body)).layer(guard);
     for (path, text, status) in [
         ("/v1/chat/completions", "good", 200),
