@@ -21,7 +21,7 @@ use super::slabs::hash;
 use crate::{
     store::{
         Charge, Inline, Key, NO_CHARGE, Receipt, Seen,
-        rules::{self, Asks},
+        rules::{self, Again, Asks},
     },
     sync::{AtomicU64, Mutex, MutexGuard, thread_local},
 };
@@ -45,7 +45,9 @@ pub(super) struct Lease {
     charges: Inline<Charge>,
     asks: Asks,
     /// Where the limits would stand if only what is granted had been charged.
-    seen: Seen,
+    again: Inline<Again>,
+    /// The latest time at which it granted, or began.
+    at: u64,
     /// Where they stood when all of it was.
     receipts: Inline<Receipt>,
     left: u64,
@@ -128,19 +130,16 @@ impl Lease {
     /// Grants one admission of these charges, as told in `seen`, if there is one.
     #[inline]
     pub(super) fn grant(&mut self, charges: &[Charge], now: u64, seen: &mut Seen) -> bool {
-        let now = now.max(self.seen.at);
+        let now = now.max(self.at);
         if self.left == 0 || now > self.until || !rules::are_same(charges, self.charges.as_slice())
         {
             return false;
         }
         self.left -= 1;
-        self.seen.at = now;
-        let receipts = self.seen.receipts.as_mut_slice();
-        rules::charge(charges, &self.asks, receipts, now);
-        seen.at = now;
+        (self.at, seen.at) = (now, now);
         seen.receipts.clear();
-        for receipt in receipts {
-            seen.receipts.push(*receipt);
+        for again in self.again.as_mut_slice() {
+            seen.receipts.push(again.charge(now));
         }
         true
     }
@@ -155,7 +154,9 @@ impl Lease {
     ) {
         self.charges = Inline::collect(NO_CHARGE, charges.iter().copied());
         self.asks = Asks::of(charges);
-        (self.seen, self.receipts) = (*seen, receipts);
+        let again = Again::all(charges, &self.asks, seen.receipts.as_slice());
+        self.again = Inline::collect(Again::default(), again);
+        (self.at, self.receipts) = (seen.at, receipts);
         (self.left, self.until) = (count, seen.at + LONGEST);
         self.number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     }
@@ -191,7 +192,8 @@ impl Default for Lease {
         Self {
             charges: Inline::new(NO_CHARGE),
             asks: Asks::of(&[]),
-            seen: Seen::default(),
+            again: Inline::default(),
+            at: 0,
             receipts: Inline::default(),
             left: 0,
             until: 0,

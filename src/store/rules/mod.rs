@@ -7,6 +7,7 @@
 //! A limit sees its state as it is now ([`Kind::seen`]), which tells how much is taken ([`Kind::taken`]); a charge
 //! fits when that and its own step are within the room. A state whose time is over is seen as an absent one.
 
+mod again;
 mod calendar;
 mod rate;
 mod sliding;
@@ -14,6 +15,7 @@ mod state;
 mod time;
 
 pub(crate) use self::{
+    again::Again,
     calendar::Period,
     rate::{Rate, forget as forget_rate},
     sliding::Window,
@@ -262,12 +264,6 @@ pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], 
     });
     charge_times(charges, asks, receipts, u64::from(fits), now);
     fits
-}
-
-/// Charges what is known to fit.
-#[inline]
-pub(crate) fn charge(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], now: u64) {
-    charge_times(charges, asks, receipts, 1, now);
 }
 
 /// Charges it so many times, or only sees the limits as they are now.
