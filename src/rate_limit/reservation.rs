@@ -193,7 +193,7 @@ impl Reservation {
 
     /// Settles, unless that was done.
     pub(super) fn settle(&self, outcome: Outcome) {
-        let (more, model, due, permit) = {
+        let (more, model, due, permit, aborted) = {
             let mut state = self.state();
             if std::mem::replace(&mut state.settled, true) {
                 return;
@@ -206,6 +206,7 @@ impl Reservation {
                 state.model.clone(),
                 due(outcome, &state.known, self.config.options),
                 permit,
+                revoked || matches!(outcome, Outcome::Aborted | Outcome::Abandoned),
             )
         };
         // In the order in which they were granted: the store takes an earlier one to have been moved by whatever was
@@ -221,7 +222,7 @@ impl Reservation {
             shadow.end(due);
         }
         if let Some(permit) = permit {
-            permit.release(due.tokens);
+            permit.release(due.tokens, aborted);
         }
     }
 

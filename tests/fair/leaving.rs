@@ -1,6 +1,6 @@
 //! A client may leave at any moment, and nothing is left of it.
 
-use std::{convert::Infallible, sync::atomic::Ordering};
+use std::{convert::Infallible, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -186,4 +186,59 @@ async fn what_fails_within_gives_its_slot_up() {
     assert!(layer(&fair).layer(failing).oneshot(request("free/a")).await.is_err());
     assert_idle(&fair);
     assert_eq!(tier(&fair, "free").served_tokens, 0);
+}
+
+/// Trap 32: an engine that works on for a client that has left.
+#[tokio::test(start_paused = true)]
+async fn a_slot_stays_taken_for_a_while_where_the_engine_works_on() {
+    let second = Duration::from_secs(1);
+    let fair = FairAdmission::builder()
+        .capacity(Capacity::slots(1))
+        .tier("free", Share::percent(100).max_wait(30 * second))
+        .abort_grace(5 * second)
+        .clock(TokioClock::new())
+        .build()
+        .unwrap();
+    let (service, engine) = behind(&fair);
+    let leaves = now(ask(&service, request("free/a")).await).await;
+    let waits = ask(&service, request("free/b")).await;
+    drop(leaves);
+    tokio::time::sleep(4 * second).await;
+    assert!(!waits.is_finished());
+    assert_eq!(fair.snapshot().in_use, 1);
+    tokio::time::sleep(second + second / 10).await;
+    let mut answer = now(waits).await;
+    assert_eq!(engine.running().last().unwrap(), "b");
+
+    // One that ends by itself is no longer in the engine.
+    let last = ask(&service, request("free/c")).await;
+    drop(engine.take("b"));
+    assert!(answer.frame().await.is_none());
+    go_on().await;
+    let last = now(last).await;
+
+    // Nobody is kept waiting beyond his time.
+    let late = ask(&service, request("free/d")).await;
+    tokio::time::sleep(29 * second).await;
+    drop(last);
+    tokio::time::sleep(second + second / 10).await;
+    assert_eq!(now(late).await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    tokio::time::sleep(5 * second).await;
+    assert_idle(&fair);
+}
+
+#[test]
+fn where_the_runtime_ends_nothing_stays_taken() {
+    let fair = FairAdmission::builder().capacity(Capacity::slots(1));
+    let fair = fair.tier("free", Share::percent(100)).abort_grace(Duration::from_secs(3600));
+    let fair = fair.build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (service, _engine) = behind(&fair);
+        drop(now(ask(&service, request("free/a")).await).await);
+        go_on().await;
+        assert_eq!(fair.snapshot().in_use, 1);
+    });
+    drop(runtime);
+    assert_idle(&fair);
 }

@@ -43,6 +43,7 @@ pub(super) struct Terms {
     pub(super) grouping: Grouping,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) engine_yields: bool,
+    pub(super) abort_grace: Duration,
 }
 
 /// What is fixed of a tier.
@@ -185,6 +186,10 @@ impl FairAdmission {
     /// Whether a running request of this tier may be told anything.
     pub(super) fn tells(&self, tier: &TierFacts) -> bool {
         self.engine_yields() || tier.share.revocable != Revoke::Never
+    }
+
+    pub(super) fn abort_grace(&self) -> Duration {
+        self.0.terms.abort_grace
     }
 
     pub(super) fn engine_yields(&self) -> bool {

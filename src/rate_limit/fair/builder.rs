@@ -1,6 +1,6 @@
 //! The builder of the shared capacity.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Capacity, FairAdmission, Headroom, Share,
@@ -26,6 +26,7 @@ pub struct FairAdmissionBuilder {
     weights: TokenWeights,
     group_by: Option<Vec<Scope>>,
     engine_yields: bool,
+    abort_grace: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -39,6 +40,7 @@ impl Default for FairAdmissionBuilder {
             weights: TokenWeights::new(1000, 4000),
             group_by: None,
             engine_yields: false,
+            abort_grace: Duration::ZERO,
             clock: Arc::new(SystemClock),
         }
     }
@@ -96,6 +98,14 @@ impl FairAdmissionBuilder {
         self
     }
 
+    /// For how long a slot stays taken when a request is dropped before its answer has ended: its client has left, or it was
+    /// revoked. For an engine that works on for a while then; let go at once, the slot would be free here and not there.
+    /// Default: zero. The caller pays for what he had, as ever. Outside of a tokio runtime, the slot is let go at once.
+    pub fn abort_grace(mut self, grace: Duration) -> Self {
+        self.abort_grace = grace;
+        self
+    }
+
     /// The clock that waits are counted by. Default: the system's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -130,8 +140,13 @@ impl FairAdmissionBuilder {
             yields: self.engine_yields,
             tiers: self.tiers,
         };
-        let terms =
-            Terms { fallback, grouping, clock: self.clock, engine_yields: self.engine_yields };
+        let terms = Terms {
+            fallback,
+            grouping,
+            clock: self.clock,
+            engine_yields: self.engine_yields,
+            abort_grace: self.abort_grace,
+        };
         Ok(FairAdmission::new(Scheduler::new(plan.check()?), tiers, terms))
     }
 }

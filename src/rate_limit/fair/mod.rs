@@ -89,7 +89,8 @@
 //! - **See a queue within the engine.** With more slots here than it runs at a time, requests wait there, where nothing is fair.
 //!   That is found out by streamed answers, none of which begins before another ends: a warning in the log, and
 //!   [`Snapshot::engine_slots`].
-//! - **Stop an engine that works on for a client that has left**: the slot is free here, and not there.
+//! - **Stop an engine that works on for a client that has left**: the slot is free here, and not there, unless
+//!   [`abort_grace`](FairAdmissionBuilder::abort_grace) keeps it for a while. How long that engine works on is not to be seen from here.
 //! - **Guarantee more than the share holds.** One that is too small for its tier's own need makes it wait in its own
 //!   queue: `owners_waited` of the snapshot counts that.
 //! - **Know of other processes.** Each shares out what it was told: several before one engine have a part of it each.

@@ -137,13 +137,21 @@ impl Permit {
         extensions.insert(YieldSignal::new(Arc::clone(watch)));
     }
 
-    /// Gives it up, and says what was used.
-    pub(in crate::rate_limit) fn release(mut self, used: TokenUsage) {
+    /// Gives it up, and says what was used: in a while, where the engine may still be at it.
+    pub(in crate::rate_limit) fn release(mut self, used: TokenUsage, aborted: bool) {
         let Some(place) = self.place.take() else { return };
         place.tier.metrics.served(used.total());
-        place.fair.change(|scheduler, now, wakes| {
-            scheduler.release(place.ticket, used, now, wakes);
-        });
+        let grace = if aborted { place.fair.abort_grace() } else { Duration::ZERO };
+        let ended = Ended { place, used };
+        if grace.is_zero() {
+            drop(ended);
+        } else {
+            // Without a runtime, and when that ends, it is given back by the task that is dropped.
+            let _ = runtime::spawn(async move {
+                let _ended = ended;
+                runtime::sleep(grace).await;
+            });
+        }
         if let Some(watch) = &self.watch {
             watch.end();
         }
@@ -158,6 +166,21 @@ impl Drop for Permit {
                 watch.end();
             }
         }
+    }
+}
+
+/// What a request had that has ended, given back when this is dropped.
+struct Ended {
+    place: Place,
+    used: TokenUsage,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let Self { place, used } = self;
+        place.fair.change(|scheduler, now, wakes| {
+            scheduler.release(place.ticket, *used, now, wakes);
+        });
     }
 }
 
