@@ -3,12 +3,18 @@
 
 #[cfg(not(palisade_shuttle))]
 pub(crate) use std::{
-    sync::{Mutex, MutexGuard, atomic::AtomicU64},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64},
+    },
     thread_local,
 };
 
 #[cfg(palisade_shuttle)]
 pub(crate) use shuttle::{
-    sync::{Mutex, MutexGuard, atomic::AtomicU64},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64},
+    },
     thread_local,
 };

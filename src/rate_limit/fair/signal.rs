@@ -3,10 +3,7 @@
 use std::{
     fmt,
     future::poll_fn,
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -15,7 +12,7 @@ use http::Extensions;
 use super::{permit::Place, scheduler::Signal};
 use crate::{
     reject::Rejection,
-    sync::{Mutex, MutexGuard},
+    sync::{AtomicBool, Mutex, MutexGuard},
 };
 
 /// Whose slot a request has, for an engine that batches by it: in the request's extensions, where

@@ -4,6 +4,8 @@
 //! Burckhardt et al., ASPLOS 2010); a failure prints a schedule that repeats it.
 #![cfg(all(test, palisade_shuttle))]
 
+mod fair;
+
 use std::{
     convert::Infallible,
     sync::{
