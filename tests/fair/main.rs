@@ -8,6 +8,7 @@ mod metrics;
 mod quotas;
 mod refusals;
 mod signals;
+mod sockets;
 mod support;
 mod turns;
 mod waiting;

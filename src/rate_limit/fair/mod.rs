@@ -91,6 +91,8 @@
 //!   [`Snapshot::engine_slots`].
 //! - **Stop an engine that works on for a client that has left**: the slot is free here, and not there, unless
 //!   [`abort_grace`](FairAdmissionBuilder::abort_grace) keeps it for a while. How long that engine works on is not to be seen from here.
+//! - **See that a client is gone before its server does.** Over HTTP/1.1 one that leaves in the middle of its upload is not
+//!   missed while nobody reads that: it keeps its place until its turn, which ends when its body is asked for, or its deadline.
 //! - **Guarantee more than the share holds.** One that is too small for its tier's own need makes it wait in its own
 //!   queue: `owners_waited` of the snapshot counts that.
 //! - **Know of other processes.** Each shares out what it was told: several before one engine have a part of it each.
