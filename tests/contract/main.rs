@@ -13,3 +13,5 @@ mod readiness;
 mod servers;
 mod settlement;
 mod support;
+#[path = "../support/until.rs"]
+mod until;

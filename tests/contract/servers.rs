@@ -37,6 +37,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use crate::{
     credentials::Credentials,
     support::{Ledger, Paid, Script, Step, limits, limits_with},
+    until::until,
 };
 
 const GOOD: &str = r#"{"prompt":"What does a lighthouse do?","max_tokens":40}"#;
@@ -410,17 +411,6 @@ mod axum_router {
             Pin::new(&mut self.0).poll_frame(cx)
         }
     }
-}
-
-/// Waits until `done`, for a few seconds at most.
-async fn until(done: impl Fn() -> bool) {
-    for _ in 0..500 {
-        if done() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("it never came about");
 }
 
 mod tonic_server {

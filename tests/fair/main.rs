@@ -11,4 +11,6 @@ mod signals;
 mod sockets;
 mod support;
 mod turns;
+#[path = "../support/until.rs"]
+mod until;
 mod waiting;

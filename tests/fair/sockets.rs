@@ -26,7 +26,10 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::ServiceBuilder;
 
-use crate::support::{Asked, TokioClock, ask, assert_idle, behind, layer, now, request, tier};
+use crate::{
+    support::{Asked, TokioClock, ask, assert_idle, behind, layer, now, request, tier},
+    until::until,
+};
 
 /// One slot, which an engine in this process has, and a server behind the same admission.
 struct Rig {
@@ -123,17 +126,6 @@ fn endless(sent: &Arc<AtomicU64>) -> reqwest::Body {
 }
 
 const CHUNK: &[u8] = &[b'x'; 16 << 10];
-
-/// Waits until `done`, for a few seconds at most.
-async fn until(done: impl Fn() -> bool) {
-    for _ in 0..1000 {
-        if done() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came about");
-}
 
 fn clients() -> [reqwest::Client; 2] {
     let builder = || reqwest::Client::builder().no_proxy();
