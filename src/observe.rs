@@ -146,7 +146,7 @@ pub(crate) fn warn(layer: &'static str, message: &str) {
 }
 
 /// Something happened as it should, that an operator may want to see.
-#[cfg(feature = "rule-packs")]
+#[cfg(any(feature = "rate-limit", feature = "rule-packs"))]
 #[cfg_attr(not(feature = "tracing"), allow(unused_variables))]
 pub(crate) fn info(layer: &'static str, message: &str) {
     #[cfg(feature = "tracing")]

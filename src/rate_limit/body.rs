@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{reservation::SettleOnDrop, settlement::Outcome};
+use super::{fair::Pace, reservation::SettleOnDrop, settlement::Outcome};
 use crate::{
     inference::UsageReader,
     reservation::{Meter as _, Observed, TokenUsage},
@@ -35,6 +35,8 @@ struct Metering {
     reader: UsageReader,
     /// Whether any data has passed.
     begun: bool,
+    /// Times the engine, where its capacity goes by that.
+    pace: Option<Box<Pace>>,
 }
 
 impl<R: Body<Data = Bytes>> MeteredBody<R> {
@@ -71,7 +73,19 @@ impl<R: Body<Data = Bytes>> Body for MeteredBody<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let mut this = self.project();
-        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        let mut pace = this.metering.as_mut().and_then(|metering| metering.pace.as_deref_mut());
+        if let Some(pace) = &mut pace {
+            pace.asks();
+        }
+        let frame = match this.inner.as_mut().poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                if let Some(pace) = pace {
+                    pace.waits();
+                }
+                return Poll::Pending;
+            }
+        };
         let Some(mut metering) = this.metering.take() else { return Poll::Ready(frame) };
         match &frame {
             Some(Ok(frame)) => {
@@ -112,12 +126,23 @@ impl Metering {
             Outcome::Aborted => Outcome::Answered,
             outcome => outcome,
         };
-        Self { settle, at_end, reader: UsageReader::new(headers), begun: false }
+        let reader = UsageReader::new(headers);
+        // The frames of a whole JSON text are no tokens.
+        let pace = if reader.reads_whole() { None } else { settle.reservation().pace() };
+        Self { settle, at_end, reader, begun: false, pace: pace.map(Box::new) }
     }
 
     fn read(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
-            self.reader.push(data);
+            match &mut self.pace {
+                None => self.reader.push(data),
+                Some(pace) => {
+                    let before = self.reader.output_estimate();
+                    self.reader.push(data);
+                    // Of a comment or a role the answer is no longer.
+                    pace.came(self.reader.output_estimate() > before);
+                }
+            }
             if !self.begun && !data.is_empty() {
                 self.begun = true;
                 self.settle.reservation().begin_answer(self.reader.reads_text());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    fair::{Permit, Place, Watch},
+    fair::{Pace, Permit, Place, Watch},
     headers,
     layer::Config,
     models::Told,
@@ -158,6 +158,12 @@ impl Reservation {
         let permit = state.permit.as_ref()?;
         permit.tell_engine(extensions);
         permit.watch().map(Arc::clone)
+    }
+
+    /// Times the answer, where the engine's capacity goes by that.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        self.config.fair.as_ref()?;
+        self.state().permit.as_ref()?.pace()
     }
 
     /// The first of the answer has come, of a stream or of what is whole.

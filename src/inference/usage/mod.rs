@@ -164,6 +164,12 @@ impl UsageReader {
         self.in_pieces
     }
 
+    /// Whether the answer is one JSON text, and not a stream.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn reads_whole(&self) -> bool {
+        matches!(self.mode, Mode::Json(_))
+    }
+
     fn estimate(&self) -> u64 {
         self.text.saturating_add(self.bytes.div_ceil(self.bytes_per_token))
     }

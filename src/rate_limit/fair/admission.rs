@@ -16,7 +16,7 @@ use super::{
     permit::{Permit, Place, Queued},
     plan::Revoke,
     refusal::{self, Spread},
-    scheduler::{Arrival, Ask, Scheduler, Shed, Wakes},
+    scheduler::{Arrival, Ask, Measured, Scheduler, Shed, Wakes},
 };
 use crate::{
     BuildError, clock::Clock, observe, rate_limit::scope::Asker, reject::Rejection,
@@ -44,6 +44,7 @@ pub(super) struct Terms {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) engine_yields: bool,
     pub(super) abort_grace: Duration,
+    pub(super) adapts: bool,
 }
 
 /// What is fixed of a tier.
@@ -196,6 +197,25 @@ impl FairAdmission {
         self.0.terms.engine_yields
     }
 
+    /// Whether what may be borrowed goes by how fast the engine is.
+    pub(super) fn adapts(&self) -> bool {
+        self.0.terms.adapts
+    }
+
+    /// Takes what was measured of an answer.
+    pub(super) fn measured(&self, measured: Measured) {
+        let finding = self.change(|scheduler, now, wakes| scheduler.measured(measured, now, wakes));
+        if finding.oversold {
+            observe::count("palisade_fair_oversold_total", &[]);
+        }
+        if let Some(target) = finding.target {
+            let found = format!(
+                "adaptive capacity: a token may take {target:.1?}, 1.5 times what it takes at low load"
+            );
+            observe::info("rate_limit", &found);
+        }
+    }
+
     pub(super) fn now(&self) -> Duration {
         self.0.terms.clock.monotonic()
     }
@@ -208,7 +228,9 @@ impl FairAdmission {
         let now = self.now();
         let result = self.look(|scheduler, wakes| change(scheduler, now, wakes));
         let metrics = self.0.tiers.iter().map(|tier| &tier.metrics);
-        self.0.gauges.tell(metrics, |tier| self.look(|scheduler, _| scheduler.use_of(tier)));
+        let standing = |tier| self.look(|scheduler, _| scheduler.use_of(tier));
+        let limit = || self.adapts().then(|| self.look(|scheduler, _| scheduler.borrow_limit()));
+        self.0.gauges.tell(metrics, standing, || limit().flatten());
         result
     }
 

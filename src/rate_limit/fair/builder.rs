@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Capacity, FairAdmission, Headroom, Share,
+    Adaptive, Capacity, FairAdmission, Headroom, Share,
     admission::{Terms, TierFacts},
     grouping::Grouping,
     plan::Plan,
@@ -23,6 +23,7 @@ pub struct FairAdmissionBuilder {
     tiers: Vec<(Arc<str>, Share)>,
     fallback: Option<String>,
     headroom: Headroom,
+    adaptive: Option<Adaptive>,
     weights: TokenWeights,
     group_by: Option<Vec<Scope>>,
     engine_yields: bool,
@@ -37,6 +38,7 @@ impl Default for FairAdmissionBuilder {
             tiers: Vec::new(),
             fallback: None,
             headroom: Headroom::default(),
+            adaptive: None,
             weights: TokenWeights::new(1000, 4000),
             group_by: None,
             engine_yields: false,
@@ -70,6 +72,13 @@ impl FairAdmissionBuilder {
     /// Slots that nobody may borrow. Default: [`Headroom::automatic`].
     pub fn headroom(mut self, headroom: Headroom) -> Self {
         self.headroom = headroom;
+        self
+    }
+
+    /// Lends less when the engine takes too long for a token. Default: all that is nobody's is lent, beside the headroom,
+    /// however slow the engine is.
+    pub fn adaptive(mut self, adaptive: Adaptive) -> Self {
+        self.adaptive = Some(adaptive);
         self
     }
 
@@ -115,7 +124,7 @@ impl FairAdmissionBuilder {
     /// Checks the configuration.
     ///
     /// # Errors
-    /// When there is no capacity, no tier, or two of a name; when the shares are more than 100 % together, or one of them
+    /// When there is no capacity, no tier, or two of a name; when a token may take no time; when the shares are more than 100 % together, or one of them
     /// comes to no slot; when nothing but the headroom is left to borrow, or no ordinary prompt fits what may be pending;
     /// when the fallback does not exist.
     pub fn build(self) -> Result<FairAdmission, BuildError> {
@@ -136,6 +145,7 @@ impl FairAdmissionBuilder {
         let plan = Plan {
             capacity,
             headroom: self.headroom,
+            adaptive: self.adaptive,
             weights: self.weights,
             yields: self.engine_yields,
             tiers: self.tiers,
@@ -146,6 +156,7 @@ impl FairAdmissionBuilder {
             clock: self.clock,
             engine_yields: self.engine_yields,
             abort_grace: self.abort_grace,
+            adapts: self.adaptive.is_some(),
         };
         Ok(FairAdmission::new(Scheduler::new(plan.check()?), tiers, terms))
     }

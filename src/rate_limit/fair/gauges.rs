@@ -61,11 +61,13 @@ pub(super) struct Gauges {
 }
 
 impl Gauges {
-    /// Tells how many requests of each of `tiers` run, run on borrowed slots, and wait, by its place.
+    /// Tells how many requests of each of `tiers` run, run on borrowed slots, and wait, by its place; and up to how many
+    /// slots something is lent, where that is adapted.
     pub(super) fn tell<'a>(
         &self,
         tiers: impl Iterator<Item = &'a TierMetrics> + Clone,
         standing: impl Fn(usize) -> (u64, u64, u64),
+        limit: impl Fn() -> Option<u64>,
     ) {
         if !observe::HAS_METRICS {
             return;
@@ -77,6 +79,9 @@ impl Gauges {
             while self.stale.swap(false, Ordering::SeqCst) {
                 for (index, tier) in tiers.clone().enumerate() {
                     tier.set(standing(index));
+                }
+                if let Some(limit) = limit() {
+                    observe::gauge("palisade_fair_borrow_limit", limit);
                 }
             }
         }
@@ -93,15 +98,16 @@ mod tests {
         let (gauges, tiers) = (Gauges::default(), [TierMetrics::new(&"free".into())]);
         let told = std::cell::RefCell::new(Vec::new());
         let truth = std::cell::Cell::new(1);
-        gauges.tell(tiers.iter(), |_| {
+        let standing = |_| {
             let in_use = truth.get();
             told.borrow_mut().push(in_use);
             if in_use < 3 {
                 truth.set(in_use + 1);
-                gauges.tell(tiers.iter(), |_| unreachable!("set twice at a time"));
+                gauges.tell(tiers.iter(), |_| unreachable!("set twice at a time"), || None);
             }
             (in_use, 0, 0)
-        });
+        };
+        gauges.tell(tiers.iter(), standing, || None);
         assert_eq!(told.into_inner(), [1, 2, 3]);
     }
 }

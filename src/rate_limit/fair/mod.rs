@@ -6,7 +6,7 @@
 //!
 //! - **A share is its tier's own.** A request of a tier that uses less is let in before any other; nobody borrows past one
 //!   that waits. What a tier does not use is lent, but for some [`Headroom`], so that it finds a slot free
-//!   when it comes.
+//!   when it comes. With [`Adaptive`], less is lent when the engine takes too long for a token.
 //! - **Within a tier**, who has had least is next (virtual token counters, Sheng et al., OSDI 2024): organisation or network
 //!   first, single callers within, so that accounts buy no shares. What a request may use is charged when it is let in, and
 //!   corrected to what it used.
@@ -31,7 +31,8 @@
 //! [`FairAdmission::snapshot`](FairAdmission::snapshot) tells how everything stands. Metrics, by tier: the gauges
 //! `palisade_fair_in_use`, `palisade_fair_borrowed` and `palisade_fair_waiting`, the histogram `palisade_fair_waited_seconds`
 //! of what was let in, the counters `palisade_fair_refused_total`, by reason too (`revoked` among them), and
-//! `palisade_fair_tokens_total`.
+//! `palisade_fair_tokens_total`. With [`Adaptive`] also the gauge `palisade_fair_borrow_limit` and the counter
+//! `palisade_fair_oversold_total`, which have no tier.
 //!
 //! # Example
 //! One request at a time, and nobody may wait:
@@ -115,6 +116,7 @@ mod deadline;
 mod gauges;
 mod grouping;
 mod layer;
+mod pace;
 mod permit;
 mod plan;
 mod refusal;
@@ -125,12 +127,13 @@ pub use self::{
     admission::FairAdmission,
     builder::FairAdmissionBuilder,
     layer::{FairAdmissionLayer, FairAdmissionLayerBuilder},
-    plan::{Capacity, Headroom, Revoke, Share},
-    scheduler::{Refused, Snapshot, TierSnapshot},
+    plan::{Adaptive, Capacity, Headroom, Revoke, Share},
+    scheduler::{AdaptiveSnapshot, Refused, Snapshot, TierSnapshot},
     signal::{EngineHint, SlotClass, YieldSignal},
 };
 pub(super) use self::{
     admission::{Asking, Entry, Wish},
+    pace::Pace,
     permit::{Permit, Place, Queued},
     signal::Watch,
 };

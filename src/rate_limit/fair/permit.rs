@@ -14,6 +14,7 @@ use http::Extensions;
 use super::{
     FairAdmission,
     admission::TierFacts,
+    pace::Pace,
     scheduler::{Shed, Signal, Ticket},
     signal::{EngineHint, SlotClass, Watch, YieldSignal},
 };
@@ -118,6 +119,12 @@ impl Permit {
 
     pub(in crate::rate_limit) fn watch(&self) -> Option<&Arc<Watch>> {
         self.watch.as_ref()
+    }
+
+    /// Times its answer, where anything goes by that.
+    pub(in crate::rate_limit) fn pace(&self) -> Option<Pace> {
+        let fair = &self.place.as_ref()?.fair;
+        fair.adapts().then(|| Pace::new(fair.clone(), self.watch.clone()))
     }
 
     /// Whether the request was broken off.

@@ -62,6 +62,54 @@ impl Headroom {
     }
 }
 
+/// How long an engine may take for a token before less of it is lent.
+///
+/// Once a second what may be borrowed is lowered when tokens took longer than that on average, and raised by a slot when
+/// they did not and somebody waits for it. What a tier has of its own is never touched: when nothing is lent any more and
+/// the engine is still too slow, more is guaranteed than it can do, which the counter `palisade_fair_oversold_total`
+/// says, and nothing else can mend.
+///
+/// What is timed is the engine: from one frame of an answer to the next, of those that the server waited for. Not the
+/// first, whose prompt had to be read; not while a client is slow to read, or a stream is parked. A frame counts for a token:
+/// where an engine sends several in one, this is the time that they take together.
+///
+/// ```
+/// use palisade::rate_limit::fair::{Adaptive, Capacity, FairAdmission, Share};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), palisade::BuildError> {
+/// let fair = FairAdmission::builder()
+///     .capacity(Capacity::slots(64))
+///     .adaptive(Adaptive::per_token(Duration::from_millis(30)))
+///     .tier("enterprise", Share::percent(50))
+///     .tier("free", Share::percent(15))
+///     .build()?;
+/// // Until something is measured, all that nobody uses is lent.
+/// assert_eq!(fair.snapshot().adaptive.map(|adaptive| adaptive.limit), Some(64));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Adaptive {
+    /// `None`: to be found.
+    pub(super) target: Option<Duration>,
+}
+
+impl Adaptive {
+    /// So long, on average over all answers.
+    pub const fn per_token(target: Duration) -> Self {
+        Self { target: Some(target) }
+    }
+
+    /// Half as long again as when little runs: the lowest tenth of what was measured in the last 64 seconds with at most a
+    /// quarter of the slots taken. It takes ten of those; until then all is lent that may be, also under load. A line in the log
+    /// says what was found, and when it moves.
+    pub const fn automatic() -> Self {
+        Self { target: None }
+    }
+}
+
 /// What a tier has of an engine's capacity: a share that is its own, what it may borrow, and who may wait for it.
 ///
 /// ```
@@ -164,6 +212,7 @@ pub enum Revoke {
 pub(in crate::rate_limit) struct Plan {
     pub(in crate::rate_limit) capacity: Capacity,
     pub(in crate::rate_limit) headroom: Headroom,
+    pub(in crate::rate_limit) adaptive: Option<Adaptive>,
     pub(in crate::rate_limit) weights: TokenWeights,
     /// The engine parks a stream when it is asked to.
     pub(in crate::rate_limit) yields: bool,
@@ -196,6 +245,10 @@ impl Plan {
             if share.max_prompt_tokens == Some(0) {
                 return fault("no prompt is short enough");
             }
+        }
+        if self.adaptive.and_then(|adaptive| adaptive.target).is_some_and(|target| target.is_zero())
+        {
+            return Err(BuildError::invalid("adaptive", "no engine takes no time for a token"));
         }
         self.check_capacity(self.capacity)?;
         Ok(self)
@@ -242,6 +295,7 @@ mod tests {
         Plan {
             capacity: Capacity::slots(64),
             headroom: Headroom::automatic(),
+            adaptive: None,
             weights: TokenWeights::new(1000, 4000),
             yields: false,
             tiers,
@@ -286,6 +340,13 @@ mod tests {
         };
         assert!(with(63).check().is_ok());
         assert!(fault(with(64)).contains("headroom"));
+    }
+
+    #[test]
+    fn a_target_is_some_time() {
+        let adaptive = Some(Adaptive::per_token(Duration::ZERO));
+        let plan = Plan { adaptive, ..plan(&[("paid", Share::percent(100))]) };
+        assert!(fault(plan).contains("adaptive"));
     }
 
     #[test]

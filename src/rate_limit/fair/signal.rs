@@ -111,6 +111,7 @@ impl YieldSignal {
             watch.place.poll(cx).map(|granted| {
                 // The first look leaves the waker again.
                 watch.said.store(true, Ordering::SeqCst);
+                watch.rested.store(true, Ordering::SeqCst);
                 granted.is_ok()
             })
         })
@@ -131,6 +132,8 @@ pub(in crate::rate_limit) struct Watch {
     said: AtomicBool,
     revoked: AtomicBool,
     over: AtomicBool,
+    /// The engine goes on with what it had parked, and nobody has asked whether it does.
+    rested: AtomicBool,
     listeners: Mutex<Listeners>,
 }
 
@@ -160,6 +163,7 @@ impl Watch {
             said: AtomicBool::new(true),
             revoked: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            rested: AtomicBool::new(false),
             listeners: Mutex::default(),
         })
     }
@@ -179,6 +183,11 @@ impl Watch {
     /// Whether the request was broken off.
     pub(super) fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::SeqCst)
+    }
+
+    /// Whether it was parked since this was last asked.
+    pub(super) fn has_rested(&self) -> bool {
+        self.rested.swap(false, Ordering::SeqCst)
     }
 
     /// The request holds nothing any more.

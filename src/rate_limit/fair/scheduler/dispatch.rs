@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use super::{Scheduler, Shed, Wakes, load::Load, queue::State, slab::NONE};
+use super::{Scheduler, Shed, Wakes, adaptive::BorrowLimit, load::Load, queue::State, slab::NONE};
 
 /// Who is next.
 enum Next {
@@ -35,6 +35,7 @@ impl Scheduler {
     fn next(&mut self, now: Duration, wakes: &mut Wakes) -> Next {
         let (mut owner, mut blocked, mut borrower) = (None, None, None);
         let mut wanted = 0;
+        let mut held_back = false;
         for place in 0..self.tiers.len() as u32 {
             if self.tiers.at(place).waiting == 0 {
                 continue;
@@ -52,11 +53,16 @@ impl Scheduler {
                     wanted += tier.waiting.min(tier.share.slots.saturating_sub(tier.used.slots));
                     blocked = if fewer(&blocked) { Some((place, head)) } else { blocked };
                 }
-            } else if self.may_borrow(place, load)
-                && borrower.is_none_or(|(least, _)| tier.counter < least)
-            {
-                borrower = Some((tier.counter, head));
+            } else if self.may_borrow(place, load) {
+                if borrower.is_none_or(|(least, _)| tier.counter < least) {
+                    borrower = Some((tier.counter, head));
+                }
+            } else {
+                held_back |= self.may_borrow_beside(self.room.slots(), place, load);
             }
+        }
+        if held_back && let Some(limit) = &mut self.limit {
+            limit.holds_back();
         }
         match (owner, blocked, borrower) {
             (Some((_, head)), ..) => Next::Owner(head),
@@ -93,10 +99,16 @@ impl Scheduler {
         self.total.slots == 0 || self.capacity.holds(self.total, load)
     }
 
-    /// Whether so much may be lent to a tier: what is left beside the headroom, up to the tier's own bound.
+    /// Whether so much may be lent to a tier: what is left beside the headroom, up to the adapted limit and the tier's
+    /// own bound.
     pub(super) fn may_borrow(&self, tier: u32, load: Load) -> bool {
+        let limited = self.limit.as_ref().map_or(0, BorrowLimit::kept_free);
+        self.may_borrow_beside(self.room.slots().max(limited), tier, load)
+    }
+
+    fn may_borrow_beside(&self, kept_free: u64, tier: u32, load: Load) -> bool {
         let tier = self.tiers.at(tier);
-        self.capacity.without(self.room.slots()).holds(self.total, load)
+        self.capacity.without(kept_free).holds(self.total, load)
             && self.capacity.holds_prefill(self.total, load)
             && tier.most.holds(tier.used, load)
     }

@@ -6,6 +6,7 @@
 //! borrowed is how its tier stands now, and nothing that a request bears. What ends, and what changes, lets others in before
 //! the call returns.
 
+mod adaptive;
 mod arrive;
 mod depart;
 mod dispatch;
@@ -30,9 +31,9 @@ use std::{
     time::Duration,
 };
 
-pub use self::snapshot::{Refused, Snapshot, TierSnapshot};
-pub(in crate::rate_limit) use self::wakes::Wakes;
+pub use self::snapshot::{AdaptiveSnapshot, Refused, Snapshot, TierSnapshot};
 use self::{
+    adaptive::BorrowLimit,
     flows::Flows,
     headroom::Room,
     load::Load,
@@ -41,6 +42,7 @@ use self::{
     slab::Slab,
     tier::Tier,
 };
+pub(in crate::rate_limit) use self::{adaptive::Measured, wakes::Wakes};
 use super::plan::{Capacity, MOST, Plan};
 use crate::{BuildError, reservation::TokenUsage};
 
@@ -100,6 +102,8 @@ pub(in crate::rate_limit) struct Scheduler {
     plan: Plan,
     capacity: Load,
     room: Room,
+    /// Up to how many slots something is lent, where that is adapted.
+    limit: Option<BorrowLimit>,
     tiers: Slab<Tier>,
     flows: Flows,
     requests: Slab<Request>,
@@ -134,6 +138,7 @@ impl Scheduler {
         Self {
             capacity,
             room: Room::new(plan.headroom, plan.yields, capacity.slots),
+            limit: plan.adaptive.map(|adaptive| BorrowLimit::new(adaptive, capacity.slots)),
             flows: Flows::new(plan.tiers.len(), flows),
             plan,
             tiers,
@@ -309,6 +314,9 @@ impl Scheduler {
         self.capacity = Load::of(capacity);
         self.room.resize(self.capacity.slots);
         let capacity = self.capacity;
+        if let Some(limit) = &mut self.limit {
+            limit.resize(capacity.slots);
+        }
         self.tiers.iter_mut().for_each(|tier| tier.resize(capacity));
         self.dispatch(now, wakes);
         Ok(())
@@ -342,6 +350,7 @@ impl Scheduler {
             prefill_pending: self.total.prefill,
             headroom: self.room.slots(),
             engine_slots: self.plateau.found(),
+            adaptive: self.limit.as_ref().map(BorrowLimit::snapshot),
             tiers: tiers.map(|(place, tier)| tier.snapshot(place, &self.requests, now)).collect(),
         }
     }

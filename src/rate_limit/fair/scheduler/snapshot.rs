@@ -22,8 +22,24 @@ pub struct Snapshot {
     /// nothing is fair, and `slots` should be no more than this. Found by streamed answers, none of which begins before
     /// another ends.
     pub engine_slots: Option<u64>,
+    /// How what may be borrowed is [adapted](crate::rate_limit::fair::FairAdmissionBuilder::adaptive). `None`: it is not.
+    pub adaptive: Option<AdaptiveSnapshot>,
     /// The tiers, in the order in which they were added.
     pub tiers: Vec<TierSnapshot>,
+}
+
+/// How what may be borrowed stands at a moment, by how fast the engine is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AdaptiveSnapshot {
+    /// Something is lent as long as fewer requests run in all. From zero to all slots.
+    pub limit: u64,
+    /// How long a token may take. `None`: it is not found yet.
+    pub target: Option<Duration>,
+    /// How long one took when that was last measured, on average.
+    pub per_token: Option<Duration>,
+    /// Windows so far in which nothing was lent, and the engine was still too slow: more is guaranteed than it can do.
+    pub oversold: u64,
 }
 
 /// How a tier stands at a moment.

@@ -1,5 +1,6 @@
 //! What must hold of the scheduler.
 
+mod adaptive;
 mod crowds;
 mod model;
 mod plateau;
@@ -35,7 +36,7 @@ fn plan(capacity: Capacity, headroom: usize, tiers: &[(&str, Share)]) -> Plan {
     let tiers = tiers.iter().map(|(name, share)| (Arc::from(*name), *share)).collect();
     let weights = TokenWeights::new(1000, 1000);
     let headroom = Headroom::slots(headroom);
-    Plan { capacity, headroom, weights, yields: false, tiers }.check().unwrap()
+    Plan { capacity, headroom, adaptive: None, weights, yields: false, tiers }.check().unwrap()
 }
 
 impl Bench {
