@@ -107,8 +107,9 @@ impl FairAdmissionBuilder {
         self
     }
 
-    /// For how long a slot stays taken when a request is dropped before its answer has ended: its client has left, or it was
-    /// revoked. For an engine that works on for a while then; let go at once, the slot would be free here and not there.
+    /// For how long a slot stays taken when a request is dropped before its answer has ended: its client has left, it was
+    /// revoked, or the answer broke off. For an engine that works on for a while then; let go at once, the slot would be free
+    /// here and not there.
     /// Default: zero. The caller pays for what he had, as ever. Outside of a tokio runtime, the slot is let go at once.
     pub fn abort_grace(mut self, grace: Duration) -> Self {
         self.abort_grace = grace;

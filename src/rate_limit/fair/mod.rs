@@ -88,8 +88,8 @@
 //! - **Keep a batching engine as fast as an empty one.** More streams in a batch make each slower. Tokens in flight bound
 //!   it: a flood then costs the others what as much ordinary work would.
 //! - **See a queue within the engine.** With more slots here than it runs at a time, requests wait there, where nothing is fair.
-//!   That is found out by streamed answers, none of which begins before another ends: a warning in the log, and
-//!   [`Snapshot::engine_slots`].
+//!   That is found out by streamed answers, none of which begins before another ends: a warning in the log, the
+//!   counter `palisade_fair_engine_queues_total`, and [`Snapshot::engine_slots`].
 //! - **Stop an engine that works on for a client that has left**: the slot is free here, and not there, unless
 //!   [`abort_grace`](FairAdmissionBuilder::abort_grace) keeps it for a while. How long that engine works on is not to be seen from here.
 //! - **See that a client is gone before its server does.** Over HTTP/1.1 one that leaves in the middle of its upload is not

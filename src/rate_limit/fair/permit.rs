@@ -75,6 +75,7 @@ impl Place {
             scheduler.first_byte(self.ticket, is_streamed, now, wakes)
         });
         if let Some(found) = found {
+            observe::count("palisade_fair_engine_queues_total", &[]);
             let slots = format!(
                 "the engine runs no more than {found} requests at a time, though it is given more: \
                  they wait within it, where nothing is fair"
@@ -153,6 +154,7 @@ impl Permit {
         if grace.is_zero() {
             drop(ended);
         } else {
+            ended.place.fair.look(|scheduler, _| scheduler.linger(ended.place.ticket, used));
             // Without a runtime, and when that ends, it is given back by the task that is dropped.
             let _ = runtime::spawn(async move {
                 let _ended = ended;

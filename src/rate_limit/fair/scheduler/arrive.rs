@@ -79,7 +79,7 @@ impl Scheduler {
                 self.depart(ticket.place, 0, now, wakes);
                 Arrival::Refused(shed)
             }
-            State::Running | State::Told(_) => Arrival::Admitted(ticket),
+            State::Running | State::Told(_) | State::Lingering => Arrival::Admitted(ticket),
         }
     }
 

@@ -75,16 +75,18 @@ impl Scheduler {
         let request = self.requests.at(place);
         let (load, flow, begun, charged) =
             (request.load(), request.flow, request.begun, request.cost);
-        let told = request.state != State::Running;
+        let state = request.state;
         self.streams -= u64::from(request.is_streamed);
         let tier = self.tiers.at_mut(request.tier);
         tier.used -= load;
         self.total -= load;
-        if told {
-            tier.leaving -= load;
-            self.leaving -= load;
-        } else {
-            tier.list(begun).remove(&mut self.requests, place);
+        match state {
+            State::Running => tier.list(begun).remove(&mut self.requests, place),
+            State::Told(_) => {
+                tier.leaving -= load;
+                self.leaving -= load;
+            }
+            State::Waiting | State::Refused(_) | State::Lingering => {}
         }
         if self.waiting > 0 {
             self.room.slot_freed();
@@ -105,7 +107,7 @@ impl Scheduler {
                 self.unqueue(place);
                 self.flows.correct(flow, 0, cost);
             }
-            State::Running | State::Told(_) => self.stop(place, cost),
+            State::Running | State::Told(_) | State::Lingering => self.stop(place, cost),
         }
         self.flows.settle(flow);
         self.free(place, wakes);
@@ -129,7 +131,7 @@ impl Scheduler {
         let runs = [&mut tier.used, &mut self.total];
         let leaves = [&mut tier.leaving, &mut self.leaving];
         let (runs, leaves) = match state {
-            State::Running => (Some(runs), None),
+            State::Running | State::Lingering => (Some(runs), None),
             State::Told(_) => (Some(runs), Some(leaves)),
             State::Waiting | State::Refused(_) => (None, None),
         };

@@ -167,7 +167,7 @@ impl Scheduler {
                 wakes.keep(&mut request.waker, waker);
                 Poll::Pending
             }
-            State::Running | State::Told(_) => Poll::Ready(Ok(())),
+            State::Running | State::Told(_) | State::Lingering => Poll::Ready(Ok(())),
             State::Refused(shed) => {
                 self.free(ticket.place, wakes);
                 Poll::Ready(Err(shed))
@@ -215,6 +215,25 @@ impl Scheduler {
         let served = &mut self.tiers.at_mut(tier).counts.served;
         *served = served.saturating_add(used.total());
         self.depart(ticket.place, cost, now, wakes);
+    }
+
+    /// A running request was dropped, and has used so much. It has its place until it is released, and is told nothing more.
+    pub(in crate::rate_limit) fn linger(&mut self, ticket: Ticket, used: TokenUsage) {
+        let cost = self.cost(used);
+        let Some(request) = self.of(ticket) else { return };
+        let (state, tier, begun) = (request.state, request.tier, request.begun);
+        if state != State::Running {
+            return;
+        }
+        let flow = request.flow;
+        let charged = std::mem::replace(&mut request.cost, cost);
+        let streamed = std::mem::take(&mut request.is_streamed);
+        request.state = State::Lingering;
+        self.streams -= u64::from(streamed);
+        self.tiers.at_mut(tier).list(begun).remove(&mut self.requests, ticket.place);
+        self.charge_tier(ticket.place, charged, cost);
+        self.flows.correct(flow, charged, cost);
+        self.flows.settle(flow);
     }
 
     /// There is a better estimate of a request.

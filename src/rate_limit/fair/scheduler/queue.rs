@@ -45,6 +45,8 @@ pub(super) enum State {
     Running,
     /// It runs, and is told to stop: it is still counted.
     Told(Signal),
+    /// It was dropped, and the engine may be at it for a while.
+    Lingering,
     /// It waited, and has not heard yet.
     Refused(Shed),
 }
