@@ -57,6 +57,7 @@ mod rate_limit {
             let plan = Plan {
                 capacity: capacity.tokens_in_flight(80_000).prefill_pending(40_000),
                 headroom: Headroom::automatic(),
+                adaptive: None,
                 weights: TokenWeights,
                 yields: false,
                 tiers: tiers.map(|(name, share)| (Arc::from(name), share)).into(),
