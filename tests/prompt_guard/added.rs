@@ -373,8 +373,8 @@ async fn what_is_added_is_reserved_for() {
         plants().spotlight(Spotlighting::datamark()),
     ] {
         let (told, taken) = reserved(builder, &body).await;
-        // Another mark is drawn for the model, and what is joined may be a token less.
-        assert!(told >= bare + 8 && told.abs_diff(taken) <= 8 + taken / 50, "{told}, {taken}");
+        // Another mark is drawn for the model, which may have more or fewer digits, and what is joined may be a token less.
+        assert!(told >= bare + 8 && told.abs_diff(taken) <= 24 + taken / 50, "{told}, {taken}");
     }
     let (told, taken) = reserved(plants().report_only(), &body).await;
     assert_eq!((told, taken), (bare, bare));
