@@ -1,7 +1,8 @@
 //! What a decision of `RedisStore` costs beside PING and beside a script of one limit, over the same kind of connection to one
 //! server; and how many round trips `LeasedStore` spares.
 //!
-//! All take turns, in rounds, so that what else the machine does befalls all alike; medians of the rounds are printed.
+//! First at a pace that leaves the server idle most of the time, then with so many callers who each wait for their answer and ask
+//! again. All take turns, in rounds, so that what else the machine does befalls all alike; medians of the rounds are printed.
 //! Client and server share the machine's cores. The last column is how long the server's scripts run for one answer, however
 //! many of them they decide on together.
 
@@ -32,6 +33,8 @@ return 1";
 
 const SUBJECTS: usize = 10_000;
 const ROUNDS: usize = 7;
+/// What no server here is busy with.
+const PACE: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -94,6 +97,32 @@ async fn measure(peer: &Peer, name: &'static str, callers: usize, time: Duration
     for task in tasks {
         all.extend(task.await.unwrap());
     }
+    figures(all, began)
+}
+
+/// One that is asked every so often, whether it has answered or not: how long an answer takes of a server that has time.
+async fn paced(peer: &Peer, name: &'static str, time: Duration) -> Figures {
+    let (began, mut tick) = (Instant::now(), tokio::time::interval(PACE));
+    let (pepper, mut asked, mut at) = (Pepper::from_secret("bench"), Vec::new(), 0);
+    while began.elapsed() < time {
+        tick.tick().await;
+        at = (at + 611_953) % SUBJECTS;
+        let subject = pepper.key(name).with(&at.to_le_bytes()).finish();
+        let peer = peer.clone();
+        asked.push(tokio::spawn(async move {
+            let since = Instant::now();
+            peer.ask(subject).await;
+            since.elapsed()
+        }));
+    }
+    let mut all = Vec::new();
+    for asked in asked {
+        all.push(asked.await.unwrap());
+    }
+    figures(all, began)
+}
+
+fn figures(mut all: Vec<Duration>, began: Instant) -> Figures {
     let rate = all.len() as f64 / began.elapsed().as_secs_f64();
     all.sort_unstable();
     let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
@@ -177,13 +206,18 @@ async fn main() {
         "p99 / PING",
         "us of scripts"
     );
-    for callers in [1, 64, 256] {
+    // None: one comes every millisecond.
+    for callers in [None, Some(1), Some(64), Some(256)] {
+        let load = callers.map_or_else(|| "paced".to_owned(), |callers| callers.to_string());
         let (mut rounds, mut served) =
             (vec![Vec::new(); peers.len()], vec![Vec::new(); peers.len()]);
         for _ in 0..ROUNDS {
             for (at, (name, peer)) in peers.iter().enumerate() {
                 let before = scripts(&mut stats).await;
-                let figures = measure(peer, name, callers, time).await;
+                let figures = match callers {
+                    None => paced(peer, name, time).await,
+                    Some(callers) => measure(peer, name, callers, time).await,
+                };
                 store.flush().await.unwrap();
                 let [_, busy] = since(before, scripts(&mut stats).await);
                 served[at].push(busy / figures[3]);
@@ -196,7 +230,7 @@ async fn main() {
         for (((name, _), rounds), served) in peers.iter().zip(&rounds).zip(served) {
             let [rate, half, most] = of(rounds);
             println!(
-                "{callers:>7}  {name:<30} {rate:>9.0} {half:>9.0} {most:>9.0}   {:>11.2} {:>10.2} {:>10.2} {:>14.1}",
+                "{load:>7}  {name:<30} {rate:>9.0} {half:>9.0} {most:>9.0}   {:>11.2} {:>10.2} {:>10.2} {:>14.1}",
                 rate / script[0],
                 half / ping[1],
                 most / ping[2],
