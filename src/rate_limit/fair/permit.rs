@@ -151,10 +151,10 @@ impl Permit {
         place.tier.metrics.served(used.total());
         let grace = if aborted { place.fair.abort_grace() } else { Duration::ZERO };
         let ended = Ended { place, used };
-        if grace.is_zero() {
+        let Place { fair, ticket, .. } = &ended.place;
+        if grace.is_zero() || !fair.look(|scheduler, _| scheduler.linger(*ticket, used)) {
             drop(ended);
         } else {
-            ended.place.fair.look(|scheduler, _| scheduler.linger(ended.place.ticket, used));
             // Without a runtime, and when that ends, it is given back by the task that is dropped.
             let _ = runtime::spawn(async move {
                 let _ended = ended;

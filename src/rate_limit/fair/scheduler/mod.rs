@@ -217,13 +217,14 @@ impl Scheduler {
         self.depart(ticket.place, cost, now, wakes);
     }
 
-    /// A running request was dropped, and has used so much. It has its place until it is released, and is told nothing more.
-    pub(in crate::rate_limit) fn linger(&mut self, ticket: Ticket, used: TokenUsage) {
+    /// A request was dropped, and has used so much. It has its place until it is released, and is told nothing more. Whether the
+    /// engine may be at it: what is parked it has put away.
+    pub(in crate::rate_limit) fn linger(&mut self, ticket: Ticket, used: TokenUsage) -> bool {
         let cost = self.cost(used);
-        let Some(request) = self.of(ticket) else { return };
+        let Some(request) = self.of(ticket) else { return false };
         let (state, tier, begun) = (request.state, request.tier, request.begun);
         if state != State::Running {
-            return;
+            return matches!(state, State::Told(_));
         }
         let flow = request.flow;
         let charged = std::mem::replace(&mut request.cost, cost);
@@ -234,6 +235,7 @@ impl Scheduler {
         self.charge_tier(ticket.place, charged, cost);
         self.flows.correct(flow, charged, cost);
         self.flows.settle(flow);
+        true
     }
 
     /// There is a better estimate of a request.

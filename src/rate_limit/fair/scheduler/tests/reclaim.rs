@@ -51,18 +51,30 @@ fn what_was_dropped_is_not_told_to_stop_and_has_its_place_for_a_while() {
     let (mut bench, free) = borrowed(Revoke::Always, false);
     bench.first_byte(free[3]);
     let used = TokenUsage::new(10, 0);
-    bench.call(|scheduler, _, _| scheduler.linger(free[3], used));
+    assert!(bench.call(|scheduler, _, _| scheduler.linger(free[3], used)));
     assert_eq!((bench.tier("free").in_use, bench.scheduler.streams), (4, 0));
     // The newest of the others is told.
     let paid = bench.enter(PAID, 2);
     assert_eq!(bench.all_told(&free), [free[2]]);
     assert!(!bench.runs(paid));
+    assert!(bench.call(|scheduler, _, _| scheduler.linger(free[2], used)));
     // What lingers is free when it is released, and is charged once.
     bench.release(free[3], 10);
     assert!(bench.runs(paid));
     bench.leave(paid);
     free[..3].iter().for_each(|ticket| bench.leave(*ticket));
     bench.scheduler.assert_empty();
+}
+
+#[test]
+fn what_was_parked_and_is_dropped_is_gone_from_the_engine() {
+    let (mut bench, free) = borrowed(Revoke::Never, true);
+    let paid = bench.enter(PAID, 2);
+    bench.call(|scheduler, now, wakes| scheduler.park(free[3], now, wakes));
+    assert!(bench.runs(paid));
+    let used = TokenUsage::new(10, 0);
+    assert!(!bench.call(|scheduler, _, _| scheduler.linger(free[3], used)));
+    assert!(!bench.call(|scheduler, _, _| scheduler.linger(Ticket { serial: 0, ..paid }, used)));
 }
 
 #[test]
