@@ -2,7 +2,10 @@
 //! of a group.
 //!
 //! A tree of three levels: tiers, their groups, their subjects. A flow is in its parent's heap of those in line while
-//! requests of its own wait; among the idle while it has none that waits or runs.
+//! requests of its own wait; among the idle while it has none that waits or runs; spent when nothing would change if it had
+//! never been.
+
+use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
@@ -57,13 +60,15 @@ enum Home {
     None,
     /// It has none at all.
     Idle,
+    /// And it is as if it had never had any.
+    Spent,
 }
 
 impl Flow {
     fn heap(&mut self, home: Home) -> Option<&mut Heap> {
         match home {
             Home::Ready => Some(&mut self.ready),
-            Home::None => None,
+            Home::None | Home::Spent => None,
             Home::Idle => Some(&mut self.idle),
         }
     }
@@ -75,6 +80,10 @@ pub(super) struct Flows {
     pub(super) flows: Slab<Flow>,
     /// Groups and subjects, by their parents and keys.
     known: HashTable<u32>,
+    /// Of those, how many are spent; and which became so lately, by their order then. They are forgotten in that order, and
+    /// not at once: most callers come again, and are found more quickly than made.
+    spent: usize,
+    lately_spent: VecDeque<(u32, u64)>,
     most: usize,
     /// Where each flow is in its parent's heap: side by side, since of those that are moved nothing else is touched.
     places: Vec<u32>,
@@ -89,7 +98,15 @@ impl Flows {
             let tier = flows.take();
             flows.at_mut(tier).parent = NONE;
         }
-        Self { flows, known: HashTable::new(), most, places: vec![0; tiers], orders: 0 }
+        Self {
+            flows,
+            known: HashTable::new(),
+            spent: 0,
+            lately_spent: VecDeque::new(),
+            most,
+            places: vec![0; tiers],
+            orders: 0,
+        }
     }
 
     /// The flow of a subject that has a request, lifted to what others have by now if it had none that waits.
@@ -100,7 +117,7 @@ impl Flows {
     }
 
     fn child(&mut self, parent: u32, key: u64) -> u32 {
-        let has_room = self.known.len() < self.most;
+        let has_room = self.remembered() < self.most;
         let known = self.find(parent, Some(key));
         let known = if has_room { known } else { known.or_else(|| self.find(parent, None)) };
         let floor = self.flows.at(parent).floor;
@@ -108,7 +125,10 @@ impl Flows {
             return self.make(parent, Some(key).filter(|_| has_room), floor);
         };
         let flow = self.flows.at_mut(place);
-        if flow.queued == 0 && flow.counter < floor {
+        if flow.home == Home::Spent {
+            self.spent = self.spent.saturating_sub(1);
+            (flow.home, flow.counter, flow.floor) = (Home::None, floor, 0);
+        } else if flow.queued == 0 && flow.counter < floor {
             flow.counter = floor;
         }
         place
@@ -155,49 +175,45 @@ impl Flows {
 
     /// One more of a subject's requests waits, or one less.
     pub(super) fn queued(&mut self, subject: u32, more: bool) {
-        self.path(subject, |flows, flow, parent| {
-            let queued = &mut flows.flows.at_mut(flow).queued;
-            let before = *queued;
-            *queued = if more { before + 1 } else { before.saturating_sub(1) };
+        let path = self.path(subject);
+        for (flow, parent) in path {
+            let queued = &mut self.flows.at_mut(flow).queued;
+            let before = one_more(queued, more);
             let now = *queued;
-            if parent != NONE {
-                flows.set_length(flow, parent, before, now);
-            }
-        });
+            self.set_length(flow, parent, before, now);
+        }
+        let [_, (_, tier)] = path;
+        one_more(&mut self.flows.at_mut(tier).queued, more);
     }
 
     /// A request of a subject is let in, and thought to cost so much.
     pub(super) fn let_in(&mut self, subject: u32, cost: u64) {
-        self.path(subject, |flows, flow, parent| {
-            let flow = flows.flows.at_mut(flow);
+        for (flow, parent) in self.path(subject) {
+            let flow = self.flows.at_mut(flow);
             flow.flying += 1;
-            if parent != NONE {
-                let counter = flow.counter;
-                flow.counter = counter.saturating_add(cost);
-                let parent = flows.flows.at_mut(parent);
-                parent.floor = parent.floor.max(counter);
-            }
-        });
+            let counter = flow.counter;
+            flow.counter = counter.saturating_add(cost);
+            let floor = &mut self.flows.at_mut(parent).floor;
+            *floor = counter.max(*floor);
+        }
     }
 
     /// A request of a subject that was charged `from` is gone, and has cost `to`.
     pub(super) fn done(&mut self, subject: u32, from: u64, to: u64) {
-        self.path(subject, |flows, flow, parent| {
-            let flying = &mut flows.flows.at_mut(flow).flying;
-            *flying = flying.saturating_sub(1);
-            flows.recount(flow, parent, from, to);
-        });
+        for (flow, parent) in self.path(subject) {
+            one_more(&mut self.flows.at_mut(flow).flying, false);
+            self.recount(flow, parent, from, to);
+        }
     }
 
     /// What a subject was charged `from` costs `to`.
     pub(super) fn correct(&mut self, subject: u32, from: u64, to: u64) {
-        self.path(subject, |flows, flow, parent| flows.recount(flow, parent, from, to));
+        for (flow, parent) in self.path(subject) {
+            self.recount(flow, parent, from, to);
+        }
     }
 
     fn recount(&mut self, flow: u32, parent: u32, from: u64, to: u64) {
-        if parent == NONE {
-            return;
-        }
         let counter = &mut self.flows.at_mut(flow).counter;
         *counter = counter.saturating_add(to).saturating_sub(from);
         if *counter > HIGH {
@@ -209,50 +225,44 @@ impl Flows {
     /// been: the idle ones that are no longer ahead, and where nobody waits, all of them. Those are ahead by one request at
     /// most, since the floor is where anybody who had more was last let in.
     pub(super) fn settle(&mut self, subject: u32) {
-        let group = self.flows.at(subject).parent;
-        let tier = self.flows.at(group).parent;
-        self.rehome(subject, group);
-        self.forget(group);
-        self.rehome(group, tier);
-        self.forget(tier);
+        for (flow, parent) in self.path(subject) {
+            self.rehome(flow, parent);
+            self.forget(parent);
+        }
     }
 
-    /// How many groups and subjects are remembered.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.known.len()
+    /// How many groups and subjects are remembered, those aside that are spent.
+    pub(super) fn remembered(&self) -> usize {
+        self.known.len().saturating_sub(self.spent)
     }
 
     /// How many subjects take their turns before one that has just had its own, at least.
     pub(super) fn turns(&self, subject: u32) -> u64 {
-        let group = self.flows.at(subject).parent;
-        let tier = self.flows.at(group).parent;
-        let beside = |parent| self.flows.at(parent).ready.len().max(1) as u64;
-        beside(group).saturating_mul(beside(tier))
+        let beside = |(_, parent)| self.flows.at(parent).ready.len().max(1) as u64;
+        self.path(subject).map(beside).into_iter().fold(1, u64::saturating_mul)
     }
 
-    /// A subject, its group, its tier, each with its parent.
-    fn path(&mut self, subject: u32, mut each: impl FnMut(&mut Self, u32, u32)) {
-        let mut flow = subject;
-        while flow != NONE {
-            let parent = self.flows.at(flow).parent;
-            each(self, flow, parent);
-            flow = parent;
-        }
+    /// A subject and its group, each with its parent.
+    fn path(&self, subject: u32) -> [(u32, u32); 2] {
+        let group = self.flows.at(subject).parent;
+        [(subject, group), (group, self.flows.at(group).parent)]
     }
 
     fn rehome(&mut self, place: u32, parent: u32) {
-        let flow = self.flows.at_mut(place);
+        let flow = self.flows.at(place);
         let home = match () {
             () if flow.queued > 0 => Home::Ready,
             () if flow.flying > 0 => Home::None,
             () => Home::Idle,
         };
         let (from, counter) = (flow.home, flow.counter);
+        if from == home && home == Home::None {
+            return;
+        }
         let at = self.places.get(place as usize).copied().unwrap_or_default();
         if home == Home::Idle && self.is_past(parent, counter) {
             self.heap(parent, from, Step::Remove(at));
-            return self.drop(place, parent);
+            return self.spend(place);
         }
         let flow = self.flows.at_mut(place);
         if from == home {
@@ -269,7 +279,14 @@ impl Flows {
         self.heap(parent, home, Step::Push(entry));
     }
 
+    #[inline]
     fn heap(&mut self, parent: u32, home: Home, step: Step) {
+        if home != Home::None {
+            self.step(parent, home, step);
+        }
+    }
+
+    fn step(&mut self, parent: u32, home: Home, step: Step) {
         let Some(heap) = self.flows.at_mut(parent).heap(home) else { return };
         let mut heap = std::mem::take(heap);
         let places = &mut self.places;
@@ -294,22 +311,43 @@ impl Flows {
         parent.queued == 0 || counter <= parent.floor
     }
 
+    #[inline]
     fn forget(&mut self, parent: u32) {
         while let Some(first) = self.flows.at(parent).idle.first()
             && self.is_past(parent, first.counter)
         {
             self.heap(parent, Home::Idle, Step::Remove(0));
-            self.drop(first.flow, parent);
+            self.spend(first.flow);
         }
     }
 
-    fn drop(&mut self, place: u32, parent: u32) {
+    /// A flow that is in no heap is as if it had never been.
+    fn spend(&mut self, place: u32) {
+        self.orders += 1;
         let flow = self.flows.at_mut(place);
+        debug_assert!(flow.home != Home::Spent, "spent twice");
+        (flow.home, flow.order) = (Home::Spent, self.orders);
+        self.spent += 1;
+        self.lately_spent.push_back((place, self.orders));
+        if self.lately_spent.len() > MOST_SPENT
+            && let Some((place, order)) = self.lately_spent.pop_front()
+        {
+            self.drop(place, order);
+        }
+    }
+
+    /// Forgets a flow that has been spent since.
+    fn drop(&mut self, place: u32, since: u64) {
+        let flow = self.flows.at_mut(place);
+        if flow.home != Home::Spent || flow.order != since {
+            return;
+        }
         flow.home = Home::None;
-        let hash = hash(parent, flow.key);
+        let hash = hash(flow.parent, flow.key);
         if let Ok(known) = self.known.find_entry(hash, |known| *known == place) {
             known.remove();
         }
+        self.spent = self.spent.saturating_sub(1);
         self.flows.give_back(place);
     }
 
@@ -326,6 +364,16 @@ impl Flows {
         }
     }
 }
+
+/// Counts one more, or one less. How many there were.
+fn one_more(count: &mut u32, more: bool) -> u32 {
+    let before = *count;
+    *count = if more { before + 1 } else { before.saturating_sub(1) };
+    before
+}
+
+/// Spent flows that are known.
+pub(super) const MOST_SPENT: usize = 1 << 10;
 
 /// Where counters are lowered. A single request adds far less than what is left above.
 const HIGH: u64 = 1 << 62;

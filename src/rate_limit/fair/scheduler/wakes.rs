@@ -18,6 +18,7 @@ struct Few {
 
 impl Wakes {
     /// Calls them: to be done when the lock is free.
+    #[inline]
     pub(in crate::rate_limit) fn wake(self) {
         if let Some(first) = self.wake.first {
             first.wake();
@@ -42,7 +43,11 @@ impl Wakes {
 }
 
 impl Few {
+    #[inline]
     fn push(&mut self, waker: Option<Waker>) {
+        if waker.is_none() {
+            return;
+        }
         match &mut self.first {
             None => self.first = waker,
             Some(_) => self.more.extend(waker),

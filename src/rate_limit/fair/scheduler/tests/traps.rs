@@ -63,7 +63,7 @@ fn trap_7_only_who_is_ahead_is_remembered() {
     for subject in 1..1_000 {
         let one = bench.enter(0, subject);
         bench.release(one, 100);
-        assert_eq!(bench.scheduler.flows.len(), 2);
+        assert_eq!(bench.scheduler.flows.remembered(), 2);
     }
     // Where somebody waits, whoever was served before he came is, until those who wait have had as much.
     let heavy = ticket(bench.arrive(Ask { prompt: 250, ..bench.ask(0, 7) }));
@@ -74,11 +74,11 @@ fn trap_7_only_who_is_ahead_is_remembered() {
     bench.release(waiting[0], 100);
     assert!(bench.runs(waiting[1]) && !bench.runs(again));
     bench.leave(again);
-    assert_eq!(bench.scheduler.flows.len(), 5, "its group");
+    assert_eq!(bench.scheduler.flows.remembered(), 5, "its group");
     for done in &waiting[1..5] {
         bench.release(*done, 100);
     }
-    assert_eq!(bench.scheduler.flows.len(), 4, "it is no longer ahead");
+    assert_eq!(bench.scheduler.flows.remembered(), 4, "it is no longer ahead");
     [busy, light, waiting[5]].into_iter().for_each(|ticket| bench.release(ticket, 100));
     bench.scheduler.assert_empty();
 }
@@ -89,7 +89,7 @@ fn trap_7_beyond_the_bound_all_others_share_one_flow() {
     let plan = plan(Capacity::slots(1), 0, &[("all", share)]);
     let mut bench = Bench { scheduler: Scheduler::remembering(plan, 20), now: Duration::ZERO };
     let tickets: Vec<_> = (0..100).map(|subject| bench.enter(0, subject)).collect();
-    assert!(bench.scheduler.flows.len() <= 22);
+    assert!(bench.scheduler.flows.remembered() <= 22);
     let flow = |ticket: Ticket| bench.scheduler.requests.at(ticket.place).flow;
     assert_eq!(flow(tickets[98]), flow(tickets[99]));
     assert_ne!(flow(tickets[0]), flow(tickets[1]));
@@ -443,4 +443,26 @@ fn counters_are_lowered_before_they_overflow() {
     }
     let tier = bench.scheduler.requests.at(running.place).tier;
     assert!(bench.scheduler.tiers.at(tier).counter < 1 << 63);
+}
+
+#[test]
+fn trap_7_who_comes_again_is_found_as_if_he_had_never_been() {
+    let mut bench = Bench::of_slots(1);
+    let flow = |bench: &Bench, ticket: Ticket| bench.scheduler.requests.at(ticket.place).flow;
+    let first = bench.enter(0, 1);
+    let known = flow(&bench, first);
+    bench.release(first, 1000);
+    bench.scheduler.assert_empty();
+    let again = bench.enter(0, 1);
+    assert_eq!(flow(&bench, again), known);
+    assert_eq!(bench.scheduler.flows.flows.at(known).counter, 100 * TOKEN);
+    bench.release(again, 100);
+    // After as many others he is forgotten, and nothing of him is theirs.
+    for other in 2..2 + MOST_SPENT as u64 {
+        let one = bench.enter(0, other);
+        assert_eq!(bench.scheduler.flows.flows.at(flow(&bench, one)).counter, 100 * TOKEN);
+        bench.release(one, 500);
+    }
+    bench.scheduler.assert_empty();
+    assert_eq!(bench.scheduler.flows.flows.len(), 1 + MOST_SPENT);
 }
