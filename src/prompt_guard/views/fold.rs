@@ -21,9 +21,7 @@ pub(super) fn leet(text: &Text<'_>) -> Option<Text<'static>> {
     let mut done = 0;
     for (at, reading) in read {
         writer.copy(text, done..at);
-        for (offset, letter) in reading.char_indices() {
-            writer.replace(letter, at + offset..at + offset + 1);
-        }
+        writer.replace_each(&reading, at);
         done = at + reading.len();
     }
     writer.copy(text, done..text.folded.len());
@@ -108,9 +106,7 @@ pub(super) fn unjumble(text: &Text<'_>) -> Text<'static> {
         piece.bytes().for_each(|byte| signature.push(byte));
         let Some(word) = words::unjumbled(signature.value()) else { continue };
         writer.copy(text, done..at);
-        for (offset, letter) in word.char_indices() {
-            writer.replace(letter, at + offset..at + offset + 1);
-        }
+        writer.replace_each(word, at);
         done = at + piece.len();
     }
     writer.copy(text, done..text.folded.len());

@@ -141,6 +141,13 @@ impl Writer {
         }
     }
 
+    /// Writes ASCII letters, each in the place of the byte that stands where it comes to stand.
+    pub(super) fn replace_each(&mut self, letters: &str, at: usize) {
+        for (offset, letter) in letters.char_indices() {
+            self.replace(letter, at + offset..at + offset + 1);
+        }
+    }
+
     /// Copies a stretch of a text, byte for byte.
     pub(super) fn copy(&mut self, text: &Text<'_>, range: Range<usize>) {
         let (Some(cased), Some(folded)) =

@@ -80,7 +80,7 @@ impl Place {
                 "the engine runs no more than {found} requests at a time, though it is given more: \
                  they wait within it, where nothing is fair"
             );
-            observe::warn("fair", &slots);
+            observe::warn("rate_limit", &slots);
         }
     }
 

@@ -95,6 +95,15 @@ impl Scheduler {
         self.flows.done(flow, charged, cost);
     }
 
+    /// A running request costs so much, and not what it was charged.
+    pub(super) fn recharge(&mut self, place: u32, cost: u64) {
+        let request = self.requests.at_mut(place);
+        let (flow, charged) = (request.flow, std::mem::replace(&mut request.cost, cost));
+        self.charge_tier(place, charged, cost);
+        self.flows.correct(flow, charged, cost);
+        self.flows.settle(flow);
+    }
+
     /// A request goes, and has cost so much. Its place may have been what another waited for, and its size what kept
     /// others behind it.
     pub(super) fn depart(&mut self, place: u32, cost: u64, now: Duration, wakes: &mut Wakes) {

@@ -226,15 +226,11 @@ impl Scheduler {
         if state != State::Running {
             return matches!(state, State::Told(_));
         }
-        let flow = request.flow;
-        let charged = std::mem::replace(&mut request.cost, cost);
         let streamed = std::mem::take(&mut request.is_streamed);
         request.state = State::Lingering;
         self.streams -= u64::from(streamed);
         self.tiers.at_mut(tier).list(begun).remove(&mut self.requests, ticket.place);
-        self.charge_tier(ticket.place, charged, cost);
-        self.flows.correct(flow, charged, cost);
-        self.flows.settle(flow);
+        self.recharge(ticket.place, cost);
         true
     }
 
@@ -250,13 +246,12 @@ impl Scheduler {
         let (prompt, output) = (prompt.min(MOST), output.min(MOST));
         let cost = self.cost(TokenUsage::new(prompt, output));
         let Some(request) = self.of(ticket) else { return };
-        let (flow, state) = (request.flow, request.state);
-        let before = std::mem::replace(&mut request.cost, cost);
+        let state = request.state;
         self.change(ticket.place, |request| (request.prompt, request.output) = (prompt, output));
         if matches!(state, State::Running | State::Told(_)) {
-            self.charge_tier(ticket.place, before, cost);
-            self.flows.correct(flow, before, cost);
-            self.flows.settle(flow);
+            self.recharge(ticket.place, cost);
+        } else {
+            self.requests.at_mut(ticket.place).cost = cost;
         }
         self.dispatch(now, wakes);
     }
