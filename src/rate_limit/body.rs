@@ -7,15 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, response::Parts};
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{fair::Pace, reservation::SettleOnDrop, settlement::Outcome};
-use crate::{
-    inference::UsageReader,
-    reservation::{Meter as _, Observed, TokenUsage},
-};
+use crate::{inference::UsageReader, reservation::TokenUsage};
 
 pin_project! {
     /// The inner service's body, every frame as it comes. What the request reserved is settled at
@@ -46,9 +43,15 @@ impl<R: Body<Data = Bytes>> MeteredBody<R> {
     }
 
     /// A metered body. One that has no frames to come (`HEAD`, 204, empty) is complete at once.
-    pub(super) fn new(inner: R, settle: SettleOnDrop, head: &Parts, head_only: bool) -> Self {
-        let metering = Metering::new(settle, &head.headers);
-        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    pub(super) fn new(
+        inner: R,
+        settle: SettleOnDrop,
+        reader: UsageReader,
+        status: StatusCode,
+        head_only: bool,
+    ) -> Self {
+        let metering = Metering::new(settle, reader);
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if head_only || bodiless || inner.is_end_stream() {
             metering.end();
             return Self { inner, metering: None };
@@ -120,13 +123,12 @@ impl<R> fmt::Debug for MeteredBody<R> {
 }
 
 impl Metering {
-    fn new(settle: SettleOnDrop, headers: &HeaderMap) -> Self {
+    fn new(settle: SettleOnDrop, reader: UsageReader) -> Self {
         // An answer that was not refused is aborted until it ends.
         let at_end = match settle.outcome() {
             Outcome::Aborted => Outcome::Answered,
             outcome => outcome,
         };
-        let reader = UsageReader::new(headers);
         // The frames of a whole JSON text are no tokens.
         let pace = if reader.reads_whole() { None } else { settle.reservation().pace() };
         Self { settle, at_end, reader, begun: false, pace: pace.map(Box::new) }
@@ -168,17 +170,11 @@ impl Metering {
 
 impl Drop for Metering {
     fn drop(&mut self) {
-        let reservation = self.settle.reservation();
-        if let Some(usage) = self.reader.usage() {
-            reservation.observe(Observed::Stated(usage));
-        } else if let Some(output) = self.reader.stated_output() {
-            // The prompt is left to the estimate.
-            reservation.observe(Observed::Stated(TokenUsage::new(0, output)));
-        }
-        if self.reader.reads_text() {
-            reservation.estimates_by_text();
-        }
-        reservation.observe(Observed::OutputSoFar(self.reader.output_estimate()));
+        let reader = &self.reader;
+        // The prompt is left to the estimate where only the output is stated.
+        let output_alone = || reader.stated_output().map(|output| TokenUsage::new(0, output));
+        let stated = reader.usage().or_else(output_alone);
+        self.settle.reservation().read(stated, reader.output_estimate(), reader.reads_text());
     }
 }
 

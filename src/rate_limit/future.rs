@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::{
     body::{MeteredBody, outcome_of_head},
-    fair::{Asking, Entry, FairAdmission, Permit, Queued, Watch},
+    fair::{Asking, Entry, Permit, Queued, Watch},
     layer::Config,
     reservation::{Reservation, SettleOnDrop},
     service::leave_meter,
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     body::{Ending, ResponseBody},
     future::Oneshot,
+    inference::UsageReader,
     observe,
     reject::Rejection,
     route::Endpoint,
@@ -55,10 +56,10 @@ impl<S: Service<Request<B>>, B> TieredRateLimitFuture<S, B> {
 pin_project! {
     #[project = StateProj]
     pub(super) enum State<S, B> where S: Service<Request<B>> {
-        /// For the store. Dropping its answer gives back what it took.
-        Waiting { answer: StoreFuture<Decision>, waiting: Option<Waiting<S, B>> },
-        /// For the engine. Dropping this leaves the queue.
-        Queued { queued: Queued, entering: Option<Entering<S, B>> },
+        /// For the store. Boxed, as what is rare: the state of each request is moved as often as its future.
+        Waiting { waiting: Option<Box<Waiting<S, B>>> },
+        /// For the engine.
+        Queued { entering: Option<Box<Entering<S, B>>> },
         /// For the inner service. Dropping this settles.
         Calling {
             #[pin] future: Oneshot<S, Request<B>>, settle: Option<SettleOnDrop>, watch: Option<Arc<Watch>>,
@@ -68,8 +69,21 @@ pin_project! {
 }
 
 impl<S: Service<Request<B>>, B> State<S, B> {
-    pub(super) fn waiting(answer: StoreFuture<Decision>, waiting: Waiting<S, B>) -> Self {
-        Self::Waiting { answer, waiting: Some(waiting) }
+    pub(super) fn waiting(waiting: Waiting<S, B>) -> Self {
+        Self::Waiting { waiting: Some(Box::new(waiting)) }
+    }
+
+    /// Of a request that was decided on.
+    pub(super) fn of(next: Next, service: S, request: Request<B>) -> Self {
+        match next {
+            Next::Call { settle, watch } => {
+                Self::Calling { future: Oneshot::new(service, request), settle, watch }
+            }
+            Next::Queue { queued, settle } => Self::Queued {
+                entering: Some(Box::new(Entering { queued, settle, service, request })),
+            },
+            Next::Refuse { rejection } => Self::refused(rejection),
+        }
     }
 
     pub(super) fn unmetered(service: S, request: Request<B>) -> Self {
@@ -83,76 +97,86 @@ impl<S: Service<Request<B>>, B> State<S, B> {
 
 /// A request whose admission is decided elsewhere.
 pub(super) struct Waiting<S, B> {
-    pub(super) service: S,
-    pub(super) request: Request<B>,
+    /// Dropped, it gives back what it took.
+    pub(super) answer: StoreFuture<Decision>,
     pub(super) reservation: Arc<Reservation>,
     /// What it asks for of the engine then, where that is shared.
     pub(super) asking: Option<Asking>,
+    pub(super) service: S,
+    pub(super) request: Request<B>,
 }
 
-impl<S: Service<Request<B>>, B> Waiting<S, B> {
-    pub(super) fn decided(
-        self,
-        decision: &Result<Decision, StoreError>,
-        config: &Config,
-    ) -> State<S, B> {
-        let Self { service, request, reservation, asking } = self;
-        let reservation = match reservation.decided(decision) {
-            Ok(Some(reservation)) => reservation,
-            Ok(None) => return State::unmetered(service, request),
-            Err(rejection) => return State::refused(rejection),
-        };
-        let entering = Entering { service, request, settle: SettleOnDrop::new(reservation) };
-        match config.fair.as_ref().zip(asking) {
-            Some((fair, asking)) => entering.enter(fair, asking, config),
-            None => entering.call(config),
-        }
-    }
-}
-
-/// A request that is within its limits.
+/// A request that is within its limits, and waits for the engine.
 pub(super) struct Entering<S, B> {
+    /// Dropped, it leaves the queue.
+    queued: Queued,
+    settle: SettleOnDrop,
     service: S,
     request: Request<B>,
-    settle: SettleOnDrop,
 }
 
-impl<S: Service<Request<B>>, B> Entering<S, B> {
-    fn enter(mut self, fair: &FairAdmission, asking: Asking, config: &Config) -> State<S, B> {
+/// What becomes of a request that was decided on: without the request, which is large to move.
+pub(super) enum Next {
+    Call { settle: Option<SettleOnDrop>, watch: Option<Arc<Watch>> },
+    Queue { queued: Queued, settle: SettleOnDrop },
+    Refuse { rejection: Rejection },
+}
+
+impl Next {
+    /// By the store's decision.
+    pub(super) fn of<B>(
+        decision: &Result<Decision, StoreError>,
+        reservation: Arc<Reservation>,
+        asking: Option<Asking>,
+        request: &mut Request<B>,
+        config: &Config,
+    ) -> Self {
+        let mut settle = match reservation.decided(decision) {
+            Ok(Some(reservation)) => SettleOnDrop::new(reservation),
+            Ok(None) => return Self::Call { settle: None, watch: None },
+            Err(rejection) => return Self::Refuse { rejection },
+        };
+        let Some((fair, asking)) = config.fair.as_ref().zip(asking) else {
+            return Self::call(settle, request, config);
+        };
         match fair.enter(asking) {
-            Ok(Entry::Admitted(permit)) => self.decided(Ok(permit), config),
+            Ok(Entry::Admitted(permit)) => Self::entered(Ok(permit), settle, request, config),
             Ok(Entry::Queued(queued)) => {
                 // Who leaves now has used nothing but his turn.
-                self.settle.set(Outcome::Refused);
-                State::Queued { queued, entering: Some(self) }
+                settle.set(Outcome::Refused);
+                Self::Queue { queued, settle }
             }
-            Err(rejection) => self.decided(Err(rejection), config),
+            Err(rejection) => Self::entered(Err(rejection), settle, request, config),
         }
     }
 
-    /// What becomes of it by the engine's capacity.
-    fn decided(mut self, decided: Result<Permit, Rejection>, config: &Config) -> State<S, B> {
+    /// By the engine's capacity.
+    fn entered<B>(
+        decided: Result<Permit, Rejection>,
+        mut settle: SettleOnDrop,
+        request: &mut Request<B>,
+        config: &Config,
+    ) -> Self {
         match decided {
             Ok(permit) => {
-                self.settle.reservation().hold(permit);
-                self.settle.set(Outcome::Abandoned);
-                self.call(config)
+                settle.reservation().hold(permit);
+                settle.set(Outcome::Abandoned);
+                Self::call(settle, request, config)
             }
             Err(rejection) => {
-                self.settle.set(Outcome::Unserved);
-                State::refused(rejection)
+                settle.set(Outcome::Unserved);
+                Self::Refuse { rejection }
             }
         }
     }
 
-    fn call(self, config: &Config) -> State<S, B> {
-        let Self { service, mut request, settle } = self;
+    fn call<B>(settle: SettleOnDrop, request: &mut Request<B>, config: &Config) -> Self {
         observe::admitted("rate_limit");
         if !config.is_before_authentication() {
-            leave_meter(&mut request, settle.reservation());
+            leave_meter(request, settle.reservation());
         }
         let watch = settle.reservation().tell_engine(request.extensions_mut());
-        State::Calling { future: Oneshot::new(service, request), settle: Some(settle), watch }
+        Self::Call { settle: Some(settle), watch }
     }
 }
 
@@ -167,10 +191,13 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProj::Waiting { answer, waiting } => {
-                    let decision = ready!(Pin::new(answer).poll(cx));
-                    let Some(waiting) = waiting.take() else { return Poll::Pending };
-                    waiting.decided(&decision, this.config)
+                StateProj::Waiting { waiting: slot } => {
+                    let Some(waiting) = slot else { return Poll::Pending };
+                    let decision = ready!(Pin::new(&mut waiting.answer).poll(cx));
+                    let Some(waiting) = slot.take() else { return Poll::Pending };
+                    let Waiting { reservation, asking, service, mut request, .. } = *waiting;
+                    let next = Next::of(&decision, reservation, asking, &mut request, this.config);
+                    State::of(next, service, request)
                 }
                 StateProj::Refused { rejection } => {
                     let Some(rejection) = rejection.take() else { return Poll::Pending };
@@ -178,10 +205,13 @@ where
                     let routes = &this.config.routes;
                     return Poll::Ready(Ok(rejection.into_response("rate_limit", format, routes)));
                 }
-                StateProj::Queued { queued, entering } => {
-                    let decided = ready!(queued.poll(cx));
-                    let Some(entering) = entering.take() else { return Poll::Pending };
-                    entering.decided(decided, this.config)
+                StateProj::Queued { entering: slot } => {
+                    let Some(entering) = slot else { return Poll::Pending };
+                    let decided = ready!(entering.queued.poll(cx));
+                    let Some(entering) = slot.take() else { return Poll::Pending };
+                    let Entering { settle, service, mut request, .. } = *entering;
+                    let next = Next::entered(decided, settle, &mut request, this.config);
+                    State::of(next, service, request)
                 }
                 StateProj::Calling { future, settle, watch } => {
                     match watch.as_ref().map(|watch| watch.poll_revoked(cx)) {
@@ -224,19 +254,20 @@ where
         }
     };
     settle.set(outcome_of_head(response.status(), response.headers()));
+    // Before what the layer adds to the headers, in which nothing of usage stands.
+    let (status, reader) = (response.status(), UsageReader::new(response.headers()));
     if config.headers {
         settle.reservation().write_headers(response.headers_mut());
     }
-    let (parts, body) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS
-        || (method == Method::CONNECT && parts.status.is_success())
+    if status == StatusCode::SWITCHING_PROTOCOLS
+        || (method == Method::CONNECT && status.is_success())
     {
         settle.reservation().begin_answer(false);
         settle.leave_to_meter();
-        return Ok(Response::from_parts(parts, MeteredBody::unmetered(body)));
+        return Ok(response.map(MeteredBody::unmetered));
     }
-    let body = MeteredBody::new(body, settle, &parts, method == Method::HEAD);
-    Ok(Response::from_parts(parts, body))
+    let head_only = method == Method::HEAD;
+    Ok(response.map(|body| MeteredBody::new(body, settle, reader, status, head_only)))
 }
 
 /// The answer, which ends when its request is broken off, where it may be.

@@ -2,9 +2,8 @@
 
 mod values;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{io::Write as _, time::Duration};
 
-use bytes::{BufMut as _, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(super) use self::values::{Template, Values};
@@ -85,8 +84,8 @@ impl Telling {
     pub(super) fn write(self, headers: &mut HeaderMap, tier: &ReadyTier, standings: &[Standing]) {
         let is_anthropic = self.endpoint == Endpoint::AnthropicMessages;
         let template = if is_anthropic { &tier.told_anthropic } else { &tier.told };
-        let values = self.values(tier, standings);
-        template.get_or_init(|| Template::of(&values)).write(values, headers);
+        let mut values = self.values(tier, standings);
+        template.get_or_init(|| Template::of(&values)).write(&mut values, headers);
     }
 
     pub(super) fn values(self, tier: &ReadyTier, standings: &[Standing]) -> Values {
@@ -117,7 +116,7 @@ impl Telling {
                 values.push(reset, |out| {
                     number(out, whole(self.unix.saturating_add(standing.reset)))
                 });
-                values.push(resource, |out| out.put_slice(limit.name.as_bytes()));
+                values.push(resource, |out| out.extend_from_slice(limit.name.as_bytes()));
             }
         }
         if !is_told(HeaderFamily::IetfDraft) {
@@ -125,12 +124,12 @@ impl Telling {
         }
         if let Some((limit, standing)) = tightest {
             values.push(&RATELIMIT, |out| {
-                out.put_u8(b'"');
-                out.put_slice(limit.name.as_bytes());
-                out.put_slice(b"\";r=");
+                out.push(b'"');
+                out.extend_from_slice(limit.name.as_bytes());
+                out.extend_from_slice(b"\";r=");
                 number(out, standing.remaining);
                 if limit.unit != Unit::Slots {
-                    out.put_slice(b";t=");
+                    out.extend_from_slice(b";t=");
                     number(out, whole(standing.reset));
                 }
             });
@@ -150,32 +149,32 @@ fn tighter(a: &(&ReadyLimit, &Standing), b: &(&ReadyLimit, &Standing)) -> std::c
     cross(a, b).cmp(&cross(b, a))
 }
 
-fn number(out: &mut BytesMut, number: u64) {
-    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// As Go prints durations and OpenAI sends them: `20ms`, `1s`, `6m0s`, `1h0m0s`.
-fn go_duration(out: &mut BytesMut, duration: Duration) {
+fn go_duration(out: &mut Vec<u8>, duration: Duration) {
     let millis = duration.subsec_nanos().div_ceil(1_000_000);
     if duration.as_secs() == 0 && millis < 1000 {
         number(out, millis.into());
-        return out.put_slice(b"ms");
+        return out.extend_from_slice(b"ms");
     }
     let seconds = whole(duration);
     if seconds >= 3600 {
         number(out, seconds / 3600);
-        out.put_u8(b'h');
+        out.push(b'h');
     }
     if seconds >= 60 {
         number(out, seconds / 60 % 60);
-        out.put_u8(b'm');
+        out.push(b'm');
     }
     number(out, seconds % 60);
-    out.put_u8(b's');
+    out.push(b's');
 }
 
 /// A time since the Unix epoch as RFC 3339 has it, in UTC and whole seconds, rounded up.
-fn rfc3339(out: &mut BytesMut, unix: Duration) {
+fn rfc3339(out: &mut Vec<u8>, unix: Duration) {
     let seconds = whole(unix);
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -197,10 +196,10 @@ mod tests {
     use super::*;
     use crate::{clock::ManualClock, rate_limit::Tier};
 
-    fn text(write: impl FnOnce(&mut BytesMut)) -> String {
-        let mut out = BytesMut::new();
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
         write(&mut out);
-        String::from_utf8(out.to_vec()).unwrap()
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

@@ -192,9 +192,11 @@ impl Reservation {
         told.write(headers, &self.tier, standings.as_slice());
     }
 
-    /// Hears that the output so far is told by the answer's text.
-    pub(super) fn estimates_by_text(&self) {
-        self.state().known.by_text = true;
+    /// Hears what the answer's body says: the usage it states, its output by estimate, and whether that is by its text.
+    pub(super) fn read(&self, stated: Option<TokenUsage>, output_so_far: u64, by_text: bool) {
+        let known = &mut self.state().known;
+        known.stated = stated.or(known.stated);
+        (known.output_so_far, known.by_text) = (output_so_far, by_text || known.by_text);
     }
 
     /// Settles, unless that was done.

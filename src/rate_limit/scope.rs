@@ -122,18 +122,15 @@ impl Records {
     pub(super) fn key(&self, asker: &Asker<'_>) -> Result<Key, Rejection> {
         let mut key = asker.config.pepper.key(&self.name);
         for scope in self.scopes.iter() {
-            key = match scope {
-                Scope::Subject => {
-                    let user = asker.user()?;
-                    key.with(user.issuer().as_bytes()).with(user.subject().as_bytes())
-                }
-                Scope::Organisation => asker.with_organisation(key)?,
-                Scope::Workload => asker.with_workload(key)?,
-                Scope::Network => key.with(Network::of(asker.address()?).as_bytes()),
-                Scope::Site => key.with(Network::site_of(asker.address()?).as_bytes()),
-                Scope::Tier => key.with(asker.tier.as_bytes()),
-                Scope::Global => key,
-            };
+            match scope {
+                Scope::Subject => add_subject(&mut key, asker.user()?),
+                Scope::Organisation => asker.add_organisation(&mut key)?,
+                Scope::Workload => asker.add_workload(&mut key)?,
+                Scope::Network => key.add(Network::of(asker.address()?).as_bytes()),
+                Scope::Site => key.add(Network::site_of(asker.address()?).as_bytes()),
+                Scope::Tier => key.add(asker.tier.as_bytes()),
+                Scope::Global => {}
+            }
         }
         Ok(match self.group(asker)? {
             Some(group) => key.finish_in(group),
@@ -144,18 +141,18 @@ impl Records {
     /// What the record belongs to: its organisation, else the caller, else the workload, else the site of the network; a pool
     /// stands alone. Never anything that the scopes do not count by: a caller has one quota, whatever organisation he names.
     fn group(&self, asker: &Asker<'_>) -> Result<Option<Group>, Rejection> {
-        let key = asker.config.pepper.key("group");
-        let key = if self.scopes.has(Scope::Organisation) {
-            asker.with_organisation(key)?
+        let mut key = asker.config.pepper.key("group");
+        if self.scopes.has(Scope::Organisation) {
+            asker.add_organisation(&mut key)?;
         } else if self.scopes.has(Scope::Subject) {
-            with_caller(key, asker.user()?)
+            add_caller(&mut key, asker.user()?);
         } else if self.scopes.has(Scope::Workload) {
-            asker.with_workload(key)?
+            asker.add_workload(&mut key)?;
         } else if self.scopes.has(Scope::Network) || self.scopes.has(Scope::Site) {
-            key.with(Network::site_of(asker.address()?).as_bytes())
+            key.add(Network::site_of(asker.address()?).as_bytes());
         } else {
             return Ok(None);
-        };
+        }
         Ok(Some(key.group()))
     }
 }
@@ -174,24 +171,31 @@ impl Asker<'_> {
     }
 
     /// Adds the caller's organisation: himself, if he has none.
-    fn with_organisation(&self, key: Keyed) -> Result<Keyed, Rejection> {
+    fn add_organisation(&self, key: &mut Keyed) -> Result<(), Rejection> {
         let user = self.user()?;
-        let named = self.with_named_organisation(key.clone(), user);
-        Ok(named.unwrap_or_else(|| with_caller(key, user)))
+        if !self.add_named_organisation(key, user) {
+            add_caller(key, user);
+        }
+        Ok(())
     }
 
-    /// Adds the organisation that the caller's token names, if it names one.
-    pub(super) fn with_named_organisation(&self, key: Keyed, user: &UserIdentity) -> Option<Keyed> {
-        let organisation = user.claims().str(&self.config.organisation)?;
-        let issued = || key.with(user.issuer().as_bytes()).with(organisation.as_bytes());
-        (!organisation.is_empty()).then(issued)
+    /// Adds the organisation that the caller's token names. Whether it names one.
+    pub(super) fn add_named_organisation(&self, key: &mut Keyed, user: &UserIdentity) -> bool {
+        let named = user.claims().str(&self.config.organisation);
+        let named = named.filter(|organisation| !organisation.is_empty());
+        if let Some(organisation) = named {
+            key.add(user.issuer().as_bytes());
+            key.add(organisation.as_bytes());
+        }
+        named.is_some()
     }
 
-    fn with_workload(&self, key: Keyed) -> Result<Keyed, Rejection> {
-        Ok(match self.identity.known_peer()? {
-            Some(peer) => with_workload(key, peer),
-            None => key.with(b""),
-        })
+    fn add_workload(&self, key: &mut Keyed) -> Result<(), Rejection> {
+        match self.identity.known_peer()? {
+            Some(peer) => add_workload(key, peer),
+            None => key.add(b""),
+        }
+        Ok(())
     }
 
     fn address(&self) -> Result<IpAddr, Rejection> {
@@ -202,16 +206,23 @@ impl Asker<'_> {
     }
 }
 
+pub(super) fn add_subject(key: &mut Keyed, user: &UserIdentity) {
+    key.add(user.issuer().as_bytes());
+    key.add(user.subject().as_bytes());
+}
+
 /// Adds a caller, as no organisation is called.
-fn with_caller(key: Keyed, user: &UserIdentity) -> Keyed {
-    key.with(user.issuer().as_bytes()).with(b"").with(user.subject().as_bytes())
+fn add_caller(key: &mut Keyed, user: &UserIdentity) {
+    key.add(user.issuer().as_bytes());
+    key.add(b"");
+    key.add(user.subject().as_bytes());
 }
 
 /// Adds what names a workload for longer than one certificate, where there is such a thing.
-pub(super) fn with_workload(key: Keyed, peer: &PeerIdentity) -> Keyed {
+pub(super) fn add_workload(key: &mut Keyed, peer: &PeerIdentity) {
     match (&peer.spiffe_id, peer.dns_names.as_slice()) {
-        (Some(id), _) => key.with(id.as_bytes()),
-        (None, []) => key.with(&peer.leaf_sha256),
-        (None, names) => names.iter().fold(key, |key, name| key.with(name.as_bytes())),
+        (Some(id), _) => key.add(id.as_bytes()),
+        (None, []) => key.add(&peer.leaf_sha256),
+        (None, names) => names.iter().for_each(|name| key.add(name.as_bytes())),
     }
 }

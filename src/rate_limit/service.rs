@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::{
     body::MeteredBody,
     fair::{Asking, Wish},
-    future::{State, TieredRateLimitFuture, Waiting},
+    future::{Next, State, TieredRateLimitFuture, Waiting},
     layer::Config,
     ready_tier::ReadyTier,
     reservation::Reservation,
@@ -79,10 +79,13 @@ impl<S> TieredRateLimit<S> {
         };
         let reservation = Reservation::ask(&self.config, endpoint, wanted);
         let mut answer = reservation.acquire();
-        let waiting = Waiting { service: self.inner.clone(), request, reservation, asking };
+        let service = self.inner.clone();
         match answer.now() {
-            Some(decision) => waiting.decided(decision, &self.config),
-            None => State::waiting(answer, waiting),
+            Some(decision) => {
+                let next = Next::of(decision, reservation, asking, &mut request, &self.config);
+                State::of(next, service, request)
+            }
+            None => State::waiting(Waiting { answer, reservation, asking, service, request }),
         }
     }
 }

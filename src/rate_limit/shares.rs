@@ -70,10 +70,14 @@ pub(super) fn shares<'a>(
     due: Amounts,
 ) -> impl Iterator<Item = (&'a Part, Inline<u64>)> {
     let mut left = due;
+    let is_one = parts.clone().nth(1).is_none();
     parts.clone().enumerate().map(move |(at, part)| {
         let charges = part.charges.indices().zip(part.charges.as_slice());
         let used = charges.map(|(index, charge)| {
             let Some(Some(left)) = left.as_mut_slice().get_mut(index) else { return 0 };
+            if is_one {
+                return *left;
+            }
             let charged_before = parts.clone().take(at).any(|part| part.charges.charges(index));
             let held = held(parts.clone(), index).unwrap_or(0);
             let debt = if charged_before { 0 } else { left.saturating_sub(held) };

@@ -179,17 +179,20 @@ impl<'a> Settlement<'a> {
 impl<T: Copy> Inline<T> {
     /// None yet. `fill` stands in the unused places and is never seen.
     #[must_use]
+    #[inline]
     pub const fn new(fill: T) -> Self {
         Self { len: 0, items: [fill; MAX_CHARGES] }
     }
 
     /// So many of the same, or as many as there are places for.
+    #[inline]
     pub(crate) fn filled(item: T, count: usize) -> Self {
         Self { len: count.min(MAX_CHARGES) as u8, items: [item; MAX_CHARGES] }
     }
 
     /// Those of `items` that there are places for: all, where there is one for each charge. `fill` is as in
     /// [`new`](Self::new).
+    #[inline]
     pub(crate) fn collect(fill: T, items: impl IntoIterator<Item = T>) -> Self {
         let mut all = Self::new(fill);
         for item in items {
@@ -204,6 +207,7 @@ impl<T: Copy> Inline<T> {
     }
 
     /// Adds one more. False, and nothing added, when all places are taken.
+    #[inline]
     pub fn push(&mut self, item: T) -> bool {
         match self.items.get_mut(usize::from(self.len)) {
             Some(place) => {
@@ -217,11 +221,13 @@ impl<T: Copy> Inline<T> {
 
     /// The items.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> &[T] {
         self.items.get(..usize::from(self.len)).unwrap_or_default()
     }
 
     /// The items, to change.
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         self.items.get_mut(..usize::from(self.len)).unwrap_or_default()
     }

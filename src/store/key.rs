@@ -75,34 +75,70 @@ impl Pepper {
     /// Begins the key of a record of this `scope`: `subject`, `network`. Different scopes never share a key.
     #[must_use]
     pub fn key(&self, scope: &str) -> Keyed {
-        Keyed(SipHasher24::new_with_key(self.0.expose())).with(scope.as_bytes())
+        let hasher = SipHasher24::new_with_key(self.0.expose());
+        let mut key = Keyed { hasher, held: [0; HELD], len: 0 };
+        key.add(scope.as_bytes());
+        key
     }
 }
 
 /// A key in the making.
 #[derive(Clone, Debug)]
-pub struct Keyed(SipHasher24);
+pub struct Keyed {
+    hasher: SipHasher24,
+    /// Not hashed yet: the hasher is quick with much at once, and slow with many pieces.
+    held: [u8; HELD],
+    len: usize,
+}
+
+const HELD: usize = 120;
 
 impl Keyed {
     /// Adds a fact. Facts are framed by their lengths: `("ab", "c")` is not `("a", "bc")`.
     #[must_use]
     pub fn with(mut self, fact: &[u8]) -> Self {
-        self.0.write(&(fact.len() as u64).to_le_bytes());
-        self.0.write(fact);
+        self.add(fact);
         self
+    }
+
+    /// Adds a fact in place.
+    pub(crate) fn add(&mut self, fact: &[u8]) {
+        self.write(&(fact.len() as u64).to_le_bytes());
+        self.write(fact);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        if let Some(place) = self.held.get_mut(self.len..end) {
+            place.copy_from_slice(bytes);
+            self.len = end;
+        } else {
+            self.hash_held();
+            self.hasher.write(bytes);
+        }
+    }
+
+    fn hash_held(&mut self) {
+        self.hasher.write(self.held.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
+
+    fn hash(mut self) -> [u8; 16] {
+        self.hash_held();
+        self.hasher.finish128().as_bytes()
     }
 
     /// The key of all facts, in a group of its own.
     #[must_use]
     pub fn finish(self) -> Key {
-        Key(self.0.finish128().as_bytes())
+        Key(self.hash())
     }
 
     /// The key of all facts, in that group. The facts alone must tell the record from all others.
     #[must_use]
     pub fn finish_in(self, group: Group) -> Key {
         let Group([a, b, c, d]) = group;
-        let [_, _, _, _, rest @ ..] = self.0.finish128().as_bytes();
+        let [_, _, _, _, rest @ ..] = self.hash();
         let [e, f, g, h, i, j, k, l, m, n, o, p] = rest;
         Key([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
     }

@@ -1,6 +1,6 @@
 //! Between whom a tier's share is shared.
 
-use super::super::scope::{Asker, Records, Scope, Scopes, with_workload};
+use super::super::scope::{Asker, Records, Scope, Scopes, add_subject, add_workload};
 use crate::{
     BuildError,
     network::Network,
@@ -30,27 +30,30 @@ impl Grouping {
         if let Self::Of(records) = self {
             return Ok(number(&records.key(asker)?));
         }
-        let user = asker.identity.user();
-        let organisation = user
-            .and_then(|user| asker.with_named_organisation(of(asker, "fair-organisation"), user));
-        let network = || {
-            let network = Network::of(asker.address?);
-            Some(of(asker, "fair-network").with(network.as_bytes()))
-        };
-        let known = organisation.or_else(network);
-        Ok(known.map_or_else(|| subject(asker), |key| number(&key.finish())))
+        if let Some(user) = asker.identity.user() {
+            let mut key = of(asker, "fair-organisation");
+            if asker.add_named_organisation(&mut key, user) {
+                return Ok(number(&key.finish()));
+            }
+        }
+        Ok(asker.address.map_or_else(
+            || subject(asker),
+            |address| {
+                number(&of(asker, "fair-network").with(Network::of(address).as_bytes()).finish())
+            },
+        ))
     }
 }
 
 /// The caller within the group: the user, else the workload, else the network.
 pub(super) fn subject(asker: &Asker<'_>) -> u64 {
-    let key = of(asker, "fair-subject");
-    let key = match (asker.identity.user(), asker.identity.peer(), asker.address) {
-        (Some(user), ..) => key.with(user.issuer().as_bytes()).with(user.subject().as_bytes()),
-        (None, Some(peer), _) => with_workload(key, peer),
-        (None, None, Some(address)) => key.with(Network::of(address).as_bytes()),
-        (None, None, None) => key,
-    };
+    let mut key = of(asker, "fair-subject");
+    match (asker.identity.user(), asker.identity.peer(), asker.address) {
+        (Some(user), ..) => add_subject(&mut key, user),
+        (None, Some(peer), _) => add_workload(&mut key, peer),
+        (None, None, Some(address)) => key.add(Network::of(address).as_bytes()),
+        (None, None, None) => {}
+    }
     number(&key.finish())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{number, tighter};
@@ -16,7 +16,7 @@ use crate::{
 
 /// What is told: one buffer that all values are slices of, and what they are called.
 pub(in crate::rate_limit) struct Values {
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     ends: [(&'static HeaderName, usize); MOST],
     len: usize,
     /// That of the tier, which is the same for every answer.
@@ -28,13 +28,13 @@ const MOST: usize = 23;
 
 impl Default for Values {
     fn default() -> Self {
-        let (buffer, ends) = (BytesMut::with_capacity(256), [(&RATELIMIT, 0); MOST]);
+        let (buffer, ends) = (Vec::with_capacity(256), [(&RATELIMIT, 0); MOST]);
         Self { buffer, ends, len: 0, policy: None }
     }
 }
 
 impl Values {
-    pub(super) fn push(&mut self, name: &'static HeaderName, write: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn push(&mut self, name: &'static HeaderName, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(end) = self.ends.get_mut(self.len) {
             write(&mut self.buffer);
             *end = (name, self.buffer.len());
@@ -47,7 +47,7 @@ impl Values {
         &mut self,
         families: &'static [Family],
         limits: impl Iterator<Item = (&'a ReadyLimit, &'a Standing)> + Clone,
-        write_reset: impl Fn(&mut BytesMut, Duration),
+        write_reset: impl Fn(&mut Vec<u8>, Duration),
     ) {
         for (units, [quota, remaining, reset]) in families {
             let of_units = limits.clone().filter(|(limit, _)| units.contains(&limit.unit));
@@ -63,20 +63,20 @@ impl Values {
         self.policy = Some(policy);
     }
 
-    /// Each header, in the order in which they were added.
+    /// Each header, in the order in which they were added. Once.
     pub(in crate::rate_limit) fn tell(
-        self,
+        &mut self,
         mut tell: impl FnMut(&'static HeaderName, HeaderValue),
     ) {
-        let all: Bytes = self.buffer.freeze();
+        let all = Bytes::from(std::mem::take(&mut self.buffer));
         let mut begin = 0;
-        for (name, end) in self.ends.into_iter().take(self.len) {
+        for (name, end) in self.ends.iter().copied().take(self.len) {
             // Numbers, times and the names of limits are values.
             let value = HeaderValue::from_maybe_shared(all.slice(begin..end));
             tell(name, value.unwrap_or(NO_VALUE));
             begin = end;
         }
-        if let Some(policy) = self.policy {
+        if let Some(policy) = self.policy.take() {
             tell(&RATELIMIT_POLICY, policy);
         }
     }
@@ -110,7 +110,7 @@ impl Template {
     }
 
     /// Writes the values beside what else is in `headers`, in place of what was there by their names.
-    pub(super) fn write(&self, values: Values, headers: &mut HeaderMap) {
+    pub(super) fn write(&self, values: &mut Values, headers: &mut HeaderMap) {
         let is_told = |(told, name): (&&HeaderName, &HeaderName)| std::ptr::eq(*told, name);
         let is_whole = self.names.len() == self.headers.len();
         if !is_whole
