@@ -114,7 +114,7 @@ use std::{
 };
 
 use axum_08::body::Body;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::Full;
 use palisade::{
     Identity,
@@ -123,7 +123,7 @@ use palisade::{
     reservation,
 };
 use rate_limit::{Arrival, Core};
-use timing::{Repeat, ask, compare, now};
+use timing::{Repeat, compare, now, through};
 use tokio::sync::Semaphore;
 use tower::{Layer as _, ServiceBuilder, limit::ConcurrencyLimitLayer};
 
@@ -291,24 +291,13 @@ fn services(name: &str) {
         .unwrap();
     let fair =
         FairAdmissionLayer::builder(&fair).fallback_tier("free").build().unwrap().layer(answer);
-    let times = compare([through(&answer), through(&limited), through(&shed), through(&fair)]);
+    let times = compare([
+        through(&answer, request),
+        through(&limited, request),
+        through(&shed, request),
+        through(&fair, request),
+    ]);
     report::compared_nanos(name, times);
-}
-
-fn through<'a, S, R>(service: &'a S) -> Repeat<'a>
-where
-    S: tower::Service<Request<Full<bytes::Bytes>>, Response = Response<R>, Error = Infallible>
-        + Clone,
-{
-    let mut service = service.clone();
-    Box::new(move |times| {
-        let requests: Vec<_> = (0..times).map(|_| request()).collect();
-        let began = Instant::now();
-        for request in requests {
-            assert_eq!(ask(&mut service, request), StatusCode::OK);
-        }
-        began.elapsed()
-    })
 }
 
 /// A request by a caller who is known.

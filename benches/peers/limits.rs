@@ -12,7 +12,6 @@ mod timing;
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     env,
     hint::black_box,
     net::SocketAddr,
@@ -28,7 +27,7 @@ use std::{
 use axum_08::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use governor::{Quota, RateLimiter};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::Full;
 use limitador::limit::Context;
 use palisade::{
@@ -41,7 +40,7 @@ use palisade::{
         ReservationId, Settlement, Stores,
     },
 };
-use timing::{Repeat, ask, compare};
+use timing::{Repeat, compare, through};
 use tower::Layer as _;
 use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
 
@@ -173,7 +172,11 @@ fn layers(wanted: &impl Fn(&str) -> bool) {
         .layer(answer);
     report::compared_nanos(
         name,
-        compare([through(&answer), through(&governor), through(&palisade)]),
+        compare([
+            through(&answer, request),
+            through(&governor, request),
+            through(&palisade, request),
+        ]),
     );
 }
 
@@ -186,21 +189,6 @@ fn request() -> Request<Full<Bytes>> {
     let user = UserIdentity::asserted("https://login.example", "alice");
     request.extensions_mut().insert(Identity::asserted(user));
     request
-}
-
-fn through<'a, S, R>(service: &'a S) -> Repeat<'a>
-where
-    S: tower::Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone,
-{
-    let mut service = service.clone();
-    Box::new(move |times| {
-        let requests: Vec<_> = (0..times).map(|_| request()).collect();
-        let began = Instant::now();
-        for request in requests {
-            assert_eq!(ask(&mut service, request), StatusCode::OK);
-        }
-        began.elapsed()
-    })
 }
 
 /// Calls `check` so many times on each thread, key after key.

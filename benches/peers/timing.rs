@@ -117,6 +117,22 @@ impl<'a> Case<'a> {
     }
 }
 
+/// Sends requests that are built before.
+pub(crate) fn through<'a, S, R>(service: &S, request: fn() -> Request<Full<Bytes>>) -> Repeat<'a>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible> + Clone + 'a,
+{
+    let mut service = service.clone();
+    Box::new(move |times| {
+        let requests: Vec<_> = (0..times).map(|_| request()).collect();
+        let began = Instant::now();
+        for request in requests {
+            assert_eq!(ask(&mut service, request), StatusCode::OK);
+        }
+        began.elapsed()
+    })
+}
+
 /// How long each takes for one of what it repeats. They take turns of a millisecond, so that whatever
 /// else the machine does meets them alike; of all turns the lowest decile counts, which leaves out those
 /// that were interrupted.

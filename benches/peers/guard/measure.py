@@ -1,4 +1,4 @@
-"""Runs the peers that find by patterns: what each says of texts, and how long it takes.
+"""Runs the guard's peers: what each says of texts, and how long it takes.
 
     run verdicts     JSON lines with `text` on standard input; for each, the names of the peers that flag it
     run times        JSON lines with `text` on standard input; then the median microseconds of each peer for one
@@ -6,10 +6,13 @@
 """
 
 import collections
+import functools
 import importlib.util
 import json
 import logging
+import pathlib
 import statistics
+import subprocess
 import sys
 import time
 import types
@@ -96,7 +99,23 @@ def llm_guard_spans(text):
     ]
 
 
+@functools.cache
+def jailguard():
+    run = pathlib.Path(__file__).resolve().parents[1] / "jailguard/run"
+    return subprocess.Popen([run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+
+
+def jailguard_flags(text):
+    process = jailguard()
+    print(json.dumps(text), file=process.stdin, flush=True)
+    answer = process.stdout.readline().strip()
+    if answer not in ("true", "false"):
+        sys.exit("jailguard has ended")
+    return answer == "true"
+
+
 PEERS = {
+    "jailguard": jailguard_flags,
     "plumblint": lambda text: plumblint(text).verdict == "injection",
     # Its patterns alone; its models need ONNX.
     "StackOne Defender, tier 1": lambda text: stackone.analyze(text).suggested_risk in ("high", "critical"),
@@ -118,6 +137,8 @@ def verdicts():
 
 def times():
     lines = [line["text"] for line in texts()]
+    for flags in PEERS.values():
+        flags("What is loaded for the first text is loaded now.")
     taken = collections.defaultdict(list)
     for text in lines:
         # In turns, so that what else the machine does hits all alike.
