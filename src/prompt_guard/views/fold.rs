@@ -129,6 +129,7 @@ pub(super) fn rotate(text: &Text<'_>) -> Text<'static> {
 /// The text backwards.
 pub(super) fn reverse(text: &Text<'_>) -> Text<'static> {
     let mut writer = Writer::with_capacity(text.cased.len());
+    writer.reserve(text.cased.chars().count());
     for (at, character) in text.cased.char_indices().rev() {
         writer.push(character, at..at + character.len_utf8());
     }
