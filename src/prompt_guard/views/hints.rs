@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::words::{self, Fnv, LONGEST, Signature};
+use super::words::{self, Fnv, Known, LONGEST, Signature};
 
 /// Which further views may hold something.
 #[derive(Debug, Default)]
@@ -31,27 +31,24 @@ pub(super) const SPACED_LETTERS: u32 = 4;
 impl Hints {
     pub(super) fn of(folded: &str) -> Self {
         let text = folded.as_bytes();
-        let length_of = |rest: &[u8], class: fn(&u8) -> bool| {
-            rest.iter().position(|byte| !class(byte)).unwrap_or(rest.len())
-        };
         let mut pass = Pass { text, ..Pass::default() };
         let (mut at, mut previous) = (0, b' ');
         while let Some(rest) = text.get(at..)
             && let Some(byte) = rest.first().copied()
         {
-            let length = match byte {
-                b'a'..=b'z' => length_of(rest, u8::is_ascii_lowercase),
-                // Any number of them is as one.
-                0x80.. => length_of(rest, |byte| !byte.is_ascii()),
-                _ => 1,
+            at += match byte {
+                b'a'..=b'z' => {
+                    let (length, known) = words::first(rest);
+                    pass.word(at..at + length, known);
+                    length
+                }
+                _ => {
+                    pass.sign(byte, previous);
+                    // Any number of other letters is as one.
+                    rest.iter().take_while(|byte| !byte.is_ascii()).count().max(1)
+                }
             };
-            if byte.is_ascii_lowercase() {
-                pass.word(at..at + length);
-            } else {
-                pass.sign(byte, previous);
-            }
             previous = byte;
-            at += length;
         }
         pass.sign(b' ', previous);
         pass.hints
@@ -118,18 +115,16 @@ impl Pass<'_> {
     }
 
     /// Takes in a word.
-    fn word(&mut self, word: Range<usize>) {
-        let text = self.text;
-        let letters = text.get(word.clone()).unwrap_or_default();
+    fn word(&mut self, word: Range<usize>, known: Known) {
         self.go_on(word.len());
         self.hints.leet |= self.symbols > 0;
-        let known = words::look_up(letters);
         self.rotated += u32::from(known.rotated);
         self.reversed += u32::from(known.reversed);
         self.plain += u32::from(known.plain >= 4);
         self.hints.rotated = self.rotated >= EVIDENCE && self.rotated > self.plain / 8;
         self.hints.reversed = self.reversed >= EVIDENCE && self.reversed > self.plain / 8;
         if (5..=LONGEST).contains(&word.len()) && known.plain == 0 {
+            let letters = self.text.get(word.clone()).unwrap_or_default();
             let jumbled = words::unjumbled(Signature::of(letters));
             self.hints.jumbled.extend(jumbled.map(|jumbled| (word.start, jumbled)));
         }

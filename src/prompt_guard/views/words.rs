@@ -165,14 +165,19 @@ pub(super) fn known(hash: u64) -> Known {
     VOCABULARY.known.get(&hash).copied().unwrap_or_default()
 }
 
-/// What is known of a folded word.
-pub(super) fn look_up(word: &[u8]) -> Known {
-    if word.len() > LONGEST { Known::default() } else { known(hash(word.iter().copied())) }
-}
-
 /// Whether a folded word stands in the list.
 pub(super) fn is_word(word: &str) -> bool {
-    look_up(word.as_bytes()).plain > 0
+    word.len() <= LONGEST && known(hash(word.bytes())).plain > 0
+}
+
+/// The word that a folded text begins with: its length, and what is known of it.
+pub(super) fn first(text: &[u8]) -> (usize, Known) {
+    let (mut state, mut length) = (Fnv::default(), 0);
+    for byte in text.iter().take_while(|byte| byte.is_ascii_lowercase()) {
+        state.push(*byte);
+        length += 1;
+    }
+    (length, if length > LONGEST { Known::default() } else { known(state.value()) })
 }
 
 /// The listed word with the same first and last letter and the same letters between.
