@@ -249,6 +249,7 @@ pub mod remote;
 mod reply;
 mod rule;
 mod scan;
+mod search;
 mod secrets;
 mod seen;
 mod service;

@@ -6,9 +6,9 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind};
+use aho_corasick::dfa::DFA;
 
-use super::{Category, Detector, Finding, ViewKind, Views, spans::Spans};
+use super::{Category, Detector, Finding, ViewKind, Views, search, spans::Spans};
 use crate::{BuildError, inference::Segment};
 
 mod check;
@@ -51,7 +51,7 @@ use self::{
 /// ```
 #[derive(Debug)]
 pub struct Secrets {
-    marks: AhoCorasick,
+    marks: DFA,
     /// For each mark, what it may be a part of.
     meanings: Vec<Meaning>,
 }
@@ -87,9 +87,8 @@ impl Secrets {
             .chain(around)
             .flat_map(|(marks, meaning)| marks.iter().map(move |mark| (*mark, meaning)))
             .unzip();
-        let marks = AhoCorasick::builder()
+        let marks = DFA::builder()
             .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::DFA))
             .build(marks)
             .map_err(|error| BuildError::invalid("secret formats", error.to_string()))?;
         Ok(Self { marks, meanings })
@@ -100,13 +99,11 @@ impl Secrets {
         let mut all: Vec<Found> = Vec::new();
         let mut prefixes = Vec::new();
         let mut dead = Vec::new();
-        for hit in self.marks.find_overlapping_iter(text) {
-            let Some(meaning) = self.meanings.get(hit.pattern().as_usize()).copied() else {
-                continue;
-            };
+        search::literals(&self.marks, text.as_bytes(), 0..text.len(), |mark, range| {
+            let Some(meaning) = self.meanings.get(mark).copied() else { return };
             let found = match meaning {
                 Meaning::Token(index) => TOKENS.get(index).and_then(|token| {
-                    let mark = hit.range();
+                    let mark = range.clone();
                     let known = all
                         .last()
                         .is_some_and(|last| last.meaning == meaning && mark.start < last.range.end);
@@ -117,17 +114,17 @@ impl Secrets {
                     match_token(text, token, &mark, index, &mut dead)
                 }),
                 Meaning::Named(index) => {
-                    NAMED.get(index).and_then(|named| match_named(text, named, hit.end()))
+                    NAMED.get(index).and_then(|named| match_named(text, named, range.end))
                 }
                 Meaning::Around(index) => AROUND.get(index).and_then(|around| {
-                    let range = (around.find)(text, &hit.range())?;
+                    let range = (around.find)(text, &range)?;
                     Some((around.rule, around.score, range))
                 }),
             };
             if let Some((rule, score, range)) = found {
                 all.push(Found { meaning, rule, score, range });
             }
-        }
+        });
         if all.len() > 1 {
             // Wrong check digits say least of all.
             all.sort_by_key(|found| (found.score < SURE, found.meaning, found.range.start));

@@ -3,14 +3,14 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
+use aho_corasick::nfa::contiguous::NFA;
 
 use super::needs::Set;
-use crate::BuildError;
+use crate::{BuildError, prompt_guard::search};
 
 /// What is looked for.
 pub(super) struct Wakes {
-    literals: AhoCorasick,
+    literals: NFA,
     /// For each literal the sets that it belongs to.
     sets_of: Vec<SetsOf>,
     /// For each set what one of it takes further.
@@ -36,9 +36,10 @@ pub(super) struct Place {
 /// How far the chains have come in a text.
 #[derive(Default)]
 pub(super) struct Progress {
-    /// Per slot, where the last literal ended that brought it so far. A literal is not empty, so
-    /// zero says that there was none.
-    last: Vec<usize>,
+    /// Per slot, where the last literal ended that brought it so far, in all that was looked at.
+    last: Vec<u64>,
+    /// How much was looked at before this text. What ended by then says nothing.
+    before: u64,
     /// Per rule, the stretch that it must look at.
     open: Vec<Range<usize>>,
     closed: Vec<(u32, Range<usize>)>,
@@ -92,10 +93,7 @@ impl Wakes {
                 }
             }
         }
-        let literals = AhoCorasickBuilder::new()
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(literals)
+        let literals = NFA::new(literals)
             .map_err(|error| BuildError::invalid("injection rule", error.to_string()))?;
         Ok(Self { literals, sets_of, steps_of, slots, rules: reaches.len() })
     }
@@ -103,22 +101,19 @@ impl Wakes {
     /// Where each rule must look: around places at which literals of all its sets stand together.
     pub(super) fn find(&self, text: &str, part: Range<usize>, progress: &mut Progress) {
         let bytes = text.as_bytes();
-        for found in self.literals.find_overlapping_iter(aho_corasick::Input::new(text).range(part))
-        {
-            let Some(sets) = self.sets_of.get(found.pattern().as_usize()) else { continue };
-            let before = found.start().checked_sub(1).and_then(|before| bytes.get(before));
+        search::literals(&self.literals, bytes, part, |literal, found| {
+            let Some(sets) = self.sets_of.get(literal) else { return };
+            let before = found.start.checked_sub(1).and_then(|before| bytes.get(before));
             let at_words: &[u32] =
                 if before.is_some_and(u8::is_ascii_alphanumeric) { &[] } else { &sets.at_words };
             for set in sets.anywhere.iter().chain(at_words) {
                 let set = *set as usize;
                 for step in self.steps_of.get(set).into_iter().flatten() {
-                    progress.take_step(step, found.start(), found.end());
+                    progress.take_step(step, &found);
                 }
-                if let Some(last) = progress.last.get_mut(set) {
-                    *last = found.end();
-                }
+                progress.bring(set, found.end);
             }
-        }
+        });
     }
 
     pub(super) fn prepare(&self, progress: &mut Progress) {
@@ -128,22 +123,20 @@ impl Wakes {
 }
 
 impl Progress {
-    fn take_step(&mut self, step: &Step, found: usize, end: usize) {
+    fn take_step(&mut self, step: &Step, found: &Range<usize>) {
+        let Range { start, end } = *found;
         if let Some((slot, gap)) = step.before {
-            match self.last.get(slot as usize) {
-                Some(last) if *last > 0 && end.saturating_sub(*last) <= gap => {}
+            let last = self.last.get(slot as usize).and_then(|last| last.checked_sub(self.before));
+            match last {
+                Some(last) if last > 0 && end as u64 <= last.saturating_add(gap as u64) => {}
                 _ => return,
             }
         }
         match step.then {
-            Then::Wait(slot) => {
-                if let Some(last) = self.last.get_mut(slot as usize) {
-                    *last = end;
-                }
-            }
+            Then::Wait(slot) => self.bring(slot as usize, end),
             Then::Look { before, after } => {
                 let Some(open) = self.open.get_mut(step.rule as usize) else { return };
-                let (start, end) = (end.saturating_sub(before), found.saturating_add(after));
+                let (start, end) = (end.saturating_sub(before), start.saturating_add(after));
                 if open.end > 0 && start <= open.end {
                     open.start = open.start.min(start);
                     open.end = open.end.max(end);
@@ -154,6 +147,12 @@ impl Progress {
                     self.closed.push((step.rule, before));
                 }
             }
+        }
+    }
+
+    fn bring(&mut self, slot: usize, end: usize) {
+        if let Some(last) = self.last.get_mut(slot) {
+            *last = self.before + end as u64;
         }
     }
 
@@ -169,7 +168,7 @@ impl Progress {
                 self.closed.push((index, before));
             }
         }
-        self.last.fill(0);
+        self.before += length as u64;
         self.closed.retain_mut(|(rule, stretch)| {
             stretch.end = stretch.end.min(length);
             stretch.start = stretch.start.min(stretch.end);

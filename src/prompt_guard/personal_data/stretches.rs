@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::prompt_guard::search;
+
 /// Stretches of a text, in order.
 #[derive(Debug, Default)]
 pub(super) struct Stretches {
@@ -32,7 +34,20 @@ impl Stretches {
         let bytes = text.as_bytes();
         let mut found = Self::default();
         let (mut number, mut address) = (Number::default(), Address::default());
-        for (at, byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        loop {
+            if number.digits == 0 && address.colons + address.dots == 0 {
+                // Nothing has begun but hexadecimal digits.
+                let rest = bytes.get(at..).unwrap_or_default();
+                let skipped = search::find(rest, begins).unwrap_or(rest.len());
+                let head = rest.iter().take(skipped).rev();
+                let digits = head.take_while(|byte| byte.is_ascii_hexdigit()).count();
+                at += skipped;
+                if digits < skipped {
+                    address.start = at - digits;
+                }
+            }
+            let Some(byte) = bytes.get(at) else { break };
             match byte {
                 b'0'..=b'9' => {
                     if number.digits == 0 {
@@ -52,6 +67,7 @@ impl Stretches {
                 b'.' => address.dots += 1,
                 _ => found.end_address(&mut address, at),
             }
+            at += 1;
         }
         found.end_number(&mut number);
         found.end_address(&mut address, bytes.len());
@@ -84,6 +100,11 @@ impl Stretches {
         }
         address.start = end + 1;
     }
+}
+
+/// Whether a number or a sign in an address begins with this byte.
+const fn begins(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b':' | b'.')
 }
 
 /// Where the two letters stand that a number with its first digit here may begin with.

@@ -12,6 +12,7 @@ use super::{
     confusables,
     map::{Map, Text, Writer},
 };
+use crate::prompt_guard::search::BLOCK;
 
 /// Compatibility forms composed (NFKC), invisible characters gone, hidden tag characters made
 /// visible, marks off Latin letters, look-alikes folded inside mixed words, white space collapsed.
@@ -27,13 +28,10 @@ pub(super) fn canonical<'a>(text: Cow<'a, str>, parent: Option<Arc<Map>>) -> Tex
         let from = at..at + character.len_utf8();
         at = from.end;
         if character.is_ascii() {
-            let signs = graphic(&text, from.start);
-            at += signs.len().saturating_sub(1);
-            for character in signs.chars().chain(signs.is_empty().then_some(character)) {
-                word.note(character);
-                mixed |= word.ends_mixed(character);
-            }
-            write_each(&mut writer, signs, character, from.start);
+            let plain = plain(&text, from.start);
+            mixed |= if plain.is_empty() { word.ends_mixed(character) } else { word.ascii(plain) };
+            at = from.start + plain.len().max(1);
+            write_plain(&mut writer, plain, character, from.start);
         } else if character == BLACK_FLAG {
             writer.push(character, from);
             let rest = text.get(at..).unwrap_or_default();
@@ -53,45 +51,61 @@ pub(super) fn canonical<'a>(text: Cow<'a, str>, parent: Option<Arc<Map>>) -> Tex
 
 /// The common case in one pass.
 fn ascii(text: Cow<'_, str>, parent: Option<Arc<Map>>) -> Text<'_> {
-    let mut previous = b'x';
-    let clean = text.bytes().all(|byte| {
-        let blank = is_blank(byte);
-        let fine =
-            (byte >= b' ' && byte != 0x7f || byte == b'\n') && !(blank && is_blank(previous));
-        previous = byte;
-        fine
-    });
-    if clean {
+    if plain_length(text.as_bytes()) == text.len() {
         let folded = Cow::Owned(text.to_ascii_lowercase());
         return Text::unchanged(text, folded, parent);
     }
     let mut writer = Writer::with_capacity(text.len());
     let mut at = 0;
     while let Some(byte) = text.as_bytes().get(at) {
-        let signs = graphic(&text, at);
-        write_each(&mut writer, signs, char::from(*byte), at);
-        at += signs.len().max(1);
+        let plain = plain(&text, at);
+        write_plain(&mut writer, plain, char::from(*byte), at);
+        at += plain.len().max(1);
     }
     writer.finish(parent)
 }
 
-/// The ASCII signs at this place that are neither blank nor controls.
-fn graphic(text: &str, at: usize) -> &str {
+/// The ASCII text at this place that stays as it is, whatever stands before it.
+fn plain(text: &str, at: usize) -> &str {
     let rest = text.get(at..).unwrap_or_default();
-    let end = rest.bytes().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
-    rest.get(..end).unwrap_or_default()
-}
-
-/// Writes these signs, or if there are none the ASCII character in their place.
-fn write_each(writer: &mut Writer, signs: &str, character: char, at: usize) {
-    match signs {
-        "" => write_ascii(writer, character, at..at + 1),
-        signs => writer.push_ascii(signs, at),
+    if rest.bytes().next().is_some_and(|byte| byte.is_ascii_graphic()) {
+        rest.get(..plain_length(rest.as_bytes())).unwrap_or_default()
+    } else {
+        ""
     }
 }
 
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+/// How far a text goes on in graphic ASCII characters with single spaces or line breaks between.
+fn plain_length(text: &[u8]) -> usize {
+    let is_blank = |byte: u8| byte == b' ' || byte == b'\n';
+    let is_plain =
+        |before: u8, byte: u8| byte.is_ascii_graphic() || is_blank(byte) && !is_blank(before);
+    // Block by block, each as a whole.
+    let (mut at, mut before) = (0, b'x');
+    while let Some(block) = text.get(at..at + BLOCK) {
+        let pairs = block.iter().zip(block.iter().skip(1));
+        let first = block.first().is_some_and(|first| is_plain(before, *first));
+        if !pairs.fold(first, |all, (before, byte)| all & is_plain(*before, *byte)) {
+            break;
+        }
+        at += BLOCK;
+        before = block.last().copied().unwrap_or(before);
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    let end = rest.iter().position(|byte| {
+        let plain = is_plain(before, *byte);
+        before = *byte;
+        !plain
+    });
+    at + end.unwrap_or(rest.len())
+}
+
+/// Writes what stays as it is, or if that is nothing the ASCII character in its place.
+fn write_plain(writer: &mut Writer, plain: &str, character: char, at: usize) {
+    match plain {
+        "" => write_ascii(writer, character, at..at + 1),
+        plain => writer.push_ascii(plain, at),
+    }
 }
 
 /// White space becomes one space, or one line break if there is one in it. Control characters go.
@@ -225,6 +239,20 @@ impl Word {
         } else if !character.is_ascii() && confusables::latin(character).is_some() {
             self.alike = true;
         }
+    }
+
+    /// Takes in a stretch of ASCII: whether a word ends in it that was mixed.
+    fn ascii(&mut self, text: &str) -> bool {
+        let is_border = |character: char| !character.is_ascii_alphanumeric();
+        let has_letter = |part: &str| part.bytes().any(|byte| byte.is_ascii_alphabetic());
+        let Some((first, rest)) = text.split_once(is_border) else {
+            self.latin |= has_letter(text);
+            return false;
+        };
+        let mixed = self.alike && (self.latin || has_letter(first));
+        let last = rest.rsplit(is_border).next().unwrap_or_default();
+        *self = Self { latin: has_letter(last), alike: false };
+        mixed
     }
 
     const fn is_mixed(self) -> bool {

@@ -14,20 +14,14 @@ pub(super) fn decode(text: &Text<'_>, budget: usize) -> Option<Text<'static>> {
     let mut copied = 0;
     let mut at = 0;
     let mut spent = 0;
-    while let Some(rest) = text.cased.get(at..).filter(|rest| !rest.is_empty()) {
-        let Some((length, decoded)) = candidate(rest) else {
-            at += skip(rest);
-            continue;
-        };
-        match decoded.filter(|decoded| spent + decoded.len() <= budget) {
-            Some(decoded) => {
-                spent += decoded.len();
-                writer.copy(text, copied..at);
-                decoded.chars().for_each(|character| writer.push(character, at..at + length));
-                copied = at + length;
-                at = copied;
-            }
-            None => at += length,
+    while let Some((start, rest)) = next(&text.cased, at) {
+        let (length, decoded) = candidate(rest);
+        at = start + length;
+        if let Some(decoded) = decoded.filter(|decoded| spent + decoded.len() <= budget) {
+            spent += decoded.len();
+            writer.copy(text, copied..start);
+            decoded.chars().for_each(|character| writer.push(character, start..at));
+            copied = at;
         }
     }
     (spent > 0).then(|| {
@@ -36,25 +30,25 @@ pub(super) fn decode(text: &Text<'_>, budget: usize) -> Option<Text<'static>> {
     })
 }
 
-/// Something at the beginning of `rest` that may be encoded: its length, and what it holds.
-fn candidate(rest: &str) -> Option<(usize, Option<String>)> {
-    match rest.bytes().next()? {
-        b'%' => escapes(rest, |rest| Some((hex_byte(rest.get(1..3)?)?, 3))),
-        b'&' => entity(rest),
-        b'\\' if matches!(rest.as_bytes().get(1), Some(b'x')) => {
-            escapes(rest, |rest| Some((hex_byte(rest.strip_prefix("\\x")?.get(..2)?)?, 4)))
-        }
-        b'\\' => unicode_escape(rest),
-        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'+' | b'/' | b'_' | b'-' => run(rest),
-        _ => None,
-    }
+/// Where the next candidate may begin.
+fn next(text: &str, at: usize) -> Option<(usize, &str)> {
+    let begins = |byte: u8| is_base64(byte) || matches!(byte, b'%' | b'&' | b'\\');
+    let start = at + text.get(at..)?.bytes().position(begins)?;
+    Some((start, text.get(start..)?))
 }
 
-/// How far the next candidate may begin at the earliest: past the run of word characters, which
-/// was looked at as a whole.
-fn skip(rest: &str) -> usize {
-    let word = rest.bytes().take_while(|byte| is_base64(*byte)).count();
-    if word > 0 { word } else { rest.chars().next().map_or(1, char::len_utf8) }
+/// What `rest` begins with: how far it goes, and what it holds if it is encoded.
+fn candidate(rest: &str) -> (usize, Option<String>) {
+    let encoded = match rest.as_bytes() {
+        [b'%', ..] => escapes(rest, |rest| Some((hex_byte(rest.get(1..3)?)?, 3))),
+        [b'&', ..] => entity(rest),
+        [b'\\', b'x', ..] => {
+            escapes(rest, |rest| Some((hex_byte(rest.strip_prefix("\\x")?.get(..2)?)?, 4)))
+        }
+        [b'\\', ..] => unicode_escape(rest),
+        _ => return run(rest),
+    };
+    encoded.unwrap_or((1, None))
 }
 
 const fn is_base64(byte: u8) -> bool {
@@ -137,25 +131,27 @@ fn unicode_escape(rest: &str) -> Option<(usize, Option<String>)> {
 }
 
 /// Letters and digits: hexadecimal, groups of it, bits, or base64.
-fn run(rest: &str) -> Option<(usize, Option<String>)> {
+fn run(rest: &str) -> (usize, Option<String>) {
     if let Some((length, bytes)) = groups(rest) {
-        return Some((length, plausible(bytes)));
+        return (length, plausible(bytes));
     }
     let length = base64_length(rest);
+    let (Some(word), Some(after)) = (rest.get(..length), rest.get(length..)) else {
+        return (length, None);
+    };
     if length < LONG_RUN {
-        return None;
+        return (length, None);
     }
-    let word = rest.get(..length)?;
-    let padding = rest.get(length..)?.bytes().take(2).take_while(|byte| *byte == b'=').count();
+    let padding = after.bytes().take(2).take_while(|byte| *byte == b'=').count();
+    if let Some(text) = decoded(word) {
+        return (length + padding, Some(text));
+    }
     // Its last line may be words that only stand below it.
-    let decoded = decoded(word).map(|text| (length + padding, text)).or_else(|| {
-        let above = word.get(..word.rfind('\n')?)?;
-        Some((above.len(), decoded(above)?))
-    });
-    Some(match decoded {
+    let above = word.rfind('\n').and_then(|end| word.get(..end));
+    match above.and_then(|above| Some((above.len(), decoded(above)?))) {
         Some((length, text)) => (length, Some(text)),
         None => (length + padding, None),
-    })
+    }
 }
 
 fn decoded(word: &str) -> Option<String> {
@@ -165,19 +161,17 @@ fn decoded(word: &str) -> Option<String> {
 
 /// The length of a base64 text, which may be broken into lines of sixty characters or more.
 fn base64_length(rest: &str) -> usize {
-    let mut line = 0;
+    let bytes = rest.as_bytes();
     let mut length = 0;
-    for byte in rest.bytes() {
-        if is_base64(byte) {
-            line += 1;
-        } else if byte == b'\n' && line >= 60 {
-            line = 0;
-        } else {
-            break;
+    loop {
+        let line = bytes.get(length..).unwrap_or_default();
+        let line = line.iter().take_while(|byte| is_base64(**byte)).count();
+        length += line;
+        if line < 60 || bytes.get(length) != Some(&b'\n') {
+            return length;
         }
         length += 1;
     }
-    length
 }
 
 fn hex(digits: &str) -> Option<Vec<u8>> {
@@ -213,6 +207,7 @@ fn base64(word: &str) -> Option<Vec<u8>> {
 
 /// Eight bytes or more, each written alone: `69 67 6e`, `0x69,0x67`, `01101001 01100111`.
 fn groups(rest: &str) -> Option<(usize, Vec<u8>)> {
+    rest.bytes().next().filter(u8::is_ascii_hexdigit)?;
     let width = rest.bytes().take(9).take_while(u8::is_ascii_alphanumeric).count();
     let (width, radix, prefix) = match (width, rest.as_bytes()) {
         (2, _) => (2, 16, ""),

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use super::{
     hints::is_joiner,
     map::{Text, Writer},
-    words::{self, Signature, is_word},
+    words::{self, is_word},
 };
+use crate::prompt_guard::search;
 
 /// Digits and signs read as the letters they stand for. `None` if that makes no word.
 pub(super) fn leet(text: &Text<'_>) -> Option<Text<'static>> {
-    let mut read = unleeted(&text.folded, false);
-    match read.iter().filter(|(_, reading)| reading.len() >= 4 && is_word(reading)).count() {
-        0 => return None,
-        1 => {}
-        // Among such words, numbers may be words too.
-        _ => read = unleeted(&text.folded, true),
+    let is_plain = |(_, reading): &(usize, String)| reading.len() >= 4 && is_word(reading);
+    let words = unleeted(&text.folded, false).filter(is_plain).take(2).count();
+    if words == 0 {
+        return None;
     }
     let mut writer = Writer::with_capacity(text.folded.len());
     let mut done = 0;
-    for (at, reading) in read {
+    // Among several such words, numbers may be words too.
+    for (at, reading) in unleeted(&text.folded, words > 1) {
         writer.copy(text, done..at);
         writer.replace_each(&reading, at);
         done = at + reading.len();
@@ -30,24 +30,32 @@ pub(super) fn leet(text: &Text<'_>) -> Option<Text<'static>> {
 
 /// Where words stand in which there are digits and signs, or that are nothing else, and how they read. Neither
 /// is longer than the other.
-fn unleeted(text: &str, numbers: bool) -> Vec<(usize, String)> {
-    let mut read = Vec::new();
-    for (at, piece, inside) in pieces(text, is_leet) {
-        // Most pieces are words or what is between them.
-        if !inside || piece.bytes().all(|byte| byte.is_ascii_lowercase()) {
-            continue;
-        }
+fn unleeted(text: &str, numbers: bool) -> impl Iterator<Item = (usize, String)> {
+    leet_pieces(text).filter_map(move |(at, piece)| {
         let (skipped, piece) = marks(text, at, piece);
         let at = at + skipped;
         let word = piece.trim_end_matches(['!', '|']);
         let letters = word.bytes().filter(u8::is_ascii_lowercase).count();
         let may_be =
             letters < word.len() && (letters > 0 || numbers) && !is_address(text, at, piece);
-        let reading = may_be.then(|| best_reading(word));
-        let is = |reading: &String| letters > 0 || is_word(reading) || reading == "i";
-        read.extend(reading.filter(is).map(|reading| (at, reading)));
-    }
-    read
+        let reading = may_be.then(|| best_reading(word))?;
+        (letters > 0 || is_word(&reading) || reading == "i").then_some((at, reading))
+    })
+}
+
+/// Stretches of letters, digits and signs that are not letters alone.
+fn leet_pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = bytes.get(at..)?;
+        let (head, tail) = rest.split_at(search::find(rest, is_sign)?);
+        let before = head.iter().rev().take_while(|byte| is_leet(**byte)).count();
+        let after = tail.iter().take_while(|byte| is_leet(**byte)).count();
+        let start = at + head.len() - before;
+        at += head.len() + after;
+        Some((start, text.get(start..at)?))
+    })
 }
 
 /// Without the bar of a mark such as `<|end|>`: what of the piece to skip, and the rest.
@@ -66,7 +74,12 @@ fn is_address(text: &str, at: usize, piece: &str) -> bool {
 }
 
 const fn is_leet(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'@' | b'$' | b'!' | b'|')
+    byte.is_ascii_lowercase() || is_sign(byte)
+}
+
+/// Without branches, so that it can be asked of many at once.
+const fn is_sign(byte: u8) -> bool {
+    byte.is_ascii_digit() | (byte == b'@') | (byte == b'$') | (byte == b'!') | (byte == b'|')
 }
 
 /// As it reads with each 1 an i; with each an l, if only that is a word.
@@ -95,19 +108,13 @@ fn unleet(word: &str, one: char) -> String {
 }
 
 /// Words whose inner letters are out of order, set right.
-pub(super) fn unjumble(text: &Text<'_>) -> Text<'static> {
+pub(super) fn unjumble(text: &Text<'_>, words: &[(usize, &str)]) -> Text<'static> {
     let mut writer = Writer::with_capacity(text.folded.len());
     let mut done = 0;
-    for (at, piece, inside) in pieces(&text.folded, |byte| byte.is_ascii_lowercase()) {
-        if !inside || piece.len() < 5 || is_word(piece) {
-            continue;
-        }
-        let mut signature = Signature::default();
-        piece.bytes().for_each(|byte| signature.push(byte));
-        let Some(word) = words::unjumbled(signature.value()) else { continue };
-        writer.copy(text, done..at);
-        writer.replace_each(word, at);
-        done = at + piece.len();
+    for (at, word) in words {
+        writer.copy(text, done..*at);
+        writer.replace_each(word, *at);
+        done = at + word.len();
     }
     writer.copy(text, done..text.folded.len());
     writer.finish(Some(Arc::clone(&text.map)))
@@ -129,6 +136,7 @@ pub(super) fn rotate(text: &Text<'_>) -> Text<'static> {
 /// The text backwards.
 pub(super) fn reverse(text: &Text<'_>) -> Text<'static> {
     let mut writer = Writer::with_capacity(text.cased.len());
+    writer.reserve(text.cased.chars().count());
     for (at, character) in text.cased.char_indices().rev() {
         writer.push(character, at..at + character.len_utf8());
     }

@@ -2,63 +2,120 @@
 
 use std::{ops::Range, sync::Arc};
 
-/// A stretch of the rewritten text, up to where the next one begins.
+/// A stretch of the rewritten text, up to where the next one begins. There may be one for each letter,
+/// so offsets have 32 bits.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     /// Where it begins in the rewritten text.
-    view: usize,
-    /// Where it begins and ends in the text that was rewritten.
-    from: usize,
-    until: usize,
-    /// Byte for byte, or all of it from all of that.
-    linear: bool,
+    view: u32,
+    /// Where it begins in the text that was rewritten.
+    from: u32,
+    /// How many bytes of that text all of it was made of; [`EACH`]: it is the same, byte for byte.
+    of: u32,
 }
 
-/// Maps offsets of a rewritten text to the text it was made of, and on to the original.
+const EACH: u32 = u32::MAX;
+
+/// What a rewritten text was made of.
 #[derive(Debug, Default)]
+struct Runs {
+    list: Vec<Run>,
+    /// Something stands too far on for an offset to say where, so anything may stand anywhere.
+    lost: bool,
+    /// The length of the rewritten text.
+    length: usize,
+}
+
+impl Runs {
+    fn origin(&self, range: Range<usize>) -> Range<usize> {
+        if self.lost {
+            return ANYWHERE;
+        }
+        let (Some((first, first_until)), Some((last, last_until))) =
+            (self.at(range.start), self.at(range.end.saturating_sub(1)))
+        else {
+            return range;
+        };
+        let start = first.place(range.start).unwrap_or(first.from as usize);
+        if range.is_empty() {
+            return start..start;
+        }
+        let end = last.place(range.end).unwrap_or(last_until);
+        if start < end {
+            return start..end;
+        }
+        // A reversed text has its ends the other way round.
+        let last = last.from as usize;
+        last.min(first_until)..first_until.max(last)
+    }
+
+    /// The run in which a byte stands, and where that ends in the text that was rewritten.
+    fn at(&self, offset: usize) -> Option<(Run, usize)> {
+        let after = self.list.partition_point(|run| run.view as usize <= offset);
+        let run = *self.list.get(after.checked_sub(1)?)?;
+        let next = self.list.get(after).map_or(self.length, |next| next.view as usize);
+        Some((run, run.place(next).unwrap_or(run.from as usize + run.of as usize)))
+    }
+
+    /// Adds a piece at the end of the rewritten text, made of `from`.
+    fn push(&mut self, length: usize, from: Range<usize>) {
+        let view = self.length;
+        self.length += length;
+        let is_same = length == from.len();
+        let goes_on = |last: &Run| match last.place(view) {
+            Some(until) => is_same && until == from.start,
+            None => !is_same && last.from as usize == from.start && last.of as usize == from.len(),
+        };
+        if self.lost || self.list.last().is_some_and(goes_on) {
+            return;
+        }
+        let of = if is_same { Some(EACH) } else { small(from.len()).filter(|of| *of != EACH) };
+        match (small(view), small(from.start), of) {
+            (Some(view), Some(from), Some(of)) => self.list.push(Run { view, from, of }),
+            _ => (self.list, self.lost) = (Vec::new(), true),
+        }
+    }
+
+    /// Takes back what is beyond this length.
+    fn truncate(&mut self, length: usize) {
+        self.length = length;
+        while self.list.last().is_some_and(|run| run.view as usize >= length) {
+            self.list.pop();
+        }
+    }
+}
+
+impl Run {
+    /// Where a byte of it stands in the text that was rewritten, if it is the same byte for byte.
+    fn place(self, offset: usize) -> Option<usize> {
+        let inside = offset.saturating_sub(self.view as usize);
+        (self.of == EACH).then(|| self.from as usize + inside)
+    }
+}
+
+fn small(offset: usize) -> Option<u32> {
+    u32::try_from(offset).ok()
+}
+
+/// All of a text, however long.
+const ANYWHERE: Range<usize> = 0..usize::MAX;
+
+/// Maps offsets of a rewritten text to the text it was made of, and on to the original.
+#[derive(Debug)]
 pub(super) struct Map {
-    /// None: the text was not changed.
-    runs: Vec<Run>,
+    /// `None`: the text was not changed.
+    runs: Option<Runs>,
     parent: Option<Arc<Self>>,
 }
 
 impl Map {
     /// The range of the original that `range` was made of. Not yet on character borders.
     pub(super) fn origin(&self, range: Range<usize>) -> Range<usize> {
-        let range = self.step(range);
+        let range = self.runs.as_ref().map_or(range.clone(), |runs| runs.origin(range));
         match &self.parent {
-            Some(parent) => parent.origin(range),
-            None => range,
+            Some(parent) if range != ANYWHERE => parent.origin(range),
+            _ => range,
         }
-    }
-
-    fn step(&self, range: Range<usize>) -> Range<usize> {
-        if self.runs.is_empty() {
-            return range;
-        }
-        let start = self.run_at(range.start).map_or(range.start, |run| {
-            let inside = range.start.saturating_sub(run.view);
-            if run.linear { (run.from + inside).min(run.until) } else { run.from }
-        });
-        if range.is_empty() {
-            return start..start;
-        }
-        // A reversed text has its ends the other way round.
-        let end = self.run_at(range.end - 1).map_or(range.end, |run| {
-            let inside = range.end - run.view;
-            if run.linear { (run.from + inside).min(run.until) } else { run.until }
-        });
-        if start < end {
-            return start..end;
-        }
-        let last = self.run_at(range.end - 1).map_or(end, |run| run.from);
-        let first = self.run_at(range.start).map_or(start, |run| run.until);
-        last.min(first)..first.max(last)
-    }
-
-    fn run_at(&self, offset: usize) -> Option<&Run> {
-        let after = self.runs.partition_point(|run| run.view <= offset);
-        self.runs.get(after.checked_sub(1)?)
     }
 }
 
@@ -77,7 +134,7 @@ pub(super) struct Text<'a> {
 pub(super) struct Writer {
     cased: String,
     folded: String,
-    runs: Vec<Run>,
+    runs: Runs,
     changed: Vec<Range<usize>>,
 }
 
@@ -86,9 +143,14 @@ impl Writer {
         Self {
             cased: String::with_capacity(bytes),
             folded: String::with_capacity(bytes),
-            runs: Vec::new(),
+            runs: Runs::default(),
             changed: Vec::new(),
         }
+    }
+
+    /// Makes room for pieces of which none goes on where the one before it ends.
+    pub(super) fn reserve(&mut self, pieces: usize) {
+        self.runs.list.reserve_exact(pieces);
     }
 
     /// Writes one character that another one was read as.
@@ -106,7 +168,7 @@ impl Writer {
     /// Writes one character that was made of `from`.
     pub(super) fn push(&mut self, character: char, from: Range<usize>) {
         if character.is_ascii() {
-            self.note(1, from);
+            self.runs.push(1, from);
             self.cased.push(character);
             self.folded.push(character.to_ascii_lowercase());
             return;
@@ -115,13 +177,13 @@ impl Writer {
         match (lower.next(), lower.next()) {
             // One offset map serves both cases, so both must have the same length.
             (Some(one), None) if one.len_utf8() == character.len_utf8() => {
-                self.note(one.len_utf8(), from);
+                self.runs.push(one.len_utf8(), from);
                 self.cased.push(character);
                 self.folded.push(one);
             }
             (Some(first), second) => {
                 for one in std::iter::once(first).chain(second).chain(lower) {
-                    self.note(one.len_utf8(), from.clone());
+                    self.runs.push(one.len_utf8(), from.clone());
                     self.cased.push(one);
                     self.folded.push(one);
                 }
@@ -132,7 +194,7 @@ impl Writer {
 
     /// Writes ASCII characters that stand here in the text.
     pub(super) fn push_ascii(&mut self, characters: &str, at: usize) {
-        self.note(characters.len(), at..at + characters.len());
+        self.runs.push(characters.len(), at..at + characters.len());
         let start = self.folded.len();
         self.cased.push_str(characters);
         self.folded.push_str(characters);
@@ -156,7 +218,7 @@ impl Writer {
             return;
         };
         if !range.is_empty() {
-            self.note(range.len(), range);
+            self.runs.push(range.len(), range);
             self.cased.push_str(cased);
             self.folded.push_str(folded);
         }
@@ -183,33 +245,17 @@ impl Writer {
     pub(super) fn pop(&mut self) {
         self.cased.pop();
         self.folded.pop();
-        let length = self.folded.len();
-        while self.runs.last().is_some_and(|run| run.view >= length) {
-            self.runs.pop();
-        }
-        if let Some(run) = self.runs.last_mut().filter(|run| run.linear) {
-            run.until = run.from + (length - run.view);
-        }
+        self.runs.truncate(self.folded.len());
     }
 
-    pub(super) fn finish(self, parent: Option<Arc<Map>>) -> Text<'static> {
+    pub(super) fn finish(mut self, parent: Option<Arc<Map>>) -> Text<'static> {
+        self.runs.list.shrink_to_fit();
         Text {
             cased: self.cased.into(),
             folded: self.folded.into(),
-            map: Arc::new(Map { runs: self.runs, parent }),
+            map: Arc::new(Map { runs: Some(self.runs), parent }),
             changed: self.changed,
         }
-    }
-
-    fn note(&mut self, length: usize, from: Range<usize>) {
-        let linear = length == from.len();
-        let view = self.folded.len();
-        let continued = |last: &&mut Run| linear && last.linear && last.until == from.start;
-        if let Some(last) = self.runs.last_mut().filter(continued) {
-            last.until = from.end;
-            return;
-        }
-        self.runs.push(Run { view, from: from.start, until: from.end, linear });
     }
 }
 
@@ -220,7 +266,7 @@ impl<'a> Text<'a> {
         folded: std::borrow::Cow<'a, str>,
         parent: Option<Arc<Map>>,
     ) -> Self {
-        Self { cased, folded, map: Arc::new(Map { runs: Vec::new(), parent }), changed: Vec::new() }
+        Self { cased, folded, map: Arc::new(Map { runs: None, parent }), changed: Vec::new() }
     }
 }
 
@@ -238,4 +284,45 @@ pub(in crate::prompt_guard) fn on_borders(text: &str, range: Range<usize>) -> Ra
         end += 1;
     }
     start..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_too_far_on_for_an_offset_may_stand_anywhere() {
+        const FAR: usize = 1 << 32;
+        let text = "of more than four gigabytes";
+        for (from, origin) in [(5..6, 5..6), (FAR..FAR + 1, 0..text.len()), (0..FAR, 0..text.len())]
+        {
+            let mut writer = Writer::default();
+            writer.push('a', from);
+            writer.push('b', 3..4);
+            let map = writer.finish(None).map;
+            assert_eq!(on_borders(text, map.origin(0..1)), origin);
+            // The same after it was rewritten once more.
+            let mut again = Writer::default();
+            again.push('a', 0..1);
+            let map = again.finish(Some(map)).map;
+            assert_eq!(on_borders(text, map.origin(0..1)), origin);
+        }
+    }
+
+    #[test]
+    fn pieces_that_follow_each_other_are_one_run() {
+        let mut writer = Writer::default();
+        "decoded".chars().for_each(|letter| writer.push(letter, 0..12));
+        writer.push_ascii(" plain", 12);
+        writer.push(' ', 18..18);
+        writer.push('x', 18..19);
+        let text = writer.finish(None);
+        let runs = text.map.runs.as_ref().unwrap();
+        assert_eq!((runs.list.len(), size_of::<Run>()), (4, 12));
+        for (range, origin) in
+            [(0..3, 0..12), (8..10, 13..15), (13..14, 18..18), (13..15, 18..19), (3..9, 0..14)]
+        {
+            assert_eq!(text.map.origin(range.clone()), origin, "{range:?}");
+        }
+    }
 }

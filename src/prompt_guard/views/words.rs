@@ -120,6 +120,9 @@ whether which while whisper white who whole whose why will wishes with within wi
 women word words work working works world would write writing written wrong wrote years yes you \
 young your yourself zenith";
 
+/// The letters of the longest of them.
+pub(super) const LONGEST: usize = 14;
+
 /// What a word is, by its hash.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Known {
@@ -151,7 +154,7 @@ static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
             known.entry(hash(word.bytes().rev())).or_default().reversed |= !palindrome;
         }
         if word.len() >= 5 {
-            jumbled.insert(Signature::of(word), word);
+            jumbled.insert(Signature::of(word.as_bytes()), word);
         }
     }
     Vocabulary { known, jumbled }
@@ -164,7 +167,17 @@ pub(super) fn known(hash: u64) -> Known {
 
 /// Whether a folded word stands in the list.
 pub(super) fn is_word(word: &str) -> bool {
-    known(hash(word.bytes())).plain > 0
+    word.len() <= LONGEST && known(hash(word.bytes())).plain > 0
+}
+
+/// The word that a folded text begins with: its length, and what is known of it.
+pub(super) fn first(text: &[u8]) -> (usize, Known) {
+    let (mut state, mut length) = (Fnv::default(), 0);
+    for byte in text.iter().take_while(|byte| byte.is_ascii_lowercase()) {
+        state.push(*byte);
+        length += 1;
+    }
+    (length, if length > LONGEST { Known::default() } else { known(state.value()) })
 }
 
 /// The listed word with the same first and last letter and the same letters between.
@@ -176,7 +189,7 @@ pub(super) fn unjumbled(signature: u64) -> Option<&'static str> {
 pub(super) fn longest_prefix(text: &str) -> Option<usize> {
     let mut state = Fnv::default();
     let mut best = None;
-    for (index, byte) in text.bytes().take(16).enumerate() {
+    for (index, byte) in text.bytes().take(LONGEST).enumerate() {
         state.push(byte);
         if known(state.value()).plain > 0 {
             best = Some(index + 1);
@@ -231,13 +244,13 @@ pub(super) struct Signature {
 }
 
 impl Signature {
-    fn of(word: &str) -> u64 {
+    pub(super) fn of(word: &[u8]) -> u64 {
         let mut signature = Self::default();
-        word.bytes().for_each(|byte| signature.push(byte));
+        word.iter().for_each(|byte| signature.push(*byte));
         signature.value()
     }
 
-    pub(super) const fn push(&mut self, byte: u8) {
+    const fn push(&mut self, byte: u8) {
         let letter = (byte as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let letter = (letter ^ (letter >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         if self.length == 0 {
@@ -248,7 +261,7 @@ impl Signature {
         self.length += 1;
     }
 
-    pub(super) const fn value(self) -> u64 {
+    const fn value(self) -> u64 {
         self.sum
             .wrapping_add(self.first.rotate_left(17))
             .wrapping_add(self.last.rotate_left(41))
@@ -271,5 +284,13 @@ impl Hasher for Identity {
 
     fn write_u64(&mut self, value: u64) {
         self.0 = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_word_is_longer_than_the_longest() {
+        assert_eq!(super::WORDS.split(' ').map(str::len).max(), Some(super::LONGEST));
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use self::table::IDENTIFIERS;
 use super::{Candidate, words::Words};
+use crate::prompt_guard::search;
 
 /// An identifier that a state gives its people.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Index {
         let mut at = 0;
         // Every identifier has a digit within the letters that it begins with.
         while let Some(ahead) =
-            bytes.get(at..).and_then(|rest| rest.iter().position(u8::is_ascii_digit))
+            bytes.get(at..).and_then(|rest| search::find(rest, |byte| byte.is_ascii_digit()))
         {
             let digit = at + ahead;
             let head = bytes.get(..digit).unwrap_or_default().iter().rev().take(MOST_LETTERS + 1);
