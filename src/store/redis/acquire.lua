@@ -1,190 +1,196 @@
+
 -- Decides admissions, each by itself: charges all of it or nothing, or only looks.
 -- ARGV: the lease of slots in ticks; then each admission, packed:
---   the number of its records, which are the next of the KEYS; the number of its charges; whether to take; how many of the
---   charges are rates, which come first, and how many slots, which follow: a byte each
---   of all charges the ids of their limits, then what they ask, then the room for it
---   of each its rule and the number of its record, a byte each, and what else the rule needs
+--   the number of its records, which are the next of the KEYS, and whether to take: a byte each
+--   of each record:
+--     how many rates are charged, and how many other limits: a byte each
+--     of the rates the ids, then of each what it asks and the room for it
+--     of each of the others its rule, its id, what it asks, the room for it, and three numbers that the rule may need
 --   the holder of slots
--- Answers one as it is, several in a list, each with the error that it met, or packed: whether it fits, the time, and of the
--- limits, before the charge or after it, all levels, then all marks, then all units used, which may be left out: rates and
--- slots have none.
+-- Answers one as it is, several in a list, each with the error that it met, or packed: whether it fits, the time, and of each
+-- record, before the charge or after it, the levels of the rates, then their marks, then of each other limit level, mark, used.
+--
+-- Each function that a script declares is made anew whenever it runs, which takes longer than a decision. None is declared here:
+-- those of record.lua come after, and run when a record is not as this needs it, which is then decided on in a second turn.
 
-local call, byte, sub = redis.call, string.byte, string.sub
-local pack, unpacked = struct.pack, struct.unpack
-local now = clock()
-local lease = tonumber(ARGV[1])
-local TIME, REFUSED, ADMITTED = pack('<d', now), '\0', '\1'
--- Eight charges are the most: two of each.
+local byte, sub, format, pack, unpacked = string.byte, string.sub, string.format, struct.pack, struct.unpack
+local attempt = redis.pcall
+local REFUSED, ADMITTED = pack('<Bd', 0, now), pack('<Bd', 1, now)
+-- Eight charges are the most: two of each, and where they end.
 local DOUBLES = '<dddddddddddddddd'
-local ASK_HEAD = 5
+local OTHER, STATE = '<BI4ddddd', '<ddd'
+local OTHER_SIZE = 45
+local keys, asks, answers = KEYS, ARGV, {}
+local lease = tonumber(asks[1])
 
--- How many slots of `id` are taken.
-local function taken_of(slots, id)
-  local taken = 0
-  for i = 1, #slots, 4 do
-    if slots[i] == id and slots[i + 3] > now then taken = taken + slots[i + 2] end
-  end
-  return taken
-end
+for turn = 1, 2 do
+  local left, first = nil, 0
+  for n = 2, #asks do
+    local ask, said = asks[n], answers[n - 1]
+    local records, take = byte(ask, 1, 2)
+    local at, fits, is_left, before, after, changed = 3, true, false, '', ADMITTED, nil
+    take = take == 1
+    for r = 1, said and 0 or records do
+      local key = keys[first + r]
+      local rates, others = byte(ask, at, at + 1)
+      local ids = sub(ask, at + 2, at + 1 + 4 * rates)
+      local packed = attempt('GET', key)
+      if not packed then packed = pack(HEAD, VERSION, rates, now, 0, 0) .. ids .. string.rep('\0', 16 * rates) end
+      -- An error is a table.
+      if packed.err then
+        said = packed
+        break
+      end
+      local stored, ids_at = byte(packed, 2), string.find(packed, ids, HEAD_SIZE + 1, true)
+      local place = ids_at and (ids_at - HEAD_SIZE - 1) / 4
+      local tail_at = HEAD_SIZE + 20 * (stored or 0) + 1
+      local is_ready = place and place % 1 == 0 and place + rates <= stored
+      is_ready = is_ready and byte(packed) == VERSION and tail_at <= #packed + 1
+      local version, seen, last, kept, read_on, slots, limits, writers
+      if is_ready then
+        version, stored, seen, last, kept = unpacked(HEAD, packed)
+        is_ready = seen <= now
+      end
+      if is_ready and others > 0 then
+        slots, limits, writers = {}, {}, {}
+        if tail_at <= #packed then
+          is_ready, read_on, slots, limits, writers = pcall(cmsgpack.unpack_limit, packed, 3, tail_at - 1)
+        end
+        is_ready = is_ready and (turn == 2 or #limits <= 4 * FEW)
+      end
+      if not is_ready then
+        if turn == 2 then said = {err = 'ERR palisade: a record that can not be read'} end
+        left, is_left = left or {}, true
+        left[#left + 1], left[#left + 2] = n, first
+        break
+      end
 
-local function take_slots(slots, id, holder, step)
-  local at, held = slots_at(slots, id, holder), 0
-  if slots[at] and slots[at + 3] > now then held = slots[at + 2] end
-  slots[at], slots[at + 1], slots[at + 2], slots[at + 3] = id, holder, held + step, now + lease
-end
+      local takes = false
+      local levels_at, doubles = HEAD_SIZE + 4 * stored + 8 * place + 1, sub(DOUBLES, 1, rates + 1)
+      local levels = {unpacked(doubles, packed, levels_at)}
+      local asked = {unpacked(sub(DOUBLES, 1, 2 * rates + 1), ask, at + 2 + 4 * rates)}
+      for i = 1, rates do
+        local step, level = asked[2 * i - 1], levels[i]
+        if level < now then level = now end
+        if level - now + step > asked[2 * i] then fits = false end
+        if step > 0 then
+          takes, level = true, level + step
+          if level > LATEST then level = LATEST end
+          if level > last then last = level end
+          levels[i] = level
+        end
+      end
+      at = at + 2 + 20 * rates
 
--- Decides on rates that stand together in their record, as most often they do, and on slots, and leaves all else of it as it
--- is. Nothing is returned, or changed, where they do not.
-local function decide_packed(ask, key)
-  local keys, count, take, rates, slots = byte(ask, 1, 5)
-  local ids = sub(ask, ASK_HEAD + 1, ASK_HEAD + 4 * rates)
-  local packed = call('GET', key)
-  if not packed then packed = pack(HEAD, VERSION, rates, now, 0, 0) .. ids .. string.rep('\0', 16 * rates) end
-  if byte(packed) ~= VERSION then return nil end
-  local version, stored, seen, last, kept = unpacked(HEAD, packed)
-  local place = string.find(packed, ids, HEAD_SIZE + 1, true)
-  if seen > now or not place then return nil end
-  place = (place - HEAD_SIZE - 1) / 4
-  if place % 1 > 0 or place + rates > stored then return nil end
-  local levels_at = HEAD_SIZE + 4 * stored + 8 * place + 1
-  local marks_at, tail_at = levels_at + 8 * stored, HEAD_SIZE + 20 * stored + 1
-  local doubles = sub(DOUBLES, 1, rates + 1)
-  local levels = {unpacked(doubles, packed, levels_at)}
-  local asks = {unpacked(sub(DOUBLES, 1, 2 * count + 1), ask, ASK_HEAD + 4 * count + 1)}
-  local fits, takes_rates, takes_slots = true, false, false
-  for i = 1, rates do
-    local step, from = asks[i], levels[i]
-    if from < now then from = now end
-    if from - now + step > asks[count + i] then fits = false end
-    if step > 0 then
-      takes_rates, from = true, from + step
-      if from > LATEST then from = LATEST end
-      if from > last then last = from end
-      levels[i] = from
-    end
-  end
-  -- Of slots: the levels before and after, and the marks, of which they have none.
-  local before, after, none = '', '', ''
-  local list, slot_ids, rest_at = {}, {}, nil
-  if slots > 0 then
-    if tail_at <= #packed then rest_at, list = cmsgpack.unpack_one(packed, tail_at - 1) end
-    for i = rates + 1, count do
-      local id = unpacked('<I4', ask, ASK_HEAD + 4 * i - 3)
-      local step, taken = asks[i], taken_of(list, id)
-      slot_ids[i] = id
-      if taken + step > asks[count + i] then fits = false end
-      if step > 0 then takes_slots = true end
-      before, after = before .. pack('<d', taken), after .. pack('<d', math.min(taken + step, LATEST))
-    end
-    none = string.rep('\0', 8 * slots)
-  end
-  local marks = sub(packed, marks_at, marks_at + 8 * rates - 1) .. none
-  if not (fits and (takes_rates or takes_slots) and take == 1) then
-    return (fits and ADMITTED or REFUSED) .. TIME .. sub(packed, levels_at, levels_at + 8 * rates - 1) .. before .. marks
-  end
-  local others, rest = sub(packed, levels_at + 8 * rates), ''
-  if takes_slots then
-    others = sub(packed, levels_at + 8 * rates, tail_at - 1)
-    for i = rates + 1, count do
-      if asks[i] > 0 then take_slots(list, slot_ids[i], sub(ask, -8), asks[i]) end
-    end
-    list, kept = held_slots(list, now)
-    rest = cmsgpack.pack(list) .. (rest_at and sub(packed, rest_at + 1) or cmsgpack.pack({}, {}))
-  end
-  local new = pack(doubles, unpack(levels, 1, rates))
-  local head, ends = pack(HEAD, VERSION, stored, now, last, kept), kept > last and kept or last
-  save(key, head .. sub(packed, HEAD_SIZE + 1, levels_at - 1) .. new .. others .. rest, ends, now)
-  return ADMITTED .. TIME .. new .. after .. marks
-end
-
--- Decides on all there may be. Its records are the KEYS after the `first`.
-local function decide(ask, first)
-  local keys, count, take = byte(ask, 1, 3)
-  local records = {}
-  for i = 1, keys do records[i] = read(KEYS[first + i], now) end
-  -- Of each limit before and after the charge: all levels, then all marks, then all units used. Made as large as they can get.
-  local before = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-  local after = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-  local targets = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-  local fits, asks = true, {unpacked(columns(count), ask, ASK_HEAD + 1)}
-  local at = asks[3 * count + 1]
-  for i = 1, count do
-    local id, step = asks[i], asks[count + i]
-    local rule, number = byte(ask, at, at + 1)
-    at = at + 2
-    local record, name = records[number], rule * RULE + id
-    local level, mark, used, taken = 0, 0, 0, 0
-    if rule == SLOTS then
-      level = taken_of(record.slots, id)
-      taken = level
-    else
-      level, mark, used = state_of(record, name)
-    end
-    local marks, units = count + i, 2 * count + i
-    before[i], before[marks], before[units] = level, mark, used
-    if rule == RATE then
-      if level < now then level = now end
-      taken = level - now
-    elseif rule == CALENDAR then
-      local period, kept_for
-      period, kept_for, at = unpacked('<dd', ask, at)
-      level, mark, used = see_period(level, mark, used, period, kept_for, now)
-      taken = used
-    elseif rule == SLIDING then
-      local window, part, parts, window_end
-      window, part, parts, at = unpacked('<ddd', ask, at)
-      level, mark, used, window_end = see_windows(level, mark, used, window, now)
-      local rest = math.min(math.ceil(math.min(window_end - now, window) / part), parts)
-      local low = mark % parts
-      taken = used + (mark - low) / parts * rest + math.ceil(low * rest / parts)
-    end
-    if taken + step > asks[2 * count + i] then fits = false end
-    if step == 0 then
-      level, mark, used = before[i], before[marks], before[units]
-    elseif rule == RATE or rule == SLOTS then
-      level = math.min(level + step, LATEST)
-    else
-      used = math.min(used + step, MOST)
-    end
-    after[i], after[marks], after[units] = level, mark, used
-    targets[2 * i - 1], targets[2 * i] = record, name
-  end
-
-  local states = before
-  if fits and take == 1 then
-    states = after
-    local _, slots_from, slots = byte(ask, 3, 5)
-    for i = 1, count do
-      local record, name, step = targets[2 * i - 1], targets[2 * i], asks[count + i]
-      if step > 0 then
-        record.changed = true
-        if i > slots_from and i <= slots_from + slots then
-          take_slots(record.slots, asks[i], sub(ask, -8), step)
+      local others_before, others_after, slots_taken = '', '', false
+      for _ = 1, others do
+        local rule, id, step, room, x, y, z = unpacked(OTHER, ask, at)
+        at = at + OTHER_SIZE
+        local level, mark, used, place = 0, 0, 0, 1
+        if rule == SLOTS then
+          local holder, held = sub(ask, -8), 0
+          while slots[place] and (slots[place] ~= id or slots[place + 1] ~= holder) do place = place + 4 end
+          for i = 1, #slots, 4 do
+            if slots[i] == id and slots[i + 3] > now then
+              level = level + slots[i + 2]
+              if i == place then held = slots[i + 2] end
+            end
+          end
+          others_before = others_before .. pack(STATE, level, 0, 0)
+          if level + step > room then fits = false end
+          if step > 0 then
+            slots_taken, level = true, math.min(level + step, LATEST)
+            slots[place], slots[place + 1], slots[place + 2], slots[place + 3] = id, holder, held + step, now + lease
+          end
         else
-          set_state(record, name, after[i], after[count + i], after[2 * count + i])
+          local name, taken = rule * RULE + id, 0
+          while limits[place] and limits[place] ~= name do place = place + 4 end
+          if limits[place] then level, mark, used = limits[place + 1], limits[place + 2], limits[place + 3] end
+          local state = pack(STATE, level, mark, used)
+          others_before = others_before .. state
+          if rule == CALENDAR then
+            -- The period that counts now, as in rules/calendar.rs: its number is `x`.
+            local ends = now + y
+            ends = math.min(ends - ends % GRAIN + GRAIN, LATEST_GRAIN)
+            if level <= now or mark < x then
+              level, mark, used = ends, x, 0
+            elseif mark == x and ends > level then
+              level = ends
+            end
+            taken = used
+          else
+            -- As in rules/sliding.rs: a window `x` of `z` parts, each `y` long.
+            local window_end
+            level, mark, used, window_end = see_windows(level, mark, used, x, now)
+            local rest = math.min(math.ceil(math.min(window_end - now, x) / y), z)
+            local low = mark % z
+            taken = used + (mark - low) / z * rest + math.ceil(low * rest / z)
+          end
+          if taken + step > room then fits = false end
+          if step > 0 then
+            takes, used = true, math.min(used + step, MOST)
+            if level > last then last = level end
+            limits[place], limits[place + 1], limits[place + 2], limits[place + 3] = name, level, mark, used
+            state = pack(STATE, level, mark, used)
+          end
+          others_after = others_after .. state
+        end
+        if rule == SLOTS then others_after = others_after .. pack(STATE, level, 0, 0) end
+      end
+
+      local rest_at, marks_at = levels_at + 8 * rates, levels_at + 8 * stored
+      local marks = sub(packed, marks_at, marks_at + 8 * rates - 1)
+      if records > 1 or not (fits and take) then
+        before = before .. sub(packed, levels_at, rest_at - 1) .. marks .. others_before
+      end
+      if fits and take then
+        local new, rest = pack(doubles, unpack(levels, 1, rates)), nil
+        after = after .. new .. marks .. others_after
+        if takes or slots_taken then
+          if slots_taken then
+            -- Those that somebody holds, and until when.
+            local count = 0
+            kept = 0
+            for i = 1, #slots, 4 do
+              local id, holder, held, ends = slots[i], slots[i + 1], slots[i + 2], slots[i + 3]
+              slots[i], slots[i + 1], slots[i + 2], slots[i + 3] = nil, nil, nil, nil
+              if held > 0 and ends > now then
+                slots[count + 1], slots[count + 2], slots[count + 3], slots[count + 4] = id, holder, held, ends
+                count, kept = count + 4, math.max(kept, ends)
+              end
+            end
+          end
+          if others > 0 then
+            rest = sub(packed, rest_at, tail_at - 1) .. cmsgpack.pack(slots, limits, writers)
+          else
+            rest = sub(packed, rest_at)
+          end
+          local whole = pack(HEAD, VERSION, stored, now, last, kept)
+            .. sub(packed, HEAD_SIZE + 1, levels_at - 1) .. new .. rest
+          local ttl = format(TTL, (math.max(last, kept) - now) / TICKS_IN_MS + MARGIN_MS)
+          if records == 1 then
+            local done = attempt('SET', key, whole, 'PX', ttl)
+            if done.err then said = done end
+          else
+            changed = changed or {}
+            local count = #changed
+            changed[count + 1], changed[count + 2], changed[count + 3] = key, whole, ttl
+          end
         end
       end
     end
-    for i = 1, keys do
-      if records[i].changed then write(KEYS[first + i], records[i], now) end
+    if not said and not is_left then
+      if fits and take then
+        said = after
+        for i = 1, changed and #changed or 0, 3 do
+          local done = attempt('SET', changed[i], changed[i + 1], 'PX', changed[i + 2])
+          if done.err then said = done end
+        end
+      else
+        said = (fits and ADMITTED or REFUSED) .. before
+      end
     end
+    answers[n - 1] = said or false
+    first = first + records
   end
-  local told = pack('<' .. string.rep('d', 3 * count), unpack(states, 1, 3 * count))
-  return (fits and ADMITTED or REFUSED) .. TIME .. told
-end
-
-local function answer(ask, first)
-  local keys, count, _, rates, slots = byte(ask, 1, 5)
-  return keys == 1 and rates + slots == count and decide_packed(ask, KEYS[first + 1]) or decide(ask, first)
-end
-
-if #ARGV == 2 then return answer(ARGV[2], 0) end
-local answers, first = {}, 0
-for i = 2, #ARGV do
-  -- What befalls one is not the others'. Before Redis 7 an error is a text.
-  local done, said = pcall(answer, ARGV[i], first)
-  if not done and type(said) ~= 'table' then said = {err = 'ERR ' .. said} end
-  answers[i - 1] = said
-  first = first + byte(ARGV[i])
-end
-return answers
+  if not left then break end

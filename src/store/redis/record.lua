@@ -1,41 +1,3 @@
--- A record: all limits of one key, packed.
---   head    the format's version and how many rates there are, a byte each; then, as doubles:
---     seen  the latest time that it was written at
---     last  the furthest that any limit ever was ahead: until then it must be kept
---     kept  until when its slots last
---   rates   the ids of all, then the levels of all, then the marks of all
---   rest    most often nothing; else, by MessagePack:
---     slots   id, holder, count, expiry, ...
---     limits  name, level, mark, used, ...: the others. See `State` and `Kind` in rules/mod.rs
---     marks   writer, sequence number, expiry, ...: which settlements were applied
--- Times are ticks of 1/16 microsecond since 2024, below 2^53, so that doubles hold them exactly.
-
-local VERSION = 3
--- Of it, all stands by MessagePack: version, seen, last, limits and the rates among them, slots, marks.
-local OLD_VERSION = 2
-local HEAD = '<BBddd'
-local HEAD_SIZE = 26
-local MOST_RATES = 64
--- A rate stays in a record of so many though it is idle.
-local FEW = 16
-local EPOCH = 1704067200
-local LATEST = 9007199254740991
-local GRAIN = 1024
-local LATEST_GRAIN = LATEST - LATEST % GRAIN
-local MOST = 2199023255551
-local SHIFT_MODULUS = 4503599627370496
-local TICKS_IN_MS = 16000
-local MARGIN_MS = 1000
-
--- The rules. A limit's name is its id, and the rule above it.
-local RATE, SLOTS, CALENDAR, SLIDING = 0, 1, 2, 3
-local RULE = 4294967296
-
-local function clock()
-  local time = redis.call('TIME')
-  return math.max(0, ((time[1] - EPOCH) * 1000000 + time[2]) * 16)
-end
-
 -- Of so many, all ids, then two columns of doubles.
 local function columns(count) return '<' .. string.rep('I4', count) .. string.rep('d', 2 * count) end
 
@@ -144,12 +106,12 @@ local function held_slots(slots, now)
   return without(slots, 4, gone), kept
 end
 
--- Those of so many rates that are not idle, and how many.
-local function busy_rates(rates, count, now)
+-- The first so many of the rates, those `asked` for, and those of the others that are not idle; and how many.
+local function busy_rates(rates, count, asked, now)
   local ids, levels, shifts, busy = {}, {}, {}, 0
   for i = 1, count do
     local level, shift = rates[count + i], rates[2 * count + i]
-    if level > now or shift ~= 0 then
+    if i <= asked or level > now or shift ~= 0 then
       busy = busy + 1
       ids[busy], levels[busy], shifts[busy] = rates[i], level, shift
     end
@@ -158,13 +120,8 @@ local function busy_rates(rates, count, now)
   return ids, busy
 end
 
-local function save(key, packed, ends, now)
-  local ttl = math.ceil((ends - now) / TICKS_IN_MS) + MARGIN_MS
-  redis.call('SET', key, packed, 'PX', string.format('%.0f', ttl))
-end
-
 -- Writes what is not idle, to be gone when it is. Idle rates stay where they are, as long as they are few: that they stand
--- together as they are asked for is what `decide_packed` in acquire.lua needs.
+-- together as they are asked for is what acquire.lua needs.
 local function write(key, record, now)
   local slots, kept = held_slots(record.slots, now)
   local ends = math.max(record.last, kept)
@@ -173,11 +130,11 @@ local function write(key, record, now)
     return
   end
   local rates, count, limits, marks = record.rates, record.count, record.limits, record.marks
-  local gone
+  local asked, gone = record.asked or 0, nil
   if record.last <= now then
-    count, limits = 0, {}
+    count, limits = asked, {}
   else
-    if count > FEW then rates, count = busy_rates(rates, count, now) end
+    if count > FEW then rates, count = busy_rates(rates, count, asked, now) end
     for i = 1, #limits, 4 do
       if limits[i + 1] <= now and (limits[i] >= RULE or limits[i + 2] == 0) then
         gone = gone or {}
@@ -197,29 +154,7 @@ local function write(key, record, now)
   local packed = struct.pack(HEAD, VERSION, count, now, record.last, kept)
   if count > 0 then packed = packed .. struct.pack(columns(count), unpack(rates, 1, 3 * count)) end
   if #slots + #limits + #marks > 0 then packed = packed .. cmsgpack.pack(slots, limits, marks) end
-  save(key, packed, ends, now)
-end
-
--- The period that counts now, as in rules/calendar.rs.
-local function see_period(level, mark, used, number, kept_for, now)
-  local ends = now + kept_for
-  ends = math.min(ends - ends % GRAIN + GRAIN, LATEST_GRAIN)
-  if level <= now or mark < number then return ends, number, 0 end
-  if mark == number then return math.max(level, ends), mark, used end
-  return level, mark, used
-end
-
--- The windows that count now, and the end of this one, as in rules/sliding.rs.
-local function see_windows(level, mark, used, window, now)
-  local over = level % window
-  local start = math.max(now - now % window, level - over + (over > 0 and window or 0) - 2 * window)
-  local last = math.min(start + 2 * window, LATEST_GRAIN)
-  if level <= now then
-    mark, used = 0, 0
-  elseif level <= start + window then
-    mark, used = used, 0
-  end
-  return last, mark, used, start + window
+  redis.call('SET', key, packed, 'PX', string.format(TTL, (ends - now) / TICKS_IN_MS + MARGIN_MS))
 end
 
 -- Where the slots of `id` that `holder` holds stand, or where they would be added.

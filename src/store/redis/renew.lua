@@ -1,7 +1,6 @@
 -- Holds the slots of a holder for another lease. Returns how many entries there were.
 -- ARGV: the holder; the lease in ticks.
 
-local now = clock()
 local record = read(KEYS[1], now)
 local held = 0
 for i = 1, #record.slots, 4 do

@@ -1,7 +1,6 @@
 -- Forgets what was used of all limits but slots. As `forget` in rules/rate.rs: all of a rate that has not drained is
 -- given back, so that what was reserved before gives back nothing more.
 
-local now = clock()
 local record = read(KEYS[1], now)
 local rates, count, limits = record.rates, record.count, record.limits
 local function drained(level, mark)

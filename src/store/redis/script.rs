@@ -9,23 +9,25 @@ use crate::store::{
     rules::{Ask, Correction, Kind, State, Window},
 };
 
-#[cfg(not(test))]
+/// A script on records: these files, one after another, at the server's time.
 macro_rules! on_records {
-    ($script:literal) => {
-        concat!(include_str!("record.lua"), include_str!($script))
+    ($($file:literal),+) => {
+        concat!(include_str!("format.lua"), clock!(), $(include_str!($file)),+)
+    };
+}
+
+#[cfg(not(test))]
+macro_rules! clock {
+    () => {
+        include_str!("clock.lua")
     };
 }
 
 /// In unit tests the time is what they write down, and no record is gone before it.
 #[cfg(test)]
-macro_rules! on_records {
-    ($script:literal) => {
-        concat!(
-            include_str!("record.lua"),
-            "local function clock() return tonumber(redis.call('GET', 'clock')) end\n",
-            "MARGIN_MS = 3600000\n",
-            include_str!($script)
-        )
+macro_rules! clock {
+    () => {
+        "local now = tonumber(redis.call('GET', 'clock'))\nMARGIN_MS = 3600000\n"
     };
 }
 
@@ -69,10 +71,12 @@ impl Program {
 
     const fn code(self) -> &'static str {
         match self {
-            Self::Acquire => on_records!("acquire.lua"),
-            Self::Settle => on_records!("settle.lua"),
-            Self::Renew => on_records!("renew.lua"),
-            Self::Reset => on_records!("reset.lua"),
+            Self::Acquire => {
+                on_records!("windows.lua", "acquire.lua", "record.lua", "arrange.lua")
+            }
+            Self::Settle => on_records!("windows.lua", "record.lua", "settle.lua"),
+            Self::Renew => on_records!("record.lua", "renew.lua"),
+            Self::Reset => on_records!("record.lua", "reset.lua"),
             Self::Distinct => include_str!("distinct.lua"),
             Self::Swap => include_str!("swap.lua"),
         }
@@ -138,39 +142,39 @@ impl Question {
         take: bool,
         name: impl Fn(&Key) -> String,
     ) -> Self {
-        let records = Records::of(charges);
-        let charges = by_rule(charges, charges.iter());
-        let count = |of: fn(&Kind) -> bool| charges.iter().filter(|it| of(&it.limit.kind)).count();
-        let rates = count(|kind| matches!(kind, Kind::Rate(_)));
-        let slots = count(|kind| *kind == Kind::Slots);
-        let mut packed = Vec::with_capacity(13 + charges.len() * 46);
-        let head = [records.keys().len(), charges.len(), usize::from(take), rates, slots];
-        packed.extend(head.map(|it| it as u8));
-        for charge in &charges {
-            packed.extend(charge.limit.id().get().to_le_bytes());
-        }
-        let asks: Vec<_> = charges.iter().map(|it| Ask::of(it)).collect();
-        let never = |ask: &Ask| ask.step == Ask::NEVER;
-        for ask in &asks {
-            packed.extend(double(if never(ask) { 0 } else { ask.step }));
-        }
-        for ask in &asks {
-            packed.extend(if never(ask) { NO_ROOM.to_le_bytes() } else { double(ask.room) });
-        }
-        for charge in charges {
-            packed.extend([charge.limit.kind.code(), records.number(&charge.record)]);
-            match charge.limit.kind {
-                Kind::Rate(_) | Kind::Slots => {}
-                Kind::Calendar(period) => {
-                    packed.extend([period.number, period.kept_for()].map(double).as_flattened());
-                }
-                Kind::Sliding(Window { ticks, part, parts }) => {
-                    packed.extend([ticks, part, parts].map(double).as_flattened());
-                }
+        let sorted = in_order(charges);
+        let sorted = sorted.as_slice().iter().filter_map(|at| charges.get(*at));
+        let sorted: Vec<&Charge> = sorted.collect();
+        let mut keys = Vec::with_capacity(1);
+        let mut packed = Vec::with_capacity(12 + charges.len() * 45);
+        packed.extend([0, u8::from(take)]);
+        for group in sorted.chunk_by(|one, other| one.record == other.record) {
+            let (rates, others) = group.split_at(group.partition_point(|it| is_rate(it)));
+            keys.extend(group.first().map(|it| name(&it.record)));
+            packed.extend([rates.len() as u8, others.len() as u8]);
+            for charge in rates {
+                packed.extend(charge.limit.id().get().to_le_bytes());
+            }
+            for charge in rates {
+                packed.extend(asked(charge).as_flattened());
+            }
+            for charge in others {
+                packed.push(charge.limit.kind.code());
+                packed.extend(charge.limit.id().get().to_le_bytes());
+                packed.extend(asked(charge).as_flattened());
+                let needed = match charge.limit.kind {
+                    Kind::Rate(_) | Kind::Slots => [0; 3],
+                    Kind::Calendar(period) => [period.number, period.kept_for(), 0],
+                    Kind::Sliding(Window { ticks, part, parts }) => [ticks, part, parts],
+                };
+                packed.extend(needed.map(double).as_flattened());
             }
         }
+        if let Some(records) = packed.first_mut() {
+            *records = keys.len() as u8;
+        }
         packed.extend(holder.to_le_bytes());
-        Self { keys: records.keys().iter().map(name).collect(), packed }
+        Self { keys, packed }
     }
 }
 
@@ -221,11 +225,27 @@ impl Change {
     }
 }
 
-/// One for each of the charges, in the order in which the script sees these: rates first, then slots.
-fn by_rule<T>(charges: &[Charge], each: impl IntoIterator<Item = T>) -> Vec<T> {
-    let mut with_code: Vec<_> = charges.iter().map(|it| it.limit.kind.code()).zip(each).collect();
-    with_code.sort_by_key(|(code, _)| *code);
-    with_code.into_iter().map(|(_, it)| it).collect()
+/// The places of the charges, in the order in which the script sees these: by their records, and of each the rates first.
+fn in_order(charges: &[Charge]) -> Inline<usize> {
+    let mut order = Inline::collect(0, 0..charges.len());
+    order.as_mut_slice().sort_by_key(|at| {
+        let charge = charges.get(*at)?;
+        let record = charges.iter().position(|it| it.record == charge.record);
+        Some((record, charge.limit.kind.code()))
+    });
+    order
+}
+
+fn is_rate(charge: &Charge) -> bool {
+    matches!(charge.limit.kind, Kind::Rate(_))
+}
+
+/// What is asked of a limit, and the room for it.
+fn asked(charge: &Charge) -> [[u8; 8]; 2] {
+    match Ask::of(charge) {
+        Ask { step: Ask::NEVER, .. } => [double(0), NO_ROOM.to_le_bytes()],
+        Ask { step, room } => [double(step), double(room)],
+    }
 }
 
 /// For what can never fit.
@@ -246,17 +266,20 @@ impl Answer {
         reply = rest;
         let now = take(&mut reply)?;
         let mut states = Inline::filled(State::default(), charges.len());
-        let mut in_order = by_rule(charges, states.as_mut_slice());
-        for state in &mut in_order {
-            state.level = take(&mut reply)?;
-        }
-        for state in &mut in_order {
-            state.mark = take(&mut reply)?;
-        }
-        // Rates and slots have none.
-        if !reply.is_empty() {
-            for state in in_order {
-                state.used = take(&mut reply)?;
+        let (order, all) = (in_order(charges), states.as_mut_slice());
+        let record = |at: &usize| charges.get(*at).map(|it| it.record);
+        for group in order.as_slice().chunk_by(|one, other| record(one) == record(other)) {
+            let is_rate = |at: &usize| charges.get(*at).is_some_and(is_rate);
+            let (rates, others) = group.split_at(group.partition_point(is_rate));
+            for at in rates {
+                all.get_mut(*at)?.level = take(&mut reply)?;
+            }
+            for at in rates {
+                all.get_mut(*at)?.mark = take(&mut reply)?;
+            }
+            for at in others {
+                let [level, mark, used] = [take(&mut reply)?, take(&mut reply)?, take(&mut reply)?];
+                *all.get_mut(*at)? = State { level, mark, used };
             }
         }
         reply.is_empty().then_some(Self { admitted: *admitted == 1, now, states })
@@ -288,15 +311,18 @@ mod tests {
         let limit = Limit::rate(LimitId::of("rate"), 1, Duration::from_secs(1));
         let charges = [Charge::new(Key::from_bytes([1; 16]), limit, 1)];
         let mut reply = vec![1];
-        for number in [5.0_f64, 9_007_199_254_740_991.0, 3.0, 2.0] {
+        for number in [5.0_f64, 9_007_199_254_740_991.0, 3.0] {
             reply.extend(number.to_le_bytes());
         }
         let answer = Answer::read(&reply, &charges).unwrap();
         assert!(answer.admitted && answer.now == 5);
-        assert_eq!(answer.states.as_slice()[0], State { level: (1 << 53) - 1, mark: 3, used: 2 });
-        assert!(Answer::read(&reply[..32], &charges).is_none());
-        let rate = Answer::read(&reply[..25], &charges).unwrap();
-        assert_eq!(rate.states.as_slice()[0], State { level: (1 << 53) - 1, mark: 3, used: 0 });
+        assert_eq!(answer.states.as_slice()[0], State { level: (1 << 53) - 1, mark: 3, used: 0 });
+        assert!(Answer::read(&reply[..24], &charges).is_none());
+        let slots = Charge { limit: Limit::slots(LimitId::of("slots"), 1), ..charges[0] };
+        assert!(Answer::read(&reply, &[slots]).is_none());
+        reply.extend(2.0_f64.to_le_bytes());
+        assert!(Answer::read(&reply, &charges).is_none());
+        assert_eq!(Answer::read(&reply, &[slots]).unwrap().states.as_slice()[0].used, 2);
         assert!(Answer::read(&reply, &[charges[0], charges[0]]).is_none());
         assert!(Answer::read(&[], &charges).is_none());
         reply[1..9].copy_from_slice(&f64::NAN.to_le_bytes());

@@ -1,7 +1,6 @@
 -- Applies a settlement, once however often it is sent.
 -- ARGV: the corrections, packed; who writes; the settlement's number, which only grows; how long to remember it, in ticks.
 
-local now = clock()
 local corrections, writer, number, memory = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function is_new(record)
