@@ -1,32 +1,32 @@
 
 -- Decides admissions, each by itself: charges all of it or nothing, or only looks.
--- ARGV: the lease of slots in ticks; then each admission, packed:
+-- ARGV: each admission, packed:
 --   the number of its records, which are the next of the KEYS, and whether to take: a byte each
 --   of each record:
 --     how many rates are charged, and how many other limits: a byte each
 --     of the rates the ids, then of each what it asks and the room for it
---     of each of the others its rule, its id, what it asks, the room for it, and three numbers that the rule may need
---   the holder of slots
+--     of each of the others its rule, its id, what it asks, the room for it, and three numbers that the rule may need: the
+--       lease of slots in ticks, or what is told below
+--   the holder of slots, if there are any
 -- Answers one as it is, several in a list, each with the error that it met, or packed: whether it fits, the time, and of each
 -- record, before the charge or after it, the levels of the rates, then their marks, then of each other limit level, mark, used.
 --
 -- Each function that a script declares is made anew whenever it runs, which takes longer than a decision. None is declared here:
--- those of record.lua come after, and run when a record is not as this needs it, which is then decided on in a second turn.
+-- those of record.lua come after, and put a record that is not as this needs it in order, for another turn.
 
 local byte, sub, format, pack, unpacked = string.byte, string.sub, string.format, struct.pack, struct.unpack
 local attempt = redis.pcall
-local REFUSED, ADMITTED = pack('<Bd', 0, now), pack('<Bd', 1, now)
+local ADMITTED = pack('<Bd', 1, now)
 -- Eight charges are the most: two of each, and where they end.
 local DOUBLES = '<dddddddddddddddd'
 local OTHER, STATE = '<BI4ddddd', '<ddd'
 local OTHER_SIZE = 45
 local keys, asks, answers = KEYS, ARGV, {}
-local lease = tonumber(asks[1])
 
-for turn = 1, 2 do
+for turn = 1, TURNS do
   local left, first = nil, 0
-  for n = 2, #asks do
-    local ask, said = asks[n], answers[n - 1]
+  for n = 1, #asks do
+    local ask, said = asks[n], answers[n]
     local records, take = byte(ask, 1, 2)
     local at, fits, is_left, before, after, changed = 3, true, false, '', ADMITTED, nil
     take = take == 1
@@ -56,12 +56,13 @@ for turn = 1, 2 do
         if tail_at <= #packed then
           is_ready, read_on, slots, limits, writers = pcall(cmsgpack.unpack_limit, packed, 3, tail_at - 1)
         end
-        is_ready = is_ready and (turn == 2 or #limits <= 4 * FEW)
+        is_ready = is_ready and (turn > 1 or #limits <= 4 * FEW)
       end
       if not is_ready then
-        if turn == 2 then said = {err = 'ERR palisade: a record that can not be read'} end
+        if turn == TURNS then said = {err = UNREADABLE} end
         left, is_left = left or {}, true
-        left[#left + 1], left[#left + 2] = n, first
+        local last = #left
+        left[last + 1], left[last + 2], left[last + 3] = key, ids, n
         break
       end
 
@@ -100,7 +101,7 @@ for turn = 1, 2 do
           if level + step > room then fits = false end
           if step > 0 then
             slots_taken, level = true, math.min(level + step, LATEST)
-            slots[place], slots[place + 1], slots[place + 2], slots[place + 3] = id, holder, held + step, now + lease
+            slots[place], slots[place + 1], slots[place + 2], slots[place + 3] = id, holder, held + step, now + x
           end
         else
           local name, taken = rule * RULE + id, 0
@@ -163,10 +164,11 @@ for turn = 1, 2 do
           if others > 0 then
             rest = sub(packed, rest_at, tail_at - 1) .. cmsgpack.pack(slots, limits, writers)
           else
-            rest = sub(packed, rest_at)
+            -- Most often the same: nothing more is made then.
+            rest = stored == rates and tail_at > #packed and marks or sub(packed, rest_at)
           end
           local whole = pack(HEAD, VERSION, stored, now, last, kept)
-            .. sub(packed, HEAD_SIZE + 1, levels_at - 1) .. new .. rest
+            .. (place == 0 and stored == rates and ids or sub(packed, HEAD_SIZE + 1, levels_at - 1)) .. new .. rest
           local ttl = format(TTL, (math.max(last, kept) - now) / TICKS_IN_MS + MARGIN_MS)
           if records == 1 then
             local done = attempt('SET', key, whole, 'PX', ttl)
@@ -187,10 +189,10 @@ for turn = 1, 2 do
           if done.err then said = done end
         end
       else
-        said = (fits and ADMITTED or REFUSED) .. before
+        said = (fits and '\1' or '\0') .. sub(ADMITTED, 2) .. before
       end
     end
-    answers[n - 1] = said or false
+    answers[n] = said or false
     first = first + records
   end
-  if not left then break end
+  if not left then return #asks > 1 and answers or answers[1] end

@@ -1,8 +1,9 @@
 
-  -- The second turn: puts the records that acquire.lua could not read in the form that it reads.
-
-  -- Puts the rates that are asked for in front, in their order, and takes those that there is no room for out of the columns.
-  local function arrange(record, asked)
+  -- Between two turns: writes a record in the form that these read. The rates that are asked for stand in front, in their order,
+  -- and those that there is no room for leave the columns.
+  local function arrange(key, asked_ids)
+    local record, asked = read(key, now), {}
+    for i = 1, #asked_ids, 4 do asked[#asked + 1] = unpacked('<I4', asked_ids, i) end
     local rates, count, limits, known = record.rates, record.count, {}, {}
     local ids, levels, marks, size = {}, {}, {}, 0
     local function add(id, level, mark)
@@ -31,26 +32,12 @@
     end
     for i = 1, size do ids[size + i], ids[2 * size + i] = levels[i], marks[i] end
     record.rates, record.count, record.limits, record.asked = ids, size, limits, #asked
+    write(key, record, now)
   end
 
-  local function arrange_all(ask, first)
-    local at = 3
-    for r = 1, byte(ask) do
-      local rates, others = byte(ask, at, at + 1)
-      local asked = {unpacked('<' .. string.rep('I4', rates), ask, at + 2)}
-      -- Where it ends.
-      asked[rates + 1] = nil
-      local record = read(keys[first + r], now)
-      arrange(record, asked)
-      write(keys[first + r], record, now)
-      at = at + 2 + 20 * rates + OTHER_SIZE * others
-    end
-  end
-
-  for i = 1, #left, 2 do
+  for i = 1, #left, 3 do
     -- What befalls one is not the others'. Before Redis 7 an error is a text.
-    local done, said = pcall(arrange_all, asks[left[i]], left[i + 1])
-    if not done then answers[left[i] - 1] = type(said) == 'table' and said or {err = 'ERR ' .. said} end
+    local done, said = pcall(arrange, left[i], left[i + 1])
+    if not done then answers[left[i + 2]] = type(said) == 'table' and said or {err = 'ERR ' .. said} end
   end
 end
-return #asks > 2 and answers or answers[1]

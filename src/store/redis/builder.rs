@@ -162,7 +162,7 @@ impl RedisStoreBuilder {
         let queue = Queues::new(random(), self.max_reservations, link.lanes());
         let slots = Slots::new(random());
         let (deadline, lease) = (self.deadline, self.lease);
-        let decisions = Decisions::new(Arc::clone(&link), rules::ticks(lease), deadline);
+        let decisions = Decisions::new(Arc::clone(&link), deadline);
         Ok(RedisStore { inner: Arc::new(Inner { link, decisions, queue, slots, deadline, lease }) })
     }
 

@@ -19,8 +19,6 @@ use crate::runtime::{self, oneshot};
 /// task that sends what has gathered meanwhile: nobody's question depends on whether another caller listens to his answer.
 pub(super) struct Decisions {
     link: Arc<Link>,
-    /// Of slots, in ticks.
-    lease: String,
     deadline: Duration,
     state: Mutex<State>,
 }
@@ -40,8 +38,8 @@ struct Waiting {
 }
 
 impl Decisions {
-    pub(super) fn new(link: Arc<Link>, lease: u64, deadline: Duration) -> Arc<Self> {
-        Arc::new(Self { link, lease: lease.to_string(), deadline, state: Mutex::default() })
+    pub(super) fn new(link: Arc<Link>, deadline: Duration) -> Arc<Self> {
+        Arc::new(Self { link, deadline, state: Mutex::default() })
     }
 
     /// What the script answers.
@@ -72,8 +70,7 @@ impl Decisions {
     }
 
     async fn ask_one(&self, question: &Question) -> RedisResult<Value> {
-        let arguments = [self.lease.as_bytes(), &question.packed];
-        self.link.run(Program::Acquire, &question.keys, &arguments).await
+        self.link.run(Program::Acquire, &question.keys, &[&question.packed]).await
     }
 
     async fn ask_all(&self, questions: &[Question]) -> RedisResult<Vec<RedisResult<Value>>> {
@@ -86,8 +83,7 @@ impl Decisions {
         };
         let keys = questions.iter().flat_map(|it| &it.keys).map(String::as_str);
         let keys: Vec<_> = keys.collect();
-        let mut arguments = vec![self.lease.as_bytes()];
-        arguments.extend(questions.iter().map(|it| it.packed.as_slice()));
+        let arguments: Vec<_> = questions.iter().map(|it| it.packed.as_slice()).collect();
         let command = |whole| Program::Acquire.command(whole, &keys, &arguments);
         match server.ask_each(&command(false)).await {
             Err(error) if is_no_script(&error) => server.ask_each(&command(true)).await,

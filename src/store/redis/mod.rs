@@ -203,7 +203,8 @@ impl Inner {
         holder: u64,
         take: bool,
     ) -> Result<Answer, StoreError> {
-        let question = Question::of(charges, holder, take, |key| self.link.name(key, ""));
+        let held = (holder, self.lease_ticks());
+        let question = Question::of(charges, held, take, |key| self.link.name(key, ""));
         let reply = self.decisions.ask(question).await.map_err(|error| store_error(&error))?;
         Answer::read(&reply, charges)
             .ok_or_else(|| StoreError::permanent("the redis server's answer can't be read"))

@@ -115,7 +115,11 @@ impl Inner {
 
     /// Settles each part by itself.
     pub(super) fn settle(&self, settlement: &Settlement<'_>) {
-        for part in Part::of(settlement.charges, self.link.is_spread()) {
+        if !self.link.is_spread() {
+            let (receipts, used) = (settlement.receipts.iter(), settlement.used.iter());
+            return self.settle_part(settlement.charges, receipts.copied(), used.copied());
+        }
+        for part in Part::of(settlement.charges, true) {
             let (receipts, used) =
                 (part.of_its_own(settlement.receipts), part.of_its_own(settlement.used));
             self.settle_part(&part.charges, receipts, used);

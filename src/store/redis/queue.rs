@@ -9,11 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use redis::{RedisError, Value};
+
 use super::{
     errors::{is_answer, is_final},
     lanes::Places,
     link::{Call, Link},
-    script::{Change, Program, Records},
+    script::{self, Change, Program, Records},
 };
 use crate::{
     observe,
@@ -38,6 +40,8 @@ struct State {
     jobs: VecDeque<Arc<Job>>,
     queued: u64,
     finished: u64,
+    /// Up to which somebody waits for them.
+    awaited: u64,
     /// Settlements that could not be applied, since the last flush.
     lost: u64,
     running: bool,
@@ -59,6 +63,18 @@ impl Job {
     fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Relaxed)
     }
+
+    /// Hears why it was not applied when it was sent alone.
+    fn failed(&self, error: &RedisError) {
+        if is_final(error) {
+            self.lost.store(true, Ordering::Relaxed);
+            self.finished.store(true, Ordering::Relaxed);
+        } else if is_answer(error) {
+            // Surely not applied. Its number may be lower by now than one that was.
+            self.number.store(0, Ordering::Relaxed);
+        }
+        // Else lost on the way: nobody knows whether it was applied, and its number stays.
+    }
 }
 
 impl Queue {
@@ -79,8 +95,11 @@ impl Queue {
         let mut state = self.state();
         state.queued += 1;
         state.jobs.push_back(Arc::new(job));
+        let count = state.jobs.len();
         drop(state);
-        self.wake.notify_one();
+        if count == 1 || count == ENOUGH {
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn close(&self) {
@@ -100,7 +119,12 @@ impl Queue {
 
     /// Waits until all that was queued so far is applied.
     pub(super) async fn applied(self: &Arc<Self>, link: &Arc<Link>) {
-        let until = self.state().queued;
+        let until = {
+            let mut state = self.state();
+            state.awaited = state.queued;
+            state.queued
+        };
+        self.wake.notify_one();
         loop {
             let done = self.done.notified();
             if self.state().finished >= until {
@@ -121,7 +145,7 @@ impl Queue {
         while let Some(jobs) = self.next().await {
             self.apply(link, &jobs, false).await;
             if jobs.iter().any(|job| !job.is_finished()) {
-                // It may only be that the server does not know the script.
+                // It may only be that the server does not know the script, or that one is not to be applied.
                 self.apply(link, &jobs, true).await;
             }
             if jobs.iter().all(|job| job.is_finished()) {
@@ -137,19 +161,29 @@ impl Queue {
         }
     }
 
-    /// The next settlements, which stay in the queue until they are finished. `None`: there will be no more.
+    /// The next settlements, which stay in the queue until they are finished: when a few have gathered, after a moment, or when
+    /// somebody waits for them. `None`: there will be no more.
     async fn next(&self) -> Option<Vec<Arc<Job>>> {
+        let mut waited = false;
         loop {
-            {
+            let count = {
                 let state = self.state();
-                if !state.jobs.is_empty() {
+                let count = state.jobs.len();
+                let hurry = state.closed || state.finished < state.awaited;
+                if count >= ENOUGH || count > 0 && (waited || hurry) {
                     return Some(state.jobs.iter().take(BATCH).cloned().collect());
                 }
                 if state.closed {
                     return None;
                 }
+                count
+            };
+            let woken = self.wake.notified();
+            if count == 0 {
+                woken.await;
+            } else {
+                waited = runtime::timeout(MOMENT, woken).await.is_err();
             }
-            self.wake.notified().await;
         }
     }
 
@@ -158,46 +192,46 @@ impl Queue {
         self.state().closed && jobs.iter().all(|job| job.since.elapsed() > REMEMBERED)
     }
 
-    /// Sends those of `jobs` that are not finished, again if need be: the records remember which were applied.
-    async fn apply(&self, link: &Link, jobs: &[Arc<Job>], whole: bool) {
+    /// Sends those of `jobs` that are not finished, again if need be: the records remember which were applied. Together as many as
+    /// one server takes; or each `alone`, which tells why it is not applied, with the whole script.
+    async fn apply(&self, link: &Link, jobs: &[Arc<Job>], alone: bool) {
         let jobs: Vec<_> = jobs.iter().filter(|job| !job.is_finished()).collect();
-        let answers = link.call_all(self.calls(link, &jobs), whole).await;
-        for (answer, job) in answers.into_iter().zip(jobs) {
+        let together = if alone || link.is_spread() { 1 } else { TOGETHER };
+        let calls = jobs.chunks(together).map(|jobs| self.call(link, jobs)).collect();
+        let answers = link.call_all(calls, alone).await;
+        for (answer, jobs) in answers.into_iter().zip(jobs.chunks(together)) {
             match answer {
-                Ok(_) => job.finished.store(true, Ordering::Relaxed),
-                Err(error) if is_final(&error) => {
-                    job.lost.store(true, Ordering::Relaxed);
-                    job.finished.store(true, Ordering::Relaxed);
+                Ok(Value::Array(answers)) => {
+                    for (answer, job) in answers.into_iter().zip(jobs) {
+                        match answer {
+                            Value::Int(1) => job.finished.store(true, Ordering::Relaxed),
+                            _ => job.number.store(0, Ordering::Relaxed),
+                        }
+                    }
                 }
-                // Surely not applied. Its number may be lower by now than one that was.
-                Err(error) if is_answer(&error) => job.number.store(0, Ordering::Relaxed),
-                // Lost on the way: nobody knows whether it was applied, and its number stays.
+                Ok(_) => jobs.iter().for_each(|job| job.finished.store(true, Ordering::Relaxed)),
+                Err(error) if alone => jobs.iter().for_each(|job| job.failed(&error)),
+                // Nobody knows which were applied before it. They are sent again in their order, and none before they are.
                 Err(_) => {}
             }
         }
     }
 
-    fn calls(&self, link: &Link, jobs: &[&Arc<Job>]) -> Vec<Call> {
+    fn call(&self, link: &Link, jobs: &[&Arc<Job>]) -> Call {
         let remember = rules::ticks(2 * REMEMBERED).to_string();
-        let mut calls = Vec::with_capacity(jobs.len());
+        let mut arguments = vec![self.writer.to_le_bytes().to_vec(), remember.into_bytes()];
+        let mut keys = Vec::with_capacity(jobs.len());
         for job in jobs {
             let late = job.since.elapsed() > REMEMBERED;
-            let mut changes = Vec::new();
-            for change in &job.changes {
-                change.pack(&mut changes, late);
-            }
             if job.number.load(Ordering::Relaxed) == 0 {
                 let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
                 job.number.store(number, Ordering::Relaxed);
             }
-            let number = job.number.load(Ordering::Relaxed).to_string();
-            let keys = job.records.keys().iter().map(|key| link.name(key, "")).collect();
-            let writer = self.writer.to_le_bytes().to_vec();
-            let arguments =
-                vec![changes, writer, number.into_bytes(), remember.clone().into_bytes()];
-            calls.push(Call { program: Program::Settle, keys, arguments });
+            let number = job.number.load(Ordering::Relaxed);
+            arguments.push(script::settlement(&job.records, number, &job.changes, late));
+            keys.extend(job.records.keys().iter().map(|key| link.name(key, "")));
         }
-        calls
+        Call { program: Program::Settle, keys, arguments }
     }
 
     fn finish(&self, jobs: &[Arc<Job>]) {
@@ -230,8 +264,12 @@ impl Drop for Running {
     }
 }
 
-/// Settlements in one pipeline.
+/// Settlements in one pipeline, and in one command.
 const BATCH: usize = 128;
+const TOGETHER: usize = 32;
+/// So many are sent at once; fewer wait a moment for others, which spares the server a command for each.
+const ENOUGH: usize = 16;
+const MOMENT: Duration = Duration::from_millis(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How old a settlement may be for the records to remember surely whether it was applied.

@@ -156,11 +156,3 @@ local function write(key, record, now)
   if #slots + #limits + #marks > 0 then packed = packed .. cmsgpack.pack(slots, limits, marks) end
   redis.call('SET', key, packed, 'PX', string.format(TTL, (ends - now) / TICKS_IN_MS + MARGIN_MS))
 end
-
--- Where the slots of `id` that `holder` holds stand, or where they would be added.
-local function slots_at(slots, id, holder)
-  for i = 1, #slots, 4 do
-    if slots[i] == id and slots[i + 1] == holder then return i end
-  end
-  return #slots + 1
-end

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, Script, ToRedisArgs};
 
+use super::is_of_slots;
 use crate::store::{
     Charge, Inline, Key, LimitId, Receipt,
     rules::{Ask, Correction, Kind, State, Window},
@@ -74,7 +75,9 @@ impl Program {
             Self::Acquire => {
                 on_records!("windows.lua", "acquire.lua", "record.lua", "arrange.lua")
             }
-            Self::Settle => on_records!("windows.lua", "record.lua", "settle.lua"),
+            Self::Settle => {
+                on_records!("windows.lua", "settle.lua", "record.lua", "arrange.lua")
+            }
             Self::Renew => on_records!("record.lua", "renew.lua"),
             Self::Reset => on_records!("record.lua", "reset.lua"),
             Self::Distinct => include_str!("distinct.lua"),
@@ -135,10 +138,10 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Whether `charges` fit: to `take` them for this holder of slots, or to look. As acquire.lua reads it.
+    /// Whether `charges` fit: to `take` them, slots for this holder and so many ticks, or to look. As acquire.lua reads it.
     pub(super) fn of(
         charges: &[Charge],
-        holder: u64,
+        (holder, lease): (u64, u64),
         take: bool,
         name: impl Fn(&Key) -> String,
     ) -> Self {
@@ -163,7 +166,7 @@ impl Question {
                 packed.extend(charge.limit.id().get().to_le_bytes());
                 packed.extend(asked(charge).as_flattened());
                 let needed = match charge.limit.kind {
-                    Kind::Rate(_) | Kind::Slots => [0; 3],
+                    Kind::Rate(_) | Kind::Slots => [lease, 0, 0],
                     Kind::Calendar(period) => [period.number, period.kept_for(), 0],
                     Kind::Sliding(Window { ticks, part, parts }) => [ticks, part, parts],
                 };
@@ -173,9 +176,27 @@ impl Question {
         if let Some(records) = packed.first_mut() {
             *records = keys.len() as u8;
         }
-        packed.extend(holder.to_le_bytes());
+        if charges.iter().any(is_of_slots) {
+            packed.extend(holder.to_le_bytes());
+        }
         Self { keys, packed }
     }
+}
+
+/// A settlement, as settle.lua reads it.
+pub(super) fn settlement(
+    records: &Records,
+    number: u64,
+    changes: &[Change],
+    late: bool,
+) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(9 + changes.len() * 54);
+    packed.push(records.keys().len() as u8);
+    packed.extend(double(number));
+    for change in changes {
+        change.pack(&mut packed, late);
+    }
+    packed
 }
 
 /// What a settlement changes of one limit, ready to be sent, and sent again.
@@ -207,7 +228,7 @@ impl Change {
     }
 
     /// Appends it. A `late` one gives nothing but slots back: nobody remembers any more whether it was applied.
-    pub(super) fn pack(&self, packed: &mut Vec<u8>, late: bool) {
+    fn pack(&self, packed: &mut Vec<u8>, late: bool) {
         let (kind, Correction { give_back, add }) = (self.kind, self.correction);
         let State { level, mark, .. } = self.receipt.state(&kind);
         // Of slots, the receipt's first word is their holder.
