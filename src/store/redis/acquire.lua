@@ -23,7 +23,8 @@ local OTHER, STATE = '<BI4ddddd', '<ddd'
 local OTHER_SIZE = 45
 local keys, asks, answers = KEYS, ARGV, {}
 
-for turn = 1, TURNS do
+-- In each turn at least one record is put in order.
+for turn = 1, #keys + 1 do
   local left, first = nil, 0
   for n = 1, #asks do
     local ask, said = asks[n], answers[n]
@@ -59,10 +60,13 @@ for turn = 1, TURNS do
         is_ready = is_ready and (turn > 1 or #limits <= 4 * FEW)
       end
       if not is_ready then
-        if turn == TURNS then said = {err = UNREADABLE} end
-        left, is_left = left or {}, true
-        local last = #left
-        left[last + 1], left[last + 2], left[last + 3] = key, ids, n
+        if turn > #keys then
+          said = {err = UNREADABLE}
+        else
+          left, is_left = left or {}, true
+          local last = #left
+          left[last + 1], left[last + 2], left[last + 3] = key, ids, n
+        end
         break
       end
 

@@ -22,12 +22,7 @@ use super::{
     slots::Slots,
     tls,
 };
-use crate::{
-    error::BuildError,
-    runtime,
-    secret::Secret,
-    store::{Pepper, rules},
-};
+use crate::{error::BuildError, runtime, secret::Secret, store::Pepper};
 
 /// Builds a [`RedisStore`].
 #[derive(Clone, Debug)]

@@ -31,6 +31,4 @@ local TTL = '%d'
 -- The rules. A limit's name is its id, and the rule above it.
 local RATE, SLOTS, CALENDAR, SLIDING = 0, 1, 2, 3
 local RULE = 4294967296
--- In each turn one record of an admission or a settlement is put in order. Eight are the most.
-local TURNS = 9
 local UNREADABLE = 'ERR palisade: a record that can not be read'

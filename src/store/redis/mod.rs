@@ -54,8 +54,8 @@ use crate::{future::ReadyOr, runtime};
 /// **One round trip for an admission**, by one script: all of its records are read, decided on by the server's
 /// clock, and written, or none. Admissions that are asked for at once go to a server together, and are decided on one by
 /// one. A record expires when it is idle. A settlement takes no round trip of the
-/// caller's: it goes into a bounded queue, in which the admission reserved its place, and is applied exactly
-/// once, also when the connection breaks meanwhile.
+/// caller's: it goes into a bounded queue, in which the admission reserved its place, is sent with others that come within a
+/// millisecond, and is applied exactly once, also when the connection breaks meanwhile.
 ///
 /// **Outages.** A call that is not answered within the deadline is a [`StoreError`], and what it took is given back
 /// when its answer does arrive. When the answer is lost, what it took of a rate drains as if it had been used, and

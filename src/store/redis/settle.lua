@@ -12,7 +12,8 @@ local writer, memory = asks[1], tonumber(asks[2])
 local CORRECTION = '<BBI4dddddc8'
 local CORRECTIONS_AT, CORRECTION_SIZE = 10, 54
 
-for turn = 1, TURNS do
+-- In each turn at least one record is put in order.
+for turn = 1, #keys + 1 do
   local left, first = nil, 0
   for n = 3, #asks do
     local job, said = asks[n], answers[n - 2]
@@ -39,10 +40,13 @@ for turn = 1, TURNS do
         end
       end
       if not is_ready then
-        if turn == TURNS then said = {err = UNREADABLE} end
-        left, is_left = left or {}, true
-        local last = #left
-        left[last + 1], left[last + 2], left[last + 3] = key, '', n - 2
+        if turn > #keys then
+          said = {err = UNREADABLE}
+        else
+          left, is_left = left or {}, true
+          local last = #left
+          left[last + 1], left[last + 2], left[last + 3] = key, '', n - 2
+        end
         break
       end
 
@@ -148,7 +152,9 @@ for turn = 1, TURNS do
       end
       said = said or 1
     end
-    answers[n - 2] = said or false
+    -- Of a writer's settlements none is applied before an earlier one: it would seem to be applied already.
+    if is_left then break end
+    answers[n - 2] = said
     first = first + records
   end
   if not left then

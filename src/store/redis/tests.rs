@@ -146,6 +146,12 @@ impl Wish {
     }
 }
 
+async fn set_clock(redis: &RedisStore, time: Duration) {
+    let mut set = ::redis::cmd("SET");
+    set.arg("clock").arg(rules::ticks(time));
+    redis.inner.link.send::<()>("clock", &set).await.unwrap();
+}
+
 #[test]
 fn the_scripts_decide_as_the_memory_store_does() {
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -169,9 +175,7 @@ fn the_scripts_decide_as_the_memory_store_does() {
                 };
                 // In an hour, Redis would take slots back.
                 clock.advance(pause.min(Duration::from_secs(50)));
-                let mut set = ::redis::cmd("SET");
-                set.arg("clock").arg(rules::ticks(clock.monotonic()));
-                redis.inner.link.send::<()>("clock", &set).await.unwrap();
+                set_clock(&redis, clock.monotonic()).await;
                 let mut charges: Vec<Charge> = Vec::new();
                 for wish in wishes {
                     let charge = wish.charge(&records, &clock).unwrap();
@@ -226,4 +230,42 @@ fn the_scripts_decide_as_the_memory_store_does() {
     held.unwrap();
     let (admitted, refused) = (admitted.into_inner(), refused.into_inner());
     assert!(admitted > 500 && refused > 500, "{admitted} admitted, {refused} refused");
+}
+
+/// The first of the two has to wait until its other record is put in order.
+#[test]
+fn settlements_sent_together_are_applied_in_their_order() {
+    let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let Some(server) = Server::start() else { return };
+    tokio.block_on(async {
+        let redis = server.store().await;
+        let [one, other] = [(); 2].map(|()| Pepper::random().key("order").finish());
+        let limit = Limit::rate(LimitId::of("rate"), 60, Duration::from_secs(60));
+        let take = async |charges: &[Charge]| {
+            let admission = Admission::new(ReservationId::next(), charges);
+            match redis.acquire(&admission).await.unwrap() {
+                Decision::Admitted(grant) => grant.receipts,
+                Decision::Refused(refusal) => panic!("{refusal:?}"),
+            }
+        };
+        let time = Duration::from_secs(77_777_777);
+        set_clock(&redis, time).await;
+        let both = [Charge::new(one, limit, 10), Charge::new(other, limit, 10)];
+        let first = take(&both).await;
+        let second = take(&both[1..]).await;
+        set_clock(&redis, time + Duration::from_secs(1)).await;
+        let _ = take(&both[..1]).await;
+        // A clock that went back.
+        set_clock(&redis, time + Duration::from_millis(500)).await;
+        for (charges, receipts) in [(&both[..], first), (&both[1..], second)] {
+            let used = vec![0; charges.len()];
+            let id = ReservationId::next();
+            redis.settle(&Settlement::new(id, charges, receipts.as_slice(), &used));
+        }
+        redis.flush().await.unwrap();
+        let admission = Admission::new(ReservationId::next(), &both);
+        let standings = redis.peek(&admission).await.unwrap();
+        let remaining: Vec<_> = standings.as_slice().iter().map(|it| it.remaining).collect();
+        assert_eq!(remaining, [50, 60]);
+    });
 }
