@@ -221,20 +221,26 @@ fn repeat<'a>(threads: usize, keys: &'a [Key], check: impl Fn(Key) + Sync + 'a) 
     })
 }
 
-/// Made once, as governor's quota is.
-fn limits<const LIMITS: usize>() -> [Limit; LIMITS] {
+/// Made once, as governor's quota is. Each check puts in its key and what it costs.
+fn limits<const LIMITS: usize>() -> [Charge; LIMITS] {
     let names =
         ["requests-second", "requests-minute", "requests-day", "tokens-minute", "tokens-day"];
-    std::array::from_fn(|n| Limit::rate(LimitId::of(names[n]), 1_000_000_000_000, MINUTE))
+    std::array::from_fn(|n| {
+        let limit = Limit::rate(LimitId::of(names[n]), 1_000_000_000_000, MINUTE);
+        Charge::new(Key::from_bytes([0; 16]), limit, 1)
+    })
 }
 
 fn charge<const LIMITS: usize>(
     store: &MemoryStore,
     key: Key,
-    limits: &[Limit; LIMITS],
+    charges: &[Charge; LIMITS],
     settle: bool,
 ) {
-    let charges: [_; LIMITS] = std::array::from_fn(|n| Charge::new(key, limits[n], 1));
+    let mut charges = *charges;
+    for charge in &mut charges {
+        (charge.record, charge.cost) = (key, black_box(1));
+    }
     let id = ReservationId::next();
     let mut answer = store.acquire(&Admission::new(id, &charges));
     let Some(Ok(Decision::Admitted(grant))) = answer.now() else { panic!("refused") };

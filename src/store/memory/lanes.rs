@@ -127,21 +127,17 @@ impl Lane {
 }
 
 impl Lease {
-    /// Grants one admission of these charges, as told in `seen`, if there is one.
+    /// Grants one admission of these charges, if there is one. What was seen of it.
     #[inline]
-    pub(super) fn grant(&mut self, charges: &[Charge], now: u64, seen: &mut Seen) -> bool {
+    pub(super) fn grant(&mut self, charges: &[Charge], now: u64) -> Option<Seen> {
         let now = now.max(self.at);
         if self.left == 0 || now > self.until || !rules::are_same(charges, self.charges.as_slice())
         {
-            return false;
+            return None;
         }
         self.left -= 1;
-        (self.at, seen.at) = (now, now);
-        seen.receipts.clear();
-        for again in self.again.as_mut_slice() {
-            seen.receipts.push(again.charge(now));
-        }
-        true
+        self.at = now;
+        Some(Seen::new(self.again.map_mut(|again| again.charge(now)), now))
     }
 
     /// Begins one of `count` admissions after one that was just granted as `seen`, which are charged as `receipts` say.

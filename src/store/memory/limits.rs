@@ -84,26 +84,23 @@ impl Limits {
         }
     }
 
-    /// Charges all of the admission, as told in `seen`, or tells why it did not.
-    pub(super) fn acquire(
+    /// Grants the admission if it was taken ahead. Or else the lane in which to look for such admissions, if they are of a
+    /// busy key.
+    #[inline]
+    pub(super) fn granted_ahead(
         &self,
-        admission: &Admission<'_>,
+        charges: &[Charge],
         now: u64,
-        seen: &mut Seen,
-    ) -> Result<Option<Refusal>, StoreError> {
-        let charges = admission.charges;
-        let mut lane = charges.first().and_then(|charge| self.lanes.of(&charge.record));
-        if let Some(lease) = &mut lane
-            && lease.grant(charges, now, seen)
-        {
-            return Ok(None);
-        }
-        self.acquire_where_kept(admission, now, seen, lane)
+    ) -> Result<Seen, Option<MutexGuard<'_, Lease>>> {
+        let Some(mut lease) = charges.first().and_then(|charge| self.lanes.of(&charge.record))
+        else {
+            return Err(None);
+        };
+        lease.grant(charges, now).ok_or(Some(lease))
     }
 
-    /// The same, where no lease grants it. Apart, so that what a lease grants is granted quickly.
-    #[inline(never)]
-    fn acquire_where_kept(
+    /// Charges all of the admission, as told in `seen`, or tells why it did not.
+    pub(super) fn acquire(
         &self,
         admission: &Admission<'_>,
         now: u64,

@@ -30,9 +30,13 @@ fn without_lanes() -> Limits {
 
 /// The receipts, if it is admitted.
 fn acquire(limits: &Limits, charges: &[Charge], now: u64) -> Option<Seen> {
+    let lane = match limits.granted_ahead(charges, now) {
+        Ok(seen) => return Some(seen),
+        Err(lane) => lane,
+    };
     let admission = Admission::new(ReservationId::next(), charges);
     let mut seen = Seen::default();
-    limits.acquire(&admission, now, &mut seen).unwrap().is_none().then_some(seen)
+    limits.acquire(&admission, now, &mut seen, lane).unwrap().is_none().then_some(seen)
 }
 
 fn settle(limits: &Limits, charges: &[Charge], seen: &Seen, used: &[u64], now: u64) {
