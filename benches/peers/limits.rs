@@ -78,21 +78,21 @@ fn checks<const LIMITS: usize>(
     if !wanted(&name) {
         return;
     }
-    let (keys, limits) = (keys(count), limits::<LIMITS>());
+    let (keys, charges) = (keys(count), charges::<LIMITS>());
     let governor = RateLimiter::keyed(Quota::per_minute(NonZeroU32::MAX));
     let builder = || MemoryStore::builder().max_records(2 * MANY);
     let store = builder().build().unwrap();
     let by_its_clock = builder().clock(Arc::new(Quanta::default())).build().unwrap();
     for key in &keys {
         governor.check_key(key).unwrap();
-        charge(&store, *key, &limits, true);
-        charge(&by_its_clock, *key, &limits, true);
+        charge(&store, *key, &charges, true);
+        charge(&by_its_clock, *key, &charges, true);
     }
     let times = compare([
         repeat(threads, &keys, |key| governor.check_key(black_box(&key)).unwrap()),
-        repeat(threads, &keys, |key| charge(&store, black_box(key), &limits, false)),
-        repeat(threads, &keys, |key| charge(&store, black_box(key), &limits, true)),
-        repeat(threads, &keys, |key| charge(&by_its_clock, black_box(key), &limits, false)),
+        repeat(threads, &keys, |key| charge(&store, black_box(key), &charges, false)),
+        repeat(threads, &keys, |key| charge(&store, black_box(key), &charges, true)),
+        repeat(threads, &keys, |key| charge(&by_its_clock, black_box(key), &charges, false)),
     ]);
     report::compared_nanos(&name, times);
 }
@@ -133,7 +133,7 @@ fn limitador_beside<const LIMITS: usize>(wanted: &impl Fn(&str) -> bool) {
     }
     let namespace = "llm".into();
     let store = MemoryStore::default();
-    let (keys, limits) = (keys(1), limits::<LIMITS>());
+    let (keys, charges) = (keys(1), charges::<LIMITS>());
     let times = compare([
         repeat(1, &keys, |_| {
             let values = HashMap::from([("key".to_owned(), "alice".to_owned())]);
@@ -141,7 +141,7 @@ fn limitador_beside<const LIMITS: usize>(wanted: &impl Fn(&str) -> bool) {
             let answer = peer.check_rate_limited_and_update(&namespace, &context, 1);
             assert!(!answer.unwrap().limited);
         }),
-        repeat(1, &keys, |key| charge(&store, black_box(key), &limits, false)),
+        repeat(1, &keys, |key| charge(&store, black_box(key), &charges, false)),
     ]);
     report::compared_nanos(&name, times);
 }
@@ -222,7 +222,7 @@ fn repeat<'a>(threads: usize, keys: &'a [Key], check: impl Fn(Key) + Sync + 'a) 
 }
 
 /// Made once, as governor's quota is. Each check puts in its key and what it costs.
-fn limits<const LIMITS: usize>() -> [Charge; LIMITS] {
+fn charges<const LIMITS: usize>() -> [Charge; LIMITS] {
     let names =
         ["requests-second", "requests-minute", "requests-day", "tokens-minute", "tokens-day"];
     std::array::from_fn(|n| {
