@@ -40,7 +40,7 @@ impl Rig {
         let knows = async || {
             let masters = rig.sentinel.command(&["SENTINEL", "MASTER", "limits"]);
             masters.contains("num-slaves\r\n$1\r\n1\r\n")
-                && rig.master.command(&["INFO", "replication"]).contains("state=online")
+                && rig.master.says(&["INFO", "replication"], "state=online")
         };
         assert!(within(LONG, knows).await, "the sentinel knows the replica");
         Some(rig)
@@ -66,8 +66,7 @@ impl Rig {
     }
 
     async fn failed_over(&self) -> bool {
-        let is_master =
-            async || self.replica.command(&["INFO", "replication"]).contains("role:master");
+        let is_master = async || self.replica.says(&["INFO", "replication"], "role:master");
         within(LONG, is_master).await
     }
 }
@@ -119,7 +118,7 @@ async fn a_master_dies_under(lease: bool) {
 
     // The old master is back as a replica of the new one, and changes nothing.
     rig.master.restart();
-    let demoted = async || rig.master.command(&["INFO", "replication"]).contains("role:slave");
+    let demoted = async || rig.master.says(&["INFO", "replication"], "role:slave");
     assert!(within(LONG, demoted).await);
     // What drained meanwhile, and no more.
     assert!(remaining(&*redis, &[rate()]).await[0] < 200);

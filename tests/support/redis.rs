@@ -98,7 +98,13 @@ impl RedisServer {
 
     /// Sends a command of words and returns what the server says at first.
     pub fn command(&self, words: &[&str]) -> String {
-        command(self.port, words)
+        try_command(self.port, words).expect("it answers")
+    }
+
+    /// Whether what it says to a command contains the text. A connection that is cut before it answers says nothing, as
+    /// a sentinel cuts all to a server whose role it changes.
+    pub fn says(&self, words: &[&str], text: &str) -> bool {
+        try_command(self.port, words).is_ok_and(|said| said.contains(text))
     }
 
     fn answers(&mut self) -> bool {
@@ -109,7 +115,7 @@ impl RedisServer {
             }
             // It may be another's server that answers.
             let own = format!("process_id:{}\r", self.process.id());
-            if try_command(self.port, &["INFO", "server"]).is_ok_and(|said| said.contains(&own)) {
+            if self.says(&["INFO", "server"], &own) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -200,10 +206,6 @@ impl Drop for Sentinel {
 }
 
 /// Sends a command of words to a port, and returns what is said at first.
-fn command(port: u16, words: &[&str]) -> String {
-    try_command(port, words).expect("it answers")
-}
-
 fn try_command(port: u16, words: &[&str]) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
