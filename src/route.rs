@@ -186,9 +186,12 @@ impl Table {
     }
 
     fn speaks(&self, path: &str) -> Option<Endpoint> {
-        let own = self.endpoints.iter().map(|(suffix, endpoint)| (suffix.as_str(), *endpoint));
-        let mut known = own.chain(WELL_KNOWN.iter().copied());
-        known.find(|(suffix, _)| ends_in_segments(path, suffix)).map(|(_, endpoint)| endpoint)
+        let own = self.endpoints.iter().find(|(suffix, _)| ends_in_segments(path, suffix));
+        let known = || {
+            let path = path.strip_suffix('/').unwrap_or(path);
+            WELL_KNOWN.iter().find(|(suffix, _)| path.ends_with(suffix)).map(|known| known.1)
+        };
+        own.map(|own| own.1).or_else(known)
     }
 }
 
@@ -233,7 +236,7 @@ pub(crate) fn begins_with_segments(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The first that fits, so the longer of two that share an end stands first.
+/// The first that fits, so the longer of two that share an end stands first. Each begins at the border of a segment.
 const WELL_KNOWN: &[(&str, Endpoint)] = &[
     ("/chat/completions", Endpoint::OpenAiChat),
     ("/completions", Endpoint::OpenAiCompletions),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -196,7 +196,7 @@ pub(super) fn outcome_of_head(status: StatusCode, headers: &HeaderMap) -> Outcom
 /// By the status of the gRPC protocol: which codes are the caller's fault is told by what they
 /// stand for over HTTP.
 fn outcome_of_grpc(headers: &HeaderMap) -> Option<Outcome> {
-    let code: u8 = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    let code: u8 = headers.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()?;
     Some(match code {
         0 => Outcome::Answered,
         // INVALID_ARGUMENT, NOT_FOUND to FAILED_PRECONDITION and ABORTED to UNIMPLEMENTED, UNAUTHENTICATED.
@@ -206,3 +206,5 @@ fn outcome_of_grpc(headers: &HeaderMap) -> Option<Outcome> {
         _ => Outcome::Failed,
     })
 }
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

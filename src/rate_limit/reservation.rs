@@ -154,6 +154,7 @@ impl Reservation {
 
     /// Leaves the engine what it asked for, and hears what the request is told.
     pub(super) fn tell_engine(&self, extensions: &mut http::Extensions) -> Option<Arc<Watch>> {
+        self.config.fair.as_ref()?;
         let state = self.state();
         let permit = state.permit.as_ref()?;
         permit.tell_engine(extensions);

@@ -1,13 +1,13 @@
 //! Who shares a limit.
 
-use std::net::IpAddr;
+use std::{iter, net::IpAddr};
 
 use super::layer::Config;
 use crate::{
     identity::{Identity, PeerIdentity, UserIdentity},
     network::Network,
     reject::{Rejection, RejectionKind},
-    store::{Group, Key, Keyed},
+    store::{Key, Keyed},
 };
 
 /// Who shares a limit. Facts that a layer of this process verified, never a header's word.
@@ -80,7 +80,18 @@ impl Scopes {
 
     /// Whether what is left of the limit says nothing of other callers.
     pub(super) fn is_the_callers(self) -> bool {
-        self.iter().any(|scope| !matches!(scope, Scope::Tier | Scope::Global))
+        const POOLS: u8 = 1 << Scope::Tier as u8 | 1 << Scope::Global as u8;
+        self.0 & !POOLS != 0
+    }
+
+    /// Whose the records of these scopes are, which makes them one group: an organisation's, else a caller's, else a
+    /// workload's, else a site's. A pool stands alone. Never anything that the scopes do not count by: a caller has one
+    /// quota, whatever organisation he names.
+    fn owner(self) -> Option<Scope> {
+        let owners = [Scope::Organisation, Scope::Subject, Scope::Workload];
+        let owner = owners.into_iter().find(|scope| self.has(*scope));
+        let has_site = self.has(Scope::Network) || self.has(Scope::Site);
+        owner.or_else(|| has_site.then_some(Scope::Site))
     }
 
     pub(super) fn need_a_user(self) -> bool {
@@ -106,54 +117,32 @@ impl Scopes {
 pub(super) struct Records {
     pub(super) scopes: Scopes,
     name: String,
+    /// Whose own record is in the group that they are in. None: they are such records, or stand alone.
+    group: Option<Scope>,
 }
 
 impl Records {
     pub(super) fn of(scopes: Scopes) -> Self {
-        Self { scopes, name: scopes.name() }
+        Self::named(scopes.name(), scopes)
     }
 
     /// Others than those of the enforced limits, which must not want for places in theirs.
     pub(super) fn of_shadows(scopes: Scopes) -> Self {
-        Self { scopes, name: format!("shadow-{}", scopes.name()) }
+        Self::named(format!("shadow-{}", scopes.name()), scopes)
+    }
+
+    fn named(name: String, scopes: Scopes) -> Self {
+        let group = scopes.owner().filter(|owner| owner.name() != name);
+        Self { scopes, name, group }
     }
 
     /// The record of `asker` that counts what these share.
     pub(super) fn key(&self, asker: &Asker<'_>) -> Result<Key, Rejection> {
-        let mut key = asker.config.pepper.key(&self.name);
-        for scope in self.scopes.iter() {
-            match scope {
-                Scope::Subject => add_subject(&mut key, asker.user()?),
-                Scope::Organisation => asker.add_organisation(&mut key)?,
-                Scope::Workload => asker.add_workload(&mut key)?,
-                Scope::Network => key.add(Network::of(asker.address()?).as_bytes()),
-                Scope::Site => key.add(Network::site_of(asker.address()?).as_bytes()),
-                Scope::Tier => key.add(asker.tier.as_bytes()),
-                Scope::Global => {}
-            }
-        }
-        Ok(match self.group(asker)? {
-            Some(group) => key.finish_in(group),
+        let key = asker.key(&self.name, self.scopes.iter())?;
+        Ok(match self.group {
+            Some(owner) => key.finish_in(asker.key(owner.name(), iter::once(owner))?.group()),
             None => key.finish(),
         })
-    }
-
-    /// What the record belongs to: its organisation, else the caller, else the workload, else the site of the network; a pool
-    /// stands alone. Never anything that the scopes do not count by: a caller has one quota, whatever organisation he names.
-    fn group(&self, asker: &Asker<'_>) -> Result<Option<Group>, Rejection> {
-        let mut key = asker.config.pepper.key("group");
-        if self.scopes.has(Scope::Organisation) {
-            asker.add_organisation(&mut key)?;
-        } else if self.scopes.has(Scope::Subject) {
-            add_caller(&mut key, asker.user()?);
-        } else if self.scopes.has(Scope::Workload) {
-            asker.add_workload(&mut key)?;
-        } else if self.scopes.has(Scope::Network) || self.scopes.has(Scope::Site) {
-            key.add(Network::site_of(asker.address()?).as_bytes());
-        } else {
-            return Ok(None);
-        }
-        Ok(Some(key.group()))
     }
 }
 
@@ -170,13 +159,29 @@ impl Asker<'_> {
         self.identity.known_user().map(AsRef::as_ref)
     }
 
-    /// Adds the caller's organisation: himself, if he has none.
-    fn add_organisation(&self, key: &mut Keyed) -> Result<(), Rejection> {
-        let user = self.user()?;
-        if !self.add_named_organisation(key, user) {
-            add_caller(key, user);
+    /// The key of all that these scopes tell of who asks.
+    fn key(&self, name: &str, scopes: impl Iterator<Item = Scope>) -> Result<Keyed, Rejection> {
+        let mut key = self.config.pepper.key(name);
+        for scope in scopes {
+            match scope {
+                Scope::Subject => add_subject(&mut key, self.user()?),
+                Scope::Organisation => {
+                    let user = self.user()?;
+                    if !self.add_named_organisation(&mut key, user) {
+                        add_caller(&mut key, user);
+                    }
+                }
+                Scope::Workload => match self.identity.known_peer()? {
+                    Some(peer) => add_workload(&mut key, peer),
+                    None => key.add(b""),
+                },
+                Scope::Network => key.add(Network::of(self.address()?).as_bytes()),
+                Scope::Site => key.add(Network::site_of(self.address()?).as_bytes()),
+                Scope::Tier => key.add(self.tier.as_bytes()),
+                Scope::Global => {}
+            }
         }
-        Ok(())
+        Ok(key)
     }
 
     /// Adds the organisation that the caller's token names. Whether it names one.
@@ -188,14 +193,6 @@ impl Asker<'_> {
             key.add(organisation.as_bytes());
         }
         named.is_some()
-    }
-
-    fn add_workload(&self, key: &mut Keyed) -> Result<(), Rejection> {
-        match self.identity.known_peer()? {
-            Some(peer) => add_workload(key, peer),
-            None => key.add(b""),
-        }
-        Ok(())
     }
 
     fn address(&self) -> Result<IpAddr, Rejection> {
@@ -211,7 +208,7 @@ pub(super) fn add_subject(key: &mut Keyed, user: &UserIdentity) {
     key.add(user.subject().as_bytes());
 }
 
-/// Adds a caller, as no organisation is called.
+/// Adds a caller, named as no organisation is.
 fn add_caller(key: &mut Keyed, user: &UserIdentity) {
     key.add(user.issuer().as_bytes());
     key.add(b"");

@@ -146,10 +146,7 @@ impl World {
     /// Tokens and slots that are left.
     fn left(&self) -> [u64; 2] {
         let pepper = Pepper::from_secret("test");
-        let facts = |name| pepper.key(name).with(b"https://login.example");
-        // Of no organisation: her own.
-        let group = facts("group").with(b"").with(b"alice").group();
-        let key = facts("subject").with(b"alice").finish_in(group);
+        let key = pepper.key("subject").with(b"https://login.example").with(b"alice").finish();
         let minute = Duration::from_secs(60);
         let charges = [
             Charge::new(key, Limit::rate(LimitId::of("tokens-minute"), QUOTA, minute), 0),

@@ -121,6 +121,7 @@ impl UsageReader {
         self.finished = true;
         let mut seen = Seen::new(&mut self.stated);
         match std::mem::replace(&mut self.mode, Mode::Opaque) {
+            Mode::Json(held) if held.len() == 0 => {}
             Mode::Json(held) => seen.stated.json(held.as_slice(), BOUNDS),
             Mode::Events(mut events) => events.finish(|event| seen.event(&event)),
             Mode::Lines(mut lines) => lines.finish(|line| seen.event(&line)),

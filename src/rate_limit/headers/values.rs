@@ -130,6 +130,9 @@ impl Template {
                 *place = value;
             }
         });
+        if others.is_empty() {
+            return;
+        }
         let mut last = None;
         for (name, value) in others {
             last = name.or(last);
