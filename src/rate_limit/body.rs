@@ -50,13 +50,12 @@ impl<R: Body<Data = Bytes>> MeteredBody<R> {
         status: StatusCode,
         head_only: bool,
     ) -> Self {
-        let metering = Metering::new(settle, reader);
+        let mut this = Self { inner, metering: Some(Metering::new(settle, reader)) };
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if head_only || bodiless || inner.is_end_stream() {
-            metering.end();
-            return Self { inner, metering: None };
+        if head_only || bodiless || this.inner.is_end_stream() {
+            Metering::end(&mut this.metering);
         }
-        Self { inner, metering: Some(metering) }
+        this
     }
 }
 
@@ -76,33 +75,27 @@ impl<R: Body<Data = Bytes>> Body for MeteredBody<R> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let mut this = self.project();
-        let mut pace = this.metering.as_mut().and_then(|metering| metering.pace.as_deref_mut());
-        if let Some(pace) = &mut pace {
+        let Some(metering) = this.metering else { return this.inner.poll_frame(cx) };
+        if let Some(pace) = &mut metering.pace {
             pace.asks();
         }
-        let frame = match this.inner.as_mut().poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                if let Some(pace) = pace {
-                    pace.waits();
-                }
-                return Poll::Pending;
+        let Poll::Ready(frame) = this.inner.as_mut().poll_frame(cx) else {
+            if let Some(pace) = &mut metering.pace {
+                pace.waits();
             }
+            return Poll::Pending;
         };
-        let Some(mut metering) = this.metering.take() else { return Poll::Ready(frame) };
         match &frame {
             Some(Ok(frame)) => {
                 metering.read(frame);
                 // Servers do not poll on when the body says that it has ended.
                 if this.inner.is_end_stream() {
-                    metering.end();
-                } else {
-                    *this.metering = Some(metering);
+                    Metering::end(this.metering);
                 }
             }
             // Settled as an answer that broke off.
-            Some(Err(_)) => drop(metering),
-            None => metering.end(),
+            Some(Err(_)) => *this.metering = None,
+            None => Metering::end(this.metering),
         }
         Poll::Ready(frame)
     }
@@ -162,9 +155,12 @@ impl Metering {
     }
 
     /// The whole answer has passed.
-    fn end(mut self) {
-        self.reader.finish();
-        self.settle.set(self.at_end);
+    fn end(metering: &mut Option<Self>) {
+        if let Some(metering) = metering {
+            metering.reader.finish();
+            metering.settle.set(metering.at_end);
+        }
+        *metering = None;
     }
 }
 

@@ -84,14 +84,15 @@ impl Telling {
     pub(super) fn write(self, headers: &mut HeaderMap, tier: &ReadyTier, standings: &[Standing]) {
         let is_anthropic = self.endpoint == Endpoint::AnthropicMessages;
         let template = if is_anthropic { &tier.told_anthropic } else { &tier.told };
-        let mut values = self.values(tier, standings);
+        let mut values = Values::default();
+        self.fill(&mut values, tier, standings);
         template.get_or_init(|| Template::of(&values)).write(&mut values, headers);
     }
 
-    pub(super) fn values(self, tier: &ReadyTier, standings: &[Standing]) -> Values {
-        let mut values = Values::default();
+    /// Adds the value of every header that there is to write.
+    pub(super) fn fill(self, values: &mut Values, tier: &ReadyTier, standings: &[Standing]) {
         if self.families == Families(0) {
-            return values;
+            return;
         }
         let callers = |(limit, standing): &(&ReadyLimit, &Standing)| {
             limit.scopes.is_the_callers() && **standing != UNCOUNTED
@@ -120,7 +121,7 @@ impl Telling {
             }
         }
         if !is_told(HeaderFamily::IetfDraft) {
-            return values;
+            return;
         }
         if let Some((limit, standing)) = tightest {
             values.push(&RATELIMIT, |out| {
@@ -137,7 +138,6 @@ impl Telling {
         if !tier.policy.is_empty() {
             values.close(tier.policy.clone());
         }
-        values
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use super::{
     lanes::{self, Lanes, Lease, Rest},
+    record::Record,
     slabs::{Place as At, Slabs},
 };
 use crate::{
@@ -337,13 +338,22 @@ impl Locked<'_> {
             let Some(Shard { records, .. }) = self.shard(key) else { continue };
             let own = records.find(key);
             let overflow = own.is_none() && records.len() >= capacity;
-            for (hint, charge) in charges.iter().enumerate() {
-                let at = if overflow { records.find(&overflow_key(charge)) } else { own };
-                let record = at.and_then(|at| records.at(at));
+            let mut add = |at, record: Option<&Record<'_>>, charge: &Charge, hint| {
                 let found = record.and_then(|record| record.find(&charge.limit, hint));
                 let (entry, receipt) = found.unzip();
                 spots.push(Spot { at, entry: entry.map(|entry| entry as u8), overflow });
                 seen.receipts.push(receipt.unwrap_or_default());
+            };
+            if overflow {
+                for charge in charges {
+                    let at = records.find(&overflow_key(charge));
+                    add(at, at.and_then(|at| records.at(at)).as_ref(), charge, 0);
+                }
+            } else {
+                let record = own.and_then(|own| records.at(own));
+                for (hint, charge) in charges.iter().enumerate() {
+                    add(own, record.as_ref(), charge, hint);
+                }
             }
         }
         spots

@@ -89,11 +89,12 @@ impl MemoryStore {
         lane: Option<MutexGuard<'_, Lease>>,
     ) -> StoreFuture<Decision> {
         let mut seen = Seen::default();
-        ReadyOr::ready(match self.limits.acquire(admission, now, &mut seen, lane) {
-            Ok(None) => Ok(Decision::Admitted(seen)),
-            Ok(Some(refusal)) => Ok(Decision::Refused(refusal)),
-            Err(error) => Err(error),
-        })
+        // Each of these is made where it is answered, and not moved there.
+        match self.limits.acquire(admission, now, &mut seen, lane) {
+            Ok(None) => ReadyOr::ready(Ok(Decision::Admitted(seen))),
+            Ok(Some(refusal)) => ReadyOr::ready(Ok(Decision::Refused(refusal))),
+            Err(error) => ReadyOr::ready(Err(error)),
+        }
     }
 }
 
