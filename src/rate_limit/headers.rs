@@ -1,19 +1,13 @@
 //! Where a caller stands, in the headers that its clients read.
 
-mod values;
+mod plan;
 
 use std::{io::Write as _, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub(super) use self::values::{Template, Values};
-use super::{
-    calendar::civil_date,
-    header_names::{ANTHROPIC, GITHUB, OPENAI, RATELIMIT},
-    ready::{ReadyLimit, UNCOUNTED},
-    ready_tier::ReadyTier,
-    unit::Unit,
-};
+pub(super) use self::plan::Plan;
+use super::{calendar::civil_date, ready_tier::ReadyTier};
 use crate::{clock::Clock, route::Endpoint, store::Standing};
 
 /// Headers that tell callers where they stand. Each tells the tightest limit, of those that are the caller's.
@@ -82,71 +76,29 @@ impl Telling {
 
     /// Writes every header there is to write.
     pub(super) fn write(self, headers: &mut HeaderMap, tier: &ReadyTier, standings: &[Standing]) {
+        self.by_plan(tier, |plan| plan.write(headers, tier, standings, self.unix));
+    }
+
+    /// Tells each of them.
+    pub(super) fn tell(
+        self,
+        tier: &ReadyTier,
+        standings: &[Standing],
+        tell: impl FnMut(&'static HeaderName, HeaderValue),
+    ) {
+        self.by_plan(tier, |plan| plan.tell(tier, standings, self.unix, tell));
+    }
+
+    fn by_plan(self, tier: &ReadyTier, tell: impl FnOnce(&Plan)) {
         let is_anthropic = self.endpoint == Endpoint::AnthropicMessages;
-        let template = if is_anthropic { &tier.told_anthropic } else { &tier.told };
-        let mut values = Values::default();
-        self.fill(&mut values, tier, standings);
-        template.get_or_init(|| Template::of(&values)).write(&mut values, headers);
-    }
-
-    /// Adds the value of every header that there is to write.
-    pub(super) fn fill(self, values: &mut Values, tier: &ReadyTier, standings: &[Standing]) {
-        if self.families == Families(0) {
-            return;
-        }
-        let callers = |(limit, standing): &(&ReadyLimit, &Standing)| {
-            limit.scopes.is_the_callers() && **standing != UNCOUNTED
-        };
-        let limits = || tier.limits.iter().zip(standings).filter(callers);
-        let tightest = limits().min_by(tighter);
-        let is_told = |family| self.families.is_told(family, self.endpoint);
-        if is_told(HeaderFamily::OpenAi) {
-            values.family(&OPENAI, limits(), go_duration);
-        }
-        if is_told(HeaderFamily::Anthropic) {
-            values.family(&ANTHROPIC, limits(), |out, reset| {
-                rfc3339(out, self.unix.saturating_add(reset))
-            });
-        }
-        if is_told(HeaderFamily::GitHub) {
-            let requests = limits().filter(|(limit, _)| limit.unit == Unit::Requests);
-            if let Some((limit, standing)) = requests.min_by(tighter).or(tightest) {
-                let [quota, remaining, reset, resource] = &GITHUB;
-                values.push(quota, |out| number(out, limit.quota));
-                values.push(remaining, |out| number(out, standing.remaining));
-                values.push(reset, |out| {
-                    number(out, whole(self.unix.saturating_add(standing.reset)))
-                });
-                values.push(resource, |out| out.extend_from_slice(limit.name.as_bytes()));
-            }
-        }
-        if !is_told(HeaderFamily::IetfDraft) {
-            return;
-        }
-        if let Some((limit, standing)) = tightest {
-            values.push(&RATELIMIT, |out| {
-                out.push(b'"');
-                out.extend_from_slice(limit.name.as_bytes());
-                out.extend_from_slice(b"\";r=");
-                number(out, standing.remaining);
-                if limit.unit != Unit::Slots {
-                    out.extend_from_slice(b";t=");
-                    number(out, whole(standing.reset));
-                }
-            });
-        }
-        if !tier.policy.is_empty() {
-            values.close(tier.policy.clone());
+        let plan = if is_anthropic { &tier.plan_anthropic } else { &tier.plan };
+        let of = || Plan::of(self.families, self.endpoint, tier);
+        match plan.get_or_init(of) {
+            plan if plan.is_of(self.families) => tell(plan),
+            // The tier is of several layers, which tell in different families.
+            _ => tell(&of()),
         }
     }
-}
-
-/// The limit of which the smaller part is left.
-fn tighter(a: &(&ReadyLimit, &Standing), b: &(&ReadyLimit, &Standing)) -> std::cmp::Ordering {
-    let cross = |x: &(&ReadyLimit, &Standing), y: &(&ReadyLimit, &Standing)| {
-        u128::from(x.1.remaining) * u128::from(y.0.quota)
-    };
-    cross(a, b).cmp(&cross(b, a))
 }
 
 fn number(out: &mut Vec<u8>, number: u64) {
@@ -194,7 +146,10 @@ pub(super) const DEGRADED: HeaderValue = HeaderValue::from_static("degraded");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::ManualClock, rate_limit::Tier};
+    use crate::{
+        clock::ManualClock,
+        rate_limit::{Tier, ready::UNCOUNTED},
+    };
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();

@@ -9,7 +9,7 @@ use std::{
 use http::HeaderValue;
 
 use super::{
-    headers::Template,
+    headers::Plan,
     limit::invalid,
     models::{ByModel, Told},
     ready::ReadyLimit,
@@ -39,8 +39,10 @@ pub(super) struct ReadyTier {
     /// `RateLimit-Policy`, which is the same for every answer.
     pub(super) policy: HeaderValue,
     /// What callers are told: those of Anthropic's endpoint, and all others.
-    pub(super) told_anthropic: OnceLock<Template>,
-    pub(super) told: OnceLock<Template>,
+    pub(super) plan_anthropic: OnceLock<Plan>,
+    pub(super) plan: OnceLock<Plan>,
+    /// The most that can ever be admitted at once, as far as it is not by model: of all tokens, and those of prompt and answer.
+    most: [u64; 3],
     /// The limits that are only counted.
     pub(super) shadow: Option<Arc<Self>>,
     /// Whether charges depend on the day.
@@ -73,14 +75,19 @@ impl ReadyTier {
         // model is, stands last.
         limits.sort_by_key(|limit| (limit.is_by_model(), limit.record));
         let policy = policy_header(&limits)?;
+        let most = [Unit::Tokens, Unit::InputTokens, Unit::OutputTokens].map(|unit| {
+            let limits = limits.iter().filter(|limit| limit.unit == unit && !limit.is_by_model());
+            limits.map(|limit| limit.limit.capacity()).min().unwrap_or(u64::MAX)
+        });
         let has_calendars = limits.iter().any(|limit| matches!(limit.window, Window::Calendar(_)));
         Ok(Self {
             name: name.into(),
             policy,
-            told_anthropic: OnceLock::new(),
-            told: OnceLock::new(),
+            plan_anthropic: OnceLock::new(),
+            plan: OnceLock::new(),
             limits,
             records,
+            most,
             shadow: None,
             has_calendars,
         })
@@ -230,14 +237,9 @@ impl ReadyTier {
 
     /// As much of `usage` as can ever be admitted at once.
     pub(super) fn clamp(&self, usage: TokenUsage) -> TokenUsage {
-        let capacity = |of: &[Unit]| {
-            let limits = self.limits.iter().take_while(|limit| !limit.is_by_model());
-            let limits = limits.filter(|limit| of.contains(&limit.unit));
-            limits.map(|limit| limit.limit.capacity()).min().unwrap_or(u64::MAX)
-        };
-        let total = capacity(&[Unit::Tokens]);
-        let output = usage.output.min(total).min(capacity(&[Unit::OutputTokens]));
-        let input = usage.input.min(total - output).min(capacity(&[Unit::InputTokens]));
+        let [total, most_input, most_output] = self.most;
+        let output = usage.output.min(total).min(most_output);
+        let input = usage.input.min(total - output).min(most_input);
         TokenUsage::new(input, output)
     }
 }

@@ -4,12 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{
-    headers::{Telling, Values},
-    ready::ReadyLimit,
-    ready_tier::ReadyTier,
-    unit::Unit,
-};
+use super::{headers::Telling, ready::ReadyLimit, ready_tier::ReadyTier, unit::Unit};
 use crate::{
     observe,
     reject::{ErrorFormat, Rejection, RejectionKind, whole_seconds},
@@ -40,9 +35,7 @@ pub(super) fn rejection(
         Some(limit) => refusal.with_violated_limit(&limit.name),
         None => refusal,
     };
-    let mut values = Values::default();
-    told.fill(&mut values, tier, standings);
-    values.tell(|name, value| refusal.add_header(name.clone(), value));
+    told.tell(tier, standings, |name, value| refusal.add_header(name.clone(), value));
     match should_retry(refusal.retry_after(), told.endpoint) {
         Some(retry) => refusal.with_header(X_SHOULD_RETRY, HeaderValue::from_static(retry)),
         None => refusal,
