@@ -3,12 +3,12 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    TieredRateLimitLayer, Window, ready_tier::ReadyTier, refusal, service::Wanted, unit::Unit,
+    TieredRateLimitLayer, Window, ready_tier::ReadyTier, refusal, scope::Asker, shadow::ShadowKeys,
+    unit::Unit,
 };
 use crate::{
     identity::Identity,
     reject::Rejection,
-    reservation::TokenUsage,
     store::{Admission, Charge, Inline, Key, MAX_CHARGES, NO_CHARGE, ReservationId},
 };
 
@@ -62,14 +62,24 @@ impl TieredRateLimitLayer {
         identity: &Identity,
         address: Option<IpAddr>,
     ) -> Result<Vec<Quota>, Rejection> {
-        let Wanted { tier, keys, shadow, .. } =
-            Wanted::by(&self.config, identity, address, TokenUsage::default())?;
+        let tier = self.config.tier(identity)?;
+        let (keys, shadow) = self.records(&tier, identity, address)?;
         let mut quotas = self.quotas_of(&tier, &keys).await?;
         if let Some((tier, keys)) = tier.shadow.as_ref().zip(shadow) {
             let shadows = self.quotas_of(tier, keys.keys()).await?;
             quotas.extend(shadows.into_iter().map(|quota| Quota { shadow: true, ..quota }));
         }
         Ok(quotas)
+    }
+
+    fn records(
+        &self,
+        tier: &ReadyTier,
+        identity: &Identity,
+        address: Option<IpAddr>,
+    ) -> Result<(Inline<Key>, Option<Box<ShadowKeys>>), Rejection> {
+        let (config, address) = (&*self.config, || address);
+        tier.records(&Asker { config, identity, tier: &tier.name, address: &address })
     }
 
     async fn quotas_of(
@@ -111,8 +121,8 @@ impl TieredRateLimitLayer {
         identity: &Identity,
         address: Option<IpAddr>,
     ) -> Result<(), Rejection> {
-        let Wanted { tier, keys, shadow, .. } =
-            Wanted::by(&self.config, identity, address, TokenUsage::default())?;
+        let tier = self.config.tier(identity)?;
+        let (keys, shadow) = self.records(&tier, identity, address)?;
         let shadows = tier.shadow.as_ref().zip(shadow.as_ref());
         let pepper = &self.config.pepper;
         let shadows = shadows.into_iter().flat_map(|(tier, keys)| tier.own(pepper, keys.keys()));

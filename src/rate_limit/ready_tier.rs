@@ -16,6 +16,7 @@ use super::{
     refusal,
     scope::{Asker, Records, Scopes},
     settlement::Due,
+    shadow::ShadowKeys,
     shares::Charges,
     unit::Unit,
     window::Window,
@@ -101,6 +102,14 @@ impl ReadyTier {
         }
         observe::count("palisade_unmetered_total", &[("layer", "rate_limit")]);
         Ok(())
+    }
+
+    /// The records that count the limits for `asker`, and those that count what is only counted.
+    pub(super) fn records(
+        &self,
+        asker: &Asker<'_>,
+    ) -> Result<(Inline<Key>, Option<Box<ShadowKeys>>), Rejection> {
+        Ok((self.keys(asker)?, ShadowKeys::of(self, asker)))
     }
 
     /// The records that count the limits for `asker`.

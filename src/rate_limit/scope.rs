@@ -1,6 +1,6 @@
 //! Who shares a limit.
 
-use std::{iter, net::IpAddr};
+use std::net::IpAddr;
 
 use super::layer::Config;
 use crate::{
@@ -138,11 +138,14 @@ impl Records {
 
     /// The record of `asker` that counts what these share.
     pub(super) fn key(&self, asker: &Asker<'_>) -> Result<Key, Rejection> {
-        let key = asker.key(&self.name, self.scopes.iter())?;
-        Ok(match self.group {
-            Some(owner) => key.finish_in(asker.key(owner.name(), iter::once(owner))?.group()),
-            None => key.finish(),
-        })
+        let mut key = asker.config.pepper.key(&self.name);
+        for scope in self.scopes.iter() {
+            asker.add(&mut key, scope)?;
+        }
+        let Some(owner) = self.group else { return Ok(key.finish()) };
+        let mut group = asker.config.pepper.key(owner.name());
+        asker.add(&mut group, owner)?;
+        Ok(key.finish_in(group.group()))
     }
 }
 
@@ -151,7 +154,8 @@ pub(super) struct Asker<'a> {
     pub(super) config: &'a Config,
     pub(super) identity: &'a Identity,
     pub(super) tier: &'a str,
-    pub(super) address: Option<IpAddr>,
+    /// Tells his address, where it is asked for.
+    pub(super) address: &'a dyn Fn() -> Option<IpAddr>,
 }
 
 impl Asker<'_> {
@@ -159,29 +163,26 @@ impl Asker<'_> {
         self.identity.known_user().map(AsRef::as_ref)
     }
 
-    /// The key of all that these scopes tell of who asks.
-    fn key(&self, name: &str, scopes: impl Iterator<Item = Scope>) -> Result<Keyed, Rejection> {
-        let mut key = self.config.pepper.key(name);
-        for scope in scopes {
-            match scope {
-                Scope::Subject => add_subject(&mut key, self.user()?),
-                Scope::Organisation => {
-                    let user = self.user()?;
-                    if !self.add_named_organisation(&mut key, user) {
-                        add_caller(&mut key, user);
-                    }
+    /// Adds what a scope tells of who asks.
+    fn add(&self, key: &mut Keyed, scope: Scope) -> Result<(), Rejection> {
+        match scope {
+            Scope::Subject => add_subject(key, self.user()?),
+            Scope::Organisation => {
+                let user = self.user()?;
+                if !self.add_named_organisation(key, user) {
+                    add_caller(key, user);
                 }
-                Scope::Workload => match self.identity.known_peer()? {
-                    Some(peer) => add_workload(&mut key, peer),
-                    None => key.add(b""),
-                },
-                Scope::Network => key.add(Network::of(self.address()?).as_bytes()),
-                Scope::Site => key.add(Network::site_of(self.address()?).as_bytes()),
-                Scope::Tier => key.add(self.tier.as_bytes()),
-                Scope::Global => {}
             }
+            Scope::Workload => match self.identity.known_peer()? {
+                Some(peer) => add_workload(key, peer),
+                None => key.add(b""),
+            },
+            Scope::Network => key.add(Network::of(self.address()?).as_bytes()),
+            Scope::Site => key.add(Network::site_of(self.address()?).as_bytes()),
+            Scope::Tier => key.add(self.tier.as_bytes()),
+            Scope::Global => {}
         }
-        Ok(key)
+        Ok(())
     }
 
     /// Adds the organisation that the caller's token names. Whether it names one.
@@ -196,7 +197,7 @@ impl Asker<'_> {
     }
 
     fn address(&self) -> Result<IpAddr, Rejection> {
-        self.address.ok_or_else(|| {
+        (self.address)().ok_or_else(|| {
             const MESSAGE: &str = "The server does not tell the layers the address of its clients.";
             Rejection::new(RejectionKind::Misconfigured, "no_client_address", MESSAGE)
         })

@@ -1,7 +1,6 @@
 //! The service: admit on headers, before anything is read.
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -110,43 +109,48 @@ impl Wanted {
         let length = length(request.headers());
         let input = length.map(|bytes| bytes.div_ceil(config.bytes_per_token));
         let input = input.unwrap_or(config.default_input_tokens);
-        let address = config.client.find(request.headers(), request.extensions());
-        if config.is_before_authentication() {
-            let nobody = Identity::default();
-            let identity = Identity::of(request.extensions()).unwrap_or(&nobody);
-            return Ok((Self::by(config, identity, address, TokenUsage::default())?, None));
-        }
-        let body = length.unwrap_or_else(|| input.saturating_mul(config.bytes_per_token));
+        // Before authentication nothing is known of what they are for, and nothing is asked of the engine.
+        let is_within = !config.is_before_authentication();
         let usage = TokenUsage::new(input, config.default_output_tokens);
-        let fair = config.fair.as_ref();
+        let usage = if is_within { usage } else { TokenUsage::default() };
+        let body = length.unwrap_or_else(|| input.saturating_mul(config.bytes_per_token));
+        let fair = config.fair.as_ref().filter(|_| is_within);
         let fair = fair.map(|fair| (fair, Wish::of(request, body, usage)));
         if fair.is_some() && UsageMeter::of(request.extensions()).is_some() {
             return Err(metered_twice());
         }
-        let identity = Identity::enter(request.extensions_mut(), Stage::RateLimit)?;
-        let wanted = Self::by(config, identity, address, usage)?;
-        let asker = Asker { config, identity, tier: &wanted.tier.name, address };
+        let tier = choose_tier(request, config)?;
+        let nobody;
+        let identity = match Identity::of(request.extensions()) {
+            Some(identity) => identity,
+            None => {
+                nobody = Identity::default();
+                &nobody
+            }
+        };
+        let address = || config.client.find(request.headers(), request.extensions());
+        let asker = Asker { config, identity, tier: &tier.name, address: &address };
+        let (keys, shadow) = tier.records(&asker)?;
         let asking = fair.map(|(fair, wish)| fair.ask(&asker, &wish)).transpose()?;
-        identity.set_tier(Some(Arc::clone(&wanted.tier.name)));
-        Ok((wanted, asking))
-    }
-
-    /// The same, whatever it was that asked.
-    pub(super) fn by(
-        config: &Config,
-        identity: &Identity,
-        address: Option<IpAddr>,
-        usage: TokenUsage,
-    ) -> Result<Self, Rejection> {
-        let tier = config.tier(identity)?;
-        let asker = Asker { config, identity, tier: &tier.name, address };
-        let keys = tier.keys(&asker)?;
-        let shadow = ShadowKeys::of(&tier, &asker);
         // A length says little of images or of JSON's own characters: by itself it never refuses.
         // Nor does the guess at the answer, in a tier that admits less at once.
         let estimate = tier.clamp(usage);
-        Ok(Self { tier, keys, estimate, shadow })
+        Ok((Self { tier, keys, estimate, shadow }, asking))
     }
+}
+
+/// The tier of who asks. Within authentication, those within are told of it.
+fn choose_tier<B>(request: &mut Request<B>, config: &Config) -> Result<Arc<ReadyTier>, Rejection> {
+    if config.is_before_authentication() {
+        return match Identity::of(request.extensions()) {
+            Some(identity) => config.tier(identity),
+            None => config.tier(&Identity::default()),
+        };
+    }
+    let identity = Identity::enter(request.extensions_mut(), Stage::RateLimit)?;
+    let tier = config.tier(identity)?;
+    identity.set_tier(Some(Arc::clone(&tier.name)));
+    Ok(tier)
 }
 
 /// Puts the meter where the guard and the handler find it.

@@ -200,7 +200,8 @@ impl<T: Copy> Inline<T> {
             *place = item;
             len += 1;
         }
-        Self { len, ..all }
+        all.len = len;
+        all
     }
 
     /// What `of` makes of each, and of what stands in the unused places: all alike, so that it takes no branch.

@@ -36,7 +36,7 @@ impl Grouping {
                 return Ok(number(&key.finish()));
             }
         }
-        Ok(asker.address.map_or_else(
+        Ok((asker.address)().map_or_else(
             || subject(asker),
             |address| {
                 number(&of(asker, "fair-network").with(Network::of(address).as_bytes()).finish())
@@ -48,11 +48,14 @@ impl Grouping {
 /// The caller within the group: the user, else the workload, else the network.
 pub(super) fn subject(asker: &Asker<'_>) -> u64 {
     let mut key = of(asker, "fair-subject");
-    match (asker.identity.user(), asker.identity.peer(), asker.address) {
-        (Some(user), ..) => add_subject(&mut key, user),
-        (None, Some(peer), _) => add_workload(&mut key, peer),
-        (None, None, Some(address)) => key.add(Network::of(address).as_bytes()),
-        (None, None, None) => {}
+    match (asker.identity.user(), asker.identity.peer()) {
+        (Some(user), _) => add_subject(&mut key, user),
+        (None, Some(peer)) => add_workload(&mut key, peer),
+        (None, None) => {
+            if let Some(address) = (asker.address)() {
+                key.add(Network::of(address).as_bytes());
+            }
+        }
     }
     number(&key.finish())
 }

@@ -219,19 +219,21 @@ impl Limits {
         note: impl Fn(&mut Shard),
     ) {
         let mut held: Option<(usize, MutexGuard<'_, Shard>)> = None;
+        let mut time = None;
         for (charge, receipt, correction) in parts {
             let number = number(&charge.record, self.shards.len() - 1);
             if held.as_ref().is_none_or(|(locked, ..)| *locked != number) {
                 // The one before is let go first: no two callers wait for each other.
                 drop(held.take());
-                held = self.shard(number).map(|mut shard| {
-                    shard.now = shard.now.max(now());
-                    (number, shard)
-                });
+                held = self.shard(number).map(|shard| (number, shard));
             }
             if let Some((_, shard)) = &mut held {
                 note(shard);
                 if !correction.changes_nothing() {
+                    // To slots all times are one.
+                    if !charge.limit.is_slots() {
+                        shard.now = shard.now.max(*time.get_or_insert_with(&now));
+                    }
                     shard.settle(charge, receipt, correction, self.capacity);
                 }
             }
