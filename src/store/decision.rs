@@ -200,8 +200,7 @@ impl<T: Copy> Inline<T> {
             *place = item;
             len += 1;
         }
-        all.len = len;
-        all
+        Self { len, ..all }
     }
 
     /// What `of` makes of each, and of what stands in the unused places: all alike, so that it takes no branch.
