@@ -166,18 +166,6 @@ impl ReadyTier {
         all.collect()
     }
 
-    /// What an admission takes: one request, one slot, and the tokens of `usage`. Not of limits by model.
-    pub(super) fn admission(&self, usage: TokenUsage) -> Amounts {
-        let limits = self.limits.iter().take_while(|limit| !limit.is_by_model());
-        let amounts = limits.map(|limit| {
-            let units = limit.units(usage, limit.costs.of(None)).unwrap_or(1);
-            // A guess at the cost never refuses by itself.
-            let most = if limit.unit == Unit::Cost { limit.limit.capacity() } else { u64::MAX };
-            Some(units.min(most))
-        });
-        Inline::collect(None, amounts)
-    }
-
     /// What `usage` takes beyond what is `held` of the limit at an index. `None` there: it is not charged yet.
     pub(super) fn missing(
         &self,
@@ -185,7 +173,7 @@ impl ReadyTier {
         model: Option<&Told>,
         held: impl Fn(usize) -> Option<u64>,
     ) -> Amounts {
-        self.amounts(|limit, index| {
+        let amounts = self.limits.iter().enumerate().map(|(index, limit)| {
             if limit.is_by_model() && !model?.counts(index) {
                 return None;
             }
@@ -193,21 +181,32 @@ impl ReadyTier {
             let held = held(index);
             let more = units.saturating_sub(held.unwrap_or(0));
             (held.is_none() || more > 0).then_some(more)
-        })
+        });
+        Inline::collect(None, amounts)
     }
 
     /// What a request that pays `due` pays of each limit.
-    pub(super) fn due(&self, due: Due, model: Option<&Told>) -> Amounts {
-        self.amounts(|limit, index| Some(limit.due(due, limit.weights(model, index))))
+    pub(super) fn due(&self, due: Due, model: Option<&Told>) -> Inline<u64> {
+        let limits = self.limits.iter().enumerate();
+        let units = limits.map(|(index, limit)| limit.due(due, limit.weights(model, index)));
+        Inline::collect(0, units)
     }
 
-    /// What `amount` says of each limit and its place.
-    pub(super) fn amounts(
+    /// Adds what an admission takes to none, in their place: one request, one slot, and the tokens of `usage`. Not of limits
+    /// by model.
+    pub(super) fn charge_admission(
         &self,
-        mut amount: impl FnMut(&ReadyLimit, usize) -> Option<u64>,
-    ) -> Amounts {
-        let limits = self.limits.iter().enumerate();
-        Inline::collect(None, limits.map(|(index, limit)| amount(limit, index)))
+        charges: &mut Charges,
+        keys: &Inline<Key>,
+        usage: TokenUsage,
+        clock: &dyn Clock,
+    ) {
+        self.charge(charges, (keys, None), clock, |_, limit| {
+            let units = limit.units(usage, limit.costs.of(None)).unwrap_or(1);
+            // A guess at the cost never refuses by itself.
+            let most = if limit.unit == Unit::Cost { limit.limit.capacity() } else { u64::MAX };
+            Some(units.min(most))
+        });
     }
 
     /// The charges of `amounts`, now.
@@ -219,26 +218,28 @@ impl ReadyTier {
         clock: &dyn Clock,
     ) -> Charges {
         let mut charges = Charges::none();
-        self.charge(&mut charges, (keys, model), amounts, clock);
+        let amount = |index| amounts.as_slice().get(index).copied().flatten();
+        self.charge(&mut charges, (keys, model), clock, |index, _| amount(index));
         charges
     }
 
-    /// Adds them to none, in their place.
-    pub(super) fn charge(
+    /// Adds as much of each limit as `amount` says of it and its place.
+    #[inline]
+    fn charge(
         &self,
         charges: &mut Charges,
         (keys, model): (&Inline<Key>, Option<&Told>),
-        amounts: &Amounts,
         clock: &dyn Clock,
+        amount: impl Fn(usize, &ReadyLimit) -> Option<u64>,
     ) {
         let unix = if self.has_calendars { clock.unix() } else { Duration::ZERO };
-        for (index, (limit, amount)) in self.limits.iter().zip(amounts.as_slice()).enumerate() {
+        for (index, limit) in self.limits.iter().enumerate() {
             let key = if limit.is_by_model() {
                 model.and_then(|model| model.key(index))
             } else {
                 keys.as_slice().get(limit.record).copied()
             };
-            if let Some((key, amount)) = key.zip(*amount) {
+            if let Some((key, amount)) = key.zip(amount(index, limit)) {
                 charges.push(index, Charge::new(key, limit.at(unix), amount));
             }
         }

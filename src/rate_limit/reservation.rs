@@ -96,7 +96,7 @@ impl Reservation {
         if let Some(Self { tier, keys, base, .. }) = Arc::get_mut(&mut asked) {
             // In their place: they are large to move.
             let charges = &mut base.charges;
-            tier.charge(charges, (keys, None), &tier.admission(estimate), &*config.clock);
+            tier.charge_admission(charges, keys, estimate, &*config.clock);
         }
         asked
     }
@@ -277,9 +277,12 @@ impl Reservation {
 
     /// Where the limits stood when each was last decided on, the `last` of these decisions aside from those in `state`.
     fn standings(&self, state: &State, last: Option<&Part>) -> Standings {
-        let mut standings = Inline::filled(UNCOUNTED, self.tier.limits.len());
-        for part in self.parts(state).chain(last) {
-            let told = self.config.store.standings(part.charges.as_slice(), &part.seen);
+        let told = |part: &Part| self.config.store.standings(part.charges.as_slice(), &part.seen);
+        // The admission charges the first of the limits, up to those by model.
+        let mut standings = told(&self.base);
+        standings.fill_up(UNCOUNTED, self.tier.limits.len());
+        for part in state.more.iter().chain(last) {
+            let told = told(part);
             for (index, told) in part.charges.indices().zip(told.as_slice()) {
                 if let Some(standing) = standings.as_mut_slice().get_mut(index) {
                     *standing = *told;

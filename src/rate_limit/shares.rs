@@ -1,6 +1,5 @@
 //! A request's grants, and what each pays of what is due.
 
-use super::ready_tier::Amounts;
 use crate::store::{
     Charge, Inline, LimiterStore, MAX_CHARGES, NO_CHARGE, ReservationId, Seen, Settlement,
 };
@@ -67,14 +66,14 @@ pub(super) fn held<'a>(parts: impl Iterator<Item = &'a Part>, index: usize) -> O
 /// limit.
 pub(super) fn shares<'a>(
     parts: impl Iterator<Item = &'a Part> + Clone,
-    due: Amounts,
+    due: Inline<u64>,
 ) -> impl Iterator<Item = (&'a Part, Inline<u64>)> {
     let mut left = due;
     let is_one = parts.clone().nth(1).is_none();
     parts.clone().enumerate().map(move |(at, part)| {
         let charges = part.charges.indices().zip(part.charges.as_slice());
         let used = charges.map(|(index, charge)| {
-            let Some(Some(left)) = left.as_mut_slice().get_mut(index) else { return 0 };
+            let Some(left) = left.as_mut_slice().get_mut(index) else { return 0 };
             if is_one {
                 return *left;
             }

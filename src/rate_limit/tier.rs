@@ -163,10 +163,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{ready_tier::Amounts, scope::Scope},
+        super::{scope::Scope, shares::Charges},
         *,
     };
     use crate::{
+        clock::SystemClock,
         reservation::TokenUsage,
         store::{Inline, Key},
     };
@@ -183,17 +184,14 @@ mod tests {
         let key = Key::from_bytes([1; 16]);
         let mut keys = Inline::new(key);
         keys.push(key);
-        let costs = |amounts: &Amounts| -> Vec<_> {
-            ready
-                .charges(&keys, None, amounts, &crate::clock::SystemClock)
-                .as_slice()
-                .iter()
-                .map(|charge| charge.cost)
-                .collect()
+        let costs = |charges: &Charges| -> Vec<_> {
+            charges.as_slice().iter().map(|charge| charge.cost).collect()
         };
-        assert_eq!(costs(&ready.admission(TokenUsage::new(3, 4))), [1, 7, 1]);
-        let held = |_| Some(1);
-        assert_eq!(costs(&ready.missing(TokenUsage::new(1, 1), None, held)), [1]);
+        let mut charges = Charges::none();
+        ready.charge_admission(&mut charges, &keys, TokenUsage::new(3, 4), &SystemClock);
+        assert_eq!(costs(&charges), [1, 7, 1]);
+        let missing = ready.missing(TokenUsage::new(1, 1), None, |_| Some(1));
+        assert_eq!(costs(&ready.charges(&keys, None, &missing, &SystemClock)), [1]);
     }
 
     #[test]

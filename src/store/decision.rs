@@ -209,6 +209,11 @@ impl<T: Copy> Inline<T> {
         Inline { len: self.len, items: self.items.each_mut().map(of) }
     }
 
+    /// Adds as many of the same as are wanting to so many, or to as many as there are places for.
+    pub(crate) fn fill_up(&mut self, item: T, count: usize) {
+        while usize::from(self.len) < count && self.push(item) {}
+    }
+
     /// Takes all out.
     pub(crate) fn clear(&mut self) {
         self.len = 0;

@@ -290,6 +290,9 @@ impl Locked<'_> {
     fn read(&mut self, charges: &[Charge], seen: &mut Seen) -> Result<Inline<Spot>, StoreError> {
         let now = seen.at;
         let mut spots = self.find(charges, seen);
+        if spots.as_slice().iter().all(Spot::is_found) {
+            return Ok(spots);
+        }
         let is_new = |spot: &Spot| spot.at.is_none() || spot.overflow;
         if spots.as_slice().iter().any(is_new) {
             let mut swept = None;
@@ -429,8 +432,7 @@ impl Locked<'_> {
         let (receipts, now) = (&seen.receipts, seen.at);
         let until = now + lanes::LONGEST;
         let times = rules::times_ahead(charges, asks, receipts.as_slice(), PART_AHEAD, now, until);
-        let is_found = |spot: &Spot| spot.at.is_some() && spot.entry.is_some() && !spot.overflow;
-        if times < LEAST_AHEAD || !spots.iter().all(is_found) {
+        if times < LEAST_AHEAD || !spots.iter().all(Spot::is_found) {
             return;
         }
         let (times, mut receipts) = (times.min(MOST_AHEAD), *receipts);
@@ -544,6 +546,11 @@ impl Heat {
 }
 
 impl Spot {
+    /// Whether its limit has a place, in the key's own record.
+    fn is_found(&self) -> bool {
+        self.entry.is_some() && !self.overflow
+    }
+
     /// Whose record it is.
     fn key(self, charge: &Charge) -> Key {
         if self.overflow { overflow_key(charge) } else { charge.record }
