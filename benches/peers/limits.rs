@@ -1,8 +1,8 @@
 //! `MemoryStore` and `TieredRateLimitLayer` beside governor, tower_governor and limitador, in one run.
 //!
 //! `scripts/bench limits [PART OF A LINE'S NAME]`. The checks: one limit of governor, of limitador and of palisade, and
-//! five limits of palisade, all or none, on a hot key and on a million keys, by one thread and by two. What palisade
-//! reserves it settles too, which the others do not know: the column says which; and which has the time by governor's clock. The layers: each over the same service,
+//! five limits of palisade, all or none, on a hot key, on one in bursts of 256, between which the others have their turns, and
+//! on a million keys, by one thread and by two. What palisade reserves it settles too, which the others do not know: the column says which; and which has the time by governor's clock. The layers: each over the same service,
 //! which answers at once; what is timed is a request's way through the whole service.
 //!
 //! All quotas are so large that everything is admitted. Keys are 16 bytes, hashed before; limitador keeps strings.
@@ -40,7 +40,7 @@ use palisade::{
         ReservationId, Settlement, Stores,
     },
 };
-use timing::{Repeat, compare, through};
+use timing::{BURST, Repeat, compare, compare_in_turns, through};
 use tower::Layer as _;
 use tower_governor::{GovernorLayer, governor::GovernorConfigBuilder};
 
@@ -56,11 +56,15 @@ fn main() {
         "Nanoseconds for a check",
         &["governor", "palisade", "palisade, settled", "by governor's clock"],
     );
-    for (keys, count) in [("a hot key", 1), ("a million keys", MANY)] {
+    for (keys, count, most) in [
+        ("a hot key", 1, usize::MAX),
+        ("a key in bursts", 1, BURST),
+        ("a million keys", MANY, usize::MAX),
+    ] {
         for threads in [1, 2] {
             let name = format!("{keys}, {threads} thread(s)");
-            checks::<1>(&name, count, threads, &wanted);
-            checks::<5>(&name, count, threads, &wanted);
+            checks::<1>(&name, count, threads, most, &wanted);
+            checks::<5>(&name, count, threads, most, &wanted);
         }
     }
     limitador_beside::<1>(&wanted);
@@ -72,6 +76,7 @@ fn checks<const LIMITS: usize>(
     name: &str,
     count: usize,
     threads: usize,
+    most: usize,
     wanted: &impl Fn(&str) -> bool,
 ) {
     let name = format!("{LIMITS} limit(s), {name}");
@@ -88,12 +93,13 @@ fn checks<const LIMITS: usize>(
         charge(&store, *key, &charges, true);
         charge(&by_its_clock, *key, &charges, true);
     }
-    let times = compare([
+    let all = [
         repeat(threads, &keys, |key| governor.check_key(black_box(&key)).unwrap()),
         repeat(threads, &keys, |key| charge(&store, black_box(key), &charges, false)),
         repeat(threads, &keys, |key| charge(&store, black_box(key), &charges, true)),
         repeat(threads, &keys, |key| charge(&by_its_clock, black_box(key), &charges, false)),
-    ]);
+    ];
+    let times = compare_in_turns(all, most);
     report::compared_nanos(&name, times);
 }
 

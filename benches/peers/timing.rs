@@ -133,14 +133,22 @@ where
     })
 }
 
-/// How long each takes for one of what it repeats. They take turns of a millisecond, so that whatever
-/// else the machine does meets them alike; of all turns the lowest decile counts, which leaves out those
-/// that were interrupted.
-pub(crate) fn compare<const N: usize>(mut all: [Repeat<'_>; N]) -> [Duration; N] {
+/// How long each takes for one of what it repeats, where what it needs is built in advance.
+pub(crate) fn compare<const N: usize>(all: [Repeat<'_>; N]) -> [Duration; N] {
+    compare_in_turns(all, BURST)
+}
+
+/// How long each takes for one of what it repeats. They take turns of a millisecond, or of as many as are the `most`, so that
+/// whatever else the machine does meets them alike; of all turns the lowest decile counts, which leaves out those that were
+/// interrupted.
+pub(crate) fn compare_in_turns<const N: usize>(
+    mut all: [Repeat<'_>; N],
+    most: usize,
+) -> [Duration; N] {
     let counts = all.each_mut().map(|repeat| {
         let quickest = (0..TURNS / 10).map(|_| repeat(WARM_UP)).min().unwrap();
         let one = quickest.as_secs_f64() / WARM_UP as f64;
-        ((TURN.as_secs_f64() / one) as usize).clamp(1, MOST_PER_TURN)
+        ((TURN.as_secs_f64() / one) as usize).clamp(1, most)
     });
     let mut turns = [(); N].map(|()| Vec::with_capacity(TURNS));
     for _ in 0..TURNS {
@@ -175,5 +183,5 @@ where
 const WARM_UP: usize = 8;
 const TURN: Duration = Duration::from_millis(1);
 const TURNS: usize = 300;
-/// So that the requests that are built in advance stay in the processor's cache.
-const MOST_PER_TURN: usize = 256;
+/// So many requests that are built in advance stay in the processor's cache.
+pub(crate) const BURST: usize = 256;

@@ -50,7 +50,11 @@ pub(super) struct Lease {
     at: u64,
     /// Where they stood when all of it was.
     receipts: Inline<Receipt>,
+    /// How many it took, but what was given back, and what is left of them.
+    taken: u64,
     left: u64,
+    /// So many granted show that it is in demand.
+    enough: u64,
     /// The tick with which it ends.
     until: u64,
     /// Grows from lease to lease.
@@ -153,13 +157,15 @@ impl Lease {
         let again = Again::all(charges, &self.asks, seen.receipts.as_slice());
         self.again = Inline::collect(Again::default(), again);
         (self.at, self.receipts) = (seen.at, receipts);
-        (self.left, self.until) = (count, seen.at + LONGEST);
+        (self.taken, self.left, self.until) = (count, count, seen.at + LONGEST);
+        self.enough = count.min(BUSY.into());
         self.number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends it. What it did not grant is to be given back.
     pub(super) fn end(&mut self, now: u64) -> Option<Rest> {
         let Self { charges, receipts, asks, left, until, number, .. } = *self;
+        self.taken -= left;
         self.left = 0;
         self.charges.clear();
         let rest = Rest { charges, receipts, asks, left, ended: until.min(now), number };
@@ -171,9 +177,9 @@ impl Lease {
         self.left == 0
     }
 
-    /// Whether all was granted before it ended: then more of it will be wanted.
+    /// Whether it granted as many as make a key a busy one, or all that it had, and that of late: then more will be wanted.
     pub(super) fn was_in_demand(&self, now: u64) -> bool {
-        self.left == 0 && now <= self.until
+        self.taken - self.left >= self.enough && now <= self.until + LONGEST
     }
 
     /// Whether it grants nothing more, or keeps something of a record that is charged.
@@ -191,13 +197,17 @@ impl Default for Lease {
             again: Inline::default(),
             at: 0,
             receipts: Inline::default(),
+            taken: 0,
             left: 0,
+            enough: 1,
             until: 0,
             number: 0,
         }
     }
 }
 
+/// So many admissions of one key, in no more time than a lease lasts, make it a busy one.
+pub(super) const BUSY: u32 = if cfg!(palisade_shuttle) { 1 } else { 32 };
 /// The most lanes.
 const MOST: usize = 64;
 /// How long a lease lasts, in ticks: 40 microseconds. The drain of so long a time is what it may cost.

@@ -121,7 +121,9 @@ impl Limits {
             // Nobody is refused for what only lies ready for others.
             Decided::Later => self.recall(charges, now),
         }
-        match self.decide(charges, now, seen, None, false)? {
+        let lane = charges.first().and_then(|charge| self.lanes.of(&charge.record));
+        let mut lane = lane.filter(|lease| lease.is_used_up());
+        match self.decide(charges, now, seen, lane.as_deref_mut(), false)? {
             Decided::Refused(refusal) => Ok(Some(refusal)),
             Decided::Admitted | Decided::Later => Ok(None),
         }
@@ -541,7 +543,7 @@ impl Heat {
             *self = Self { key, times: 0, since: now };
         }
         self.times += 1;
-        self.times >= BUSY
+        self.times >= lanes::BUSY
     }
 }
 
@@ -564,8 +566,6 @@ const NOWHERE: Spot = Spot { at: None, entry: None, overflow: false };
 const STEPS: usize = 2;
 /// The same when a shard is full.
 const STEPS_WHEN_FULL: usize = 16;
-/// So many admissions of one key, in no more time than a lease lasts, make it a busy one.
-const BUSY: u32 = if cfg!(palisade_shuttle) { 1 } else { 32 };
 /// What a lease takes at the least and at the most, and of what is left of a limit: one part of so many.
 const LEAST_AHEAD: u64 = if cfg!(palisade_shuttle) { 2 } else { 16 };
 const MOST_AHEAD: u64 = 256;
