@@ -43,6 +43,8 @@ pub struct Limit {
     /// Units of a window or of a period, or those that are held at a time.
     pub(super) quota: u64,
     pub(super) kind: Kind,
+    /// Of all of it: limits of the same digest are taken to be the same where that is asked a million times a second.
+    pub(super) digest: u64,
 }
 
 /// What becomes of a limit while its store is out of reach, in a [`BreakerStore`](super::BreakerStore).
@@ -77,7 +79,7 @@ impl Limit {
     #[must_use]
     pub const fn on_outage(mut self, outage: Outage) -> Self {
         self.outage = outage;
-        self
+        self.digested()
     }
 
     /// `quota` units in each period of a calendar, which is now in `period` and leaves it in `ends_in`: see
@@ -106,7 +108,20 @@ impl Limit {
     }
 
     const fn by(id: LimitId, quota: u64, kind: Kind) -> Self {
-        Self { id, outage: Outage::Refuse, quota, kind }
+        Self { id, outage: Outage::Refuse, quota, kind, digest: 0 }.digested()
+    }
+
+    const fn digested(mut self) -> Self {
+        let head = self.id.0 as u64 | (self.outage as u64) << 32 | (self.kind.code() as u64) << 40;
+        let [one, other] = match self.kind {
+            // The rest follows from these and the quota.
+            Kind::Rate(rate) => [rate.window, rate.burst],
+            Kind::Slots => [0, 0],
+            Kind::Calendar(period) => [period.number, period.ends_in],
+            Kind::Sliding(window) => [window.ticks, 0],
+        };
+        self.digest = mixed(mixed(mixed(head, self.quota), one), other);
+        self
     }
 
     /// With a burst other than the quota: how many units of a rate may come at once. The other rules have none.
@@ -115,7 +130,7 @@ impl Limit {
         if let Kind::Rate(rate) = self.kind {
             self.kind = Kind::Rate(rate.with_burst(self.quota, units));
         }
-        self
+        self.digested()
     }
 
     /// With another quota, counted by the same rule. Of a rate, it is the burst, too.
@@ -125,7 +140,7 @@ impl Limit {
         if let Kind::Rate(rate) = self.kind {
             self.kind = Kind::Rate(rate.with_quota(quota));
         }
-        self
+        self.digested()
     }
 
     /// The same limit in another period of its calendar. The other rules have none.
@@ -134,7 +149,7 @@ impl Limit {
         if let Kind::Calendar(_) = self.kind {
             self.kind = Kind::Calendar(Period::of(period, ends_in));
         }
-        self
+        self.digested()
     }
 
     /// Which limit of its record this is.
@@ -248,6 +263,50 @@ impl Charge {
     }
 }
 
+/// Adds a word to a digest, so that each bit of both counts: a multiplication, by the golden ratio, and its upper half.
+const fn mixed(digest: u64, word: u64) -> u64 {
+    let mixed = (digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 32
+}
+
 /// Stands where there is no charge yet.
 pub(crate) const NO_CHARGE: Charge =
     Charge::new(Key::from_bytes([0; 16]), Limit::slots(LimitId(0), 0), 0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_differ_have_other_digests() {
+        let (id, other) = (LimitId::of("requests"), LimitId::of("tokens"));
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let rate = Limit::rate(id, 10, minute);
+        let all = [
+            rate,
+            Limit::rate(other, 10, minute),
+            Limit::rate(id, 60, minute),
+            Limit::rate(id, 10, second),
+            rate.with_burst(60),
+            rate.on_outage(Outage::LocalShare),
+            rate.on_outage(Outage::InsecureAdmit),
+            Limit::slots(id, 10),
+            Limit::slots(id, 60),
+            Limit::sliding(id, 10, minute),
+            Limit::sliding(id, 10, second),
+            Limit::calendar(id, 10, 1, minute),
+            Limit::calendar(id, 10, 2, minute),
+            Limit::calendar(id, 10, 1, second),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            for (other_at, other) in all.iter().enumerate() {
+                assert_eq!(one == other, at == other_at);
+                assert_eq!(one.digest == other.digest, at == other_at, "{one:?}, {other:?}");
+            }
+        }
+        // However one came to be the same.
+        assert_eq!(all[2].digest, rate.with_quota(60).digest);
+        assert_eq!(rate.digest, rate.with_burst(60).with_burst(10).digest);
+        assert_eq!(all[12].digest, all[13].in_period(2, minute).digest);
+    }
+}

@@ -239,16 +239,8 @@ impl Asks {
 #[inline]
 pub(crate) fn are_same(charges: &[Charge], others: &[Charge]) -> bool {
     let is_same = |(one, other): (&Charge, &Charge)| {
-        let (limit, other_limit) = (&one.limit, &other.limit);
-        let kind = match (&limit.kind, &other_limit.kind) {
-            // The rest of a rate follows from these and its quota.
-            (Kind::Rate(one), Kind::Rate(other)) => one.counts_as(other),
-            (one, other) => one == other,
-        };
-        kind & (one.record == other.record)
-            & (limit.id == other_limit.id)
-            & (limit.outage == other_limit.outage)
-            & (limit.quota == other_limit.quota)
+        (one.record == other.record)
+            & (one.limit.digest == other.limit.digest)
             & (one.cost == other.cost)
     };
     charges.len() == others.len() && charges.iter().zip(others).all(is_same)

@@ -17,21 +17,14 @@ pub(crate) const SHIFT_MODULUS: u64 = 1 << 52;
 pub(crate) struct Rate {
     /// In ticks.
     pub(in crate::store) window: u64,
-    pub(super) burst: u64,
+    pub(in crate::store) burst: u64,
     /// The burst in ticks.
     pub(in crate::store) room: u64,
     /// The ticks of a unit times `2^shift`, rounded down: 62 bits or more, so that a charge takes no division.
     ratio: u64,
-    shift: u8,
 }
 
 impl Rate {
-    /// Whether it is the same for the same quota.
-    #[inline]
-    pub(super) fn counts_as(&self, other: &Self) -> bool {
-        (self.window == other.window) & (self.burst == other.burst)
-    }
-
     pub(in crate::store) const fn of(quota: u64, window: Duration, burst: u64) -> Self {
         Self::of_ticks(quota, window_ticks(window, LONGEST), burst)
     }
@@ -46,10 +39,8 @@ impl Rate {
 
     const fn of_ticks(quota: u64, window: u64, burst: u64) -> Self {
         let divisor = if quota == 0 { 1 } else { quota };
-        // As many bits as the divisor is longer than the window, and 63: the ratio has 63 or 64.
-        let shift = 63 + window.leading_zeros() - divisor.leading_zeros();
-        let ratio = ((window as u128) << shift) / divisor as u128;
-        let rate = Self { window, burst, room: 0, ratio: ratio as u64, shift: shift as u8 };
+        let ratio = ((window as u128) << shift(window, divisor)) / divisor as u128;
+        let rate = Self { window, burst, room: 0, ratio: ratio as u64 };
         // Each of a burst's charges may be rounded up by a tick; room for that, which is always less than a unit, keeps
         // a quota of 7 from being used up by 6.
         let rounding = lesser(burst, (window / divisor).saturating_sub(1));
@@ -59,14 +50,14 @@ impl Rate {
 
     /// What `units` of the quota cost in ticks, rounded up.
     pub(super) const fn steps(&self, units: u64, quota: u64) -> u64 {
+        let divisor = if quota == 0 { 1 } else { quota };
         // At most one less than the quotient, as long as that is below `LONGEST`.
-        let floor = (units as u128 * self.ratio as u128) >> self.shift;
+        let floor = (units as u128 * self.ratio as u128) >> shift(self.window, divisor);
         if floor >= LONGEST as u128 {
             return LONGEST;
         }
-        let divisor = if quota == 0 { 1 } else { quota } as u128;
-        let rest = units as u128 * self.window as u128 - floor * divisor;
-        let more = (rest > 0) as u64 + (rest > divisor) as u64;
+        let rest = units as u128 * self.window as u128 - floor * divisor as u128;
+        let more = (rest > 0) as u64 + (rest > divisor as u128) as u64;
         lesser(floor as u64 + more, LONGEST)
     }
 
@@ -80,6 +71,11 @@ impl Rate {
             }
         }
     }
+}
+
+/// As many bits as the divisor is longer than the window, and 63: then the ratio has 63 or 64.
+const fn shift(window: u64, divisor: u64) -> u32 {
+    63 + window.leading_zeros() - divisor.leading_zeros()
 }
 
 pub(super) fn settle(state: State, correction: Correction, reserved: State, now: u64) -> State {
