@@ -121,10 +121,33 @@ fn a_lease_ends_and_gives_its_rest_back() {
     for _ in 0..100 {
         assert!(acquire(&limits, &one, START).is_some());
     }
+    // Much of it was granted, and of late: there is another one.
+    let later = START + lanes::LONGEST + 1;
+    assert!(acquire(&limits, &one, later).is_some());
+    assert!(is_ahead(&limits));
+    assert_eq!(remaining(&limits, &one, later), [899]);
+    (0..100).for_each(|_| assert!(acquire(&limits, &one, later).is_some()));
+    assert!(is_ahead(&limits));
+    let much_later = later + 2 * lanes::LONGEST + 1;
+    assert!(acquire(&limits, &one, much_later).is_some());
+    assert!(!is_ahead(&limits));
+    assert_eq!(remaining(&limits, &one, much_later), [798]);
+}
+
+#[test]
+fn a_lease_of_which_little_was_granted_is_the_last() {
+    let limits = Limits::new(2, 10);
+    let one = [Charge::new(key(0), slots(1000), 1)];
+    let mut granted = 0;
+    while !is_ahead(&limits) {
+        assert!(acquire(&limits, &one, START).is_some());
+        granted += 1;
+    }
+    (1..lanes::BUSY).for_each(|_| assert!(acquire(&limits, &one, START).is_some()));
     let later = START + lanes::LONGEST + 1;
     assert!(acquire(&limits, &one, later).is_some());
     assert!(!is_ahead(&limits));
-    assert_eq!(remaining(&limits, &one, later), [899]);
+    assert_eq!(remaining(&limits, &one, later), [1000 - granted - u64::from(lanes::BUSY)]);
 }
 
 /// Each of two threads has a lease of the key when both are over.
