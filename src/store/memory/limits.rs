@@ -61,7 +61,7 @@ struct Spot {
 /// What became of an admission where its limits are kept.
 enum Decided {
     Admitted,
-    Refused(Refusal),
+    Refused,
     /// Nothing: leases are to be recalled first.
     Later,
 }
@@ -110,6 +110,7 @@ impl Limits {
     ) -> Result<Option<Refusal>, StoreError> {
         rules::check(admission)?;
         let charges = admission.charges;
+        let refusal = |seen: &Seen| Ok(Some(rules::refusal(charges, &Asks::of(charges), *seen)));
         let decided = match &mut lane {
             Some(lease) if !lease.is_used_up() => Decided::Later,
             lease => self.decide(charges, now, seen, lease.as_deref_mut(), true)?,
@@ -117,14 +118,14 @@ impl Limits {
         drop(lane);
         match decided {
             Decided::Admitted => return Ok(None),
-            Decided::Refused(refusal) => return Ok(Some(refusal)),
+            Decided::Refused => return refusal(seen),
             // Nobody is refused for what only lies ready for others.
             Decided::Later => self.recall(charges, now),
         }
         let lane = charges.first().and_then(|charge| self.lanes.of(&charge.record));
         let mut lane = lane.filter(|lease| lease.is_used_up());
         match self.decide(charges, now, seen, lane.as_deref_mut(), false)? {
-            Decided::Refused(refusal) => Ok(Some(refusal)),
+            Decided::Refused => refusal(seen),
             Decided::Admitted | Decided::Later => Ok(None),
         }
     }
@@ -154,8 +155,7 @@ impl Limits {
             if heeded && locked.holds_leases() {
                 return Ok(Decided::Later);
             }
-            drop(locked);
-            return Ok(Decided::Refused(rules::refusal(charges, &asks, *seen)));
+            return Ok(Decided::Refused);
         }
         locked.write(charges, &asks, spots.as_slice(), seen);
         if let Some(Charge { record, .. }) = charges.first()
