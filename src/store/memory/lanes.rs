@@ -50,11 +50,13 @@ pub(super) struct Lease {
     at: u64,
     /// Where they stood when all of it was.
     receipts: Inline<Receipt>,
-    /// How many it took, but what was given back, and what is left of them.
+    /// How many it took, but those that it gave back, and what is left of them.
     taken: u64,
     left: u64,
     /// So many granted show that it is in demand.
     enough: u64,
+    /// Other charges of its key were asked for.
+    in_vain: bool,
     /// The tick with which it ends.
     until: u64,
     /// Grows from lease to lease.
@@ -135,8 +137,11 @@ impl Lease {
     #[inline]
     pub(super) fn grant(&mut self, charges: &[Charge], now: u64) -> Option<Seen> {
         let now = now.max(self.at);
-        if self.left == 0 || now > self.until || !rules::are_same(charges, self.charges.as_slice())
-        {
+        if self.left == 0 || now > self.until {
+            return None;
+        }
+        if !rules::are_same(charges, self.charges.as_slice()) {
+            self.in_vain = true;
             return None;
         }
         self.left -= 1;
@@ -158,7 +163,7 @@ impl Lease {
         self.again = Inline::collect(Again::default(), again);
         (self.at, self.receipts) = (seen.at, receipts);
         (self.taken, self.left, self.until) = (count, count, seen.at + LONGEST);
-        self.enough = count.min(BUSY.into());
+        (self.enough, self.in_vain) = (count.min(BUSY.into()), false);
         self.number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -177,9 +182,12 @@ impl Lease {
         self.left == 0
     }
 
-    /// Whether it granted as many as make a key a busy one, or all that it had, and that of late: then more will be wanted.
-    pub(super) fn was_in_demand(&self, now: u64) -> bool {
-        self.taken - self.left >= self.enough && now <= self.until + LONGEST
+    /// Whether it granted as many as make a key a busy one, or all that it had: then more will be wanted; or was in vain,
+    /// as where each admission of a key costs something else. `None`: neither, or that is long ago.
+    pub(super) fn was_in_demand(&self, now: u64) -> Option<bool> {
+        let is_recent = now <= self.until + LONGEST;
+        let was_granted = self.taken - self.left >= self.enough;
+        (is_recent && (was_granted || self.in_vain)).then_some(was_granted)
     }
 
     /// Whether it grants nothing more, or keeps something of a record that is charged.
@@ -200,6 +208,7 @@ impl Default for Lease {
             taken: 0,
             left: 0,
             enough: 1,
+            in_vain: false,
             until: 0,
             number: 0,
         }

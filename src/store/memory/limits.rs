@@ -140,7 +140,7 @@ impl Limits {
         mut lease: Option<&mut Lease>,
         heeded: bool,
     ) -> Result<Decided, StoreError> {
-        let in_demand = lease.as_ref().is_some_and(|lease| lease.was_in_demand(now));
+        let in_demand = lease.as_ref().and_then(|lease| lease.was_in_demand(now));
         if let Some(rest) = lease.as_mut().and_then(|lease| lease.end(now)) {
             self.give_back(&rest);
         }
@@ -158,10 +158,11 @@ impl Limits {
             return Ok(Decided::Refused);
         }
         locked.write(charges, &asks, spots.as_slice(), seen);
-        if let Some(Charge { record, .. }) = charges.first()
-            && (locked.heats(record, seen.at) || in_demand)
-        {
+        if let Some(Charge { record, .. }) = charges.first() {
+            let is_busy = locked.heats(record, seen.at);
+            // A lease that was in vain, as where each admission costs something else, is not followed by another.
             match lease {
+                _ if !in_demand.unwrap_or(is_busy) => {}
                 Some(lease) => locked.take_ahead(charges, &asks, spots.as_slice(), seen, lease),
                 None => self.lanes.look_for(record),
             }

@@ -135,6 +135,23 @@ fn a_lease_ends_and_gives_its_rest_back() {
 }
 
 #[test]
+fn a_lease_that_was_in_vain_is_not_followed_by_another() {
+    let limits = Limits::new(2, 10);
+    let ahead = (0..1000).filter(|n| {
+        let one = [Charge::new(key(0), slots(1_000_000), 1 + n % 2)];
+        assert!(acquire(&limits, &one, START).is_some());
+        is_ahead(&limits)
+    });
+    assert_eq!(ahead.count(), 1);
+    let later = START + 2 * lanes::LONGEST + 1;
+    let one = [Charge::new(key(0), slots(1_000_000), 1)];
+    for _ in 0..100 {
+        assert!(acquire(&limits, &one, later).is_some());
+    }
+    assert!(is_ahead(&limits));
+}
+
+#[test]
 fn a_lease_of_which_little_was_granted_is_the_last() {
     let limits = Limits::new(2, 10);
     let one = [Charge::new(key(0), slots(1000), 1)];
