@@ -2,7 +2,7 @@
 //!
 //! Where one key is admitted about a million times a second, so that those who ask would wait for each other, a lane (of each thread one, as far as
 //! they go) charges many of the same admissions at once and grants them one by one: a lease, by which only its own lane
-//! is locked.
+//! is locked. Of a key whose admissions each cost something else nothing is taken ahead.
 //!
 //! A lease admits no more than its limits do: it is charged as if all of it were used when it ends, and what it grants
 //! counts as if it had been charged alone. And it keeps nothing from others: before anyone is refused, or a record is

@@ -29,7 +29,7 @@ use crate::{
 /// Every answer is ready at once: an admission counts as granted when `acquire` returns. An admission on
 /// known keys allocates nothing.
 ///
-/// **Busy keys.** Threads that ask for the same key a million times a second take admissions ahead, for at most 40
+/// **Busy keys.** Threads that ask for the same of one key a million times a second take admissions ahead, for at most 40
 /// microseconds, and do not wait for each other. Only rates and slots are taken so, nobody is refused for it, and no more is
 /// admitted than the limits allow.
 ///
