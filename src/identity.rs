@@ -52,6 +52,21 @@ pub(crate) enum Stage {
 }
 
 impl Identity {
+    /// The identity of a request: nobody's, if no layer has been passed that tells.
+    pub(crate) fn of_anybody(extensions: &Extensions) -> &Self {
+        static NOBODY: Identity = Identity {
+            peer: None,
+            proxy: None,
+            carries: None,
+            stranger: false,
+            user: None,
+            tier: None,
+            anonymous: false,
+            last: None,
+        };
+        Self::of(extensions).unwrap_or(&NOBODY)
+    }
+
     /// The identity of a request, once a layer has been passed.
     #[must_use]
     pub fn of(extensions: &Extensions) -> Option<&Self> {

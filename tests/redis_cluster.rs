@@ -67,17 +67,14 @@ impl Cluster {
         }
         let cluster = Self { masters, replica };
         let all = || cluster.masters.iter().chain([&cluster.replica]);
-        let knows =
-            |it: &RedisServer| it.command(&["CLUSTER", "INFO"]).contains("cluster_known_nodes:4");
+        let knows = |it: &RedisServer| it.says(&["CLUSTER", "INFO"], "cluster_known_nodes:4");
         assert!(within(LONG, async || all().all(knows)).await, "the nodes have met");
         let first = id(&cluster.masters[0]);
         let follow = || cluster.replica.command(&["CLUSTER", "REPLICATE", &first]);
         assert!(within(LONG, async || follow().starts_with("+OK")).await);
-        let is_up =
-            |it: &RedisServer| it.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+        let is_up = |it: &RedisServer| it.says(&["CLUSTER", "INFO"], "cluster_state:ok");
         assert!(within(LONG, async || all().all(is_up)).await, "the cluster is up");
-        let online =
-            async || cluster.masters[0].command(&["INFO", "replication"]).contains("state=online");
+        let online = async || cluster.masters[0].says(&["INFO", "replication"], "state=online");
         assert!(within(LONG, online).await);
         Some(cluster)
     }

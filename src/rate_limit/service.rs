@@ -120,14 +120,7 @@ impl Wanted {
             return Err(metered_twice());
         }
         let tier = choose_tier(request, config)?;
-        let nobody;
-        let identity = match Identity::of(request.extensions()) {
-            Some(identity) => identity,
-            None => {
-                nobody = Identity::default();
-                &nobody
-            }
-        };
+        let identity = Identity::of_anybody(request.extensions());
         let address = || config.client.find(request.headers(), request.extensions());
         let asker = Asker { config, identity, tier: &tier.name, address: &address };
         let (keys, shadow) = tier.records(&asker)?;
@@ -142,10 +135,7 @@ impl Wanted {
 /// The tier of who asks. Within authentication, those within are told of it.
 fn choose_tier<B>(request: &mut Request<B>, config: &Config) -> Result<Arc<ReadyTier>, Rejection> {
     if config.is_before_authentication() {
-        return match Identity::of(request.extensions()) {
-            Some(identity) => config.tier(identity),
-            None => config.tier(&Identity::default()),
-        };
+        return config.tier(Identity::of_anybody(request.extensions()));
     }
     let identity = Identity::enter(request.extensions_mut(), Stage::RateLimit)?;
     let tier = config.tier(identity)?;

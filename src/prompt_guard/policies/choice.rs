@@ -122,8 +122,7 @@ impl Policies {
         if self.choices.is_empty() {
             return Ok(self.otherwise());
         }
-        let nobody = Identity::default();
-        let identity = Identity::of(request.extensions()).unwrap_or(&nobody);
+        let identity = Identity::of_anybody(request.extensions());
         let target = RequestTarget::of(request, endpoint);
         for choice in &self.choices {
             match choice {

@@ -106,9 +106,8 @@ impl Plan {
             }
         }
         if is_told(HeaderFamily::GitHub) {
-            let [quota, remaining, reset, resource] = &GITHUB;
-            let told = [(quota, Fact::Quota), (remaining, Fact::Remaining)];
-            let told = [told, [(reset, Fact::ResetAtUnix), (resource, Fact::Name)]].concat();
+            let facts = [Fact::Quota, Fact::Remaining, Fact::ResetAtUnix, Fact::Name];
+            let told: Vec<_> = GITHUB.iter().zip(facts).collect();
             add(limits(&|unit| unit == Unit::Requests), all, &told);
         }
         let is_draft_told = is_told(HeaderFamily::IetfDraft);

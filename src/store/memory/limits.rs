@@ -93,11 +93,14 @@ impl Limits {
         charges: &[Charge],
         now: u64,
     ) -> Result<Seen, Option<MutexGuard<'_, Lease>>> {
-        let Some(mut lease) = charges.first().and_then(|charge| self.lanes.of(&charge.record))
-        else {
-            return Err(None);
-        };
+        let Some(mut lease) = self.lane(charges) else { return Err(None) };
         lease.grant(charges, now).ok_or(Some(lease))
+    }
+
+    /// The lane in which to look for such admissions, if they are of a busy key.
+    #[inline]
+    fn lane(&self, charges: &[Charge]) -> Option<MutexGuard<'_, Lease>> {
+        self.lanes.of(&charges.first()?.record)
     }
 
     /// Charges all of the admission, as told in `seen`, or tells why it did not.
@@ -122,8 +125,7 @@ impl Limits {
             // Nobody is refused for what only lies ready for others.
             Decided::Later => self.recall(charges, now),
         }
-        let lane = charges.first().and_then(|charge| self.lanes.of(&charge.record));
-        let mut lane = lane.filter(|lease| lease.is_used_up());
+        let mut lane = self.lane(charges).filter(|lease| lease.is_used_up());
         match self.decide(charges, now, seen, lane.as_deref_mut(), false)? {
             Decided::Refused => refusal(seen),
             Decided::Admitted | Decided::Later => Ok(None),
