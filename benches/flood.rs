@@ -13,11 +13,14 @@
     clippy::unwrap_used
 )]
 
+mod keys;
+
 use std::{
     env,
     time::{Duration, Instant},
 };
 
+use keys::key;
 use palisade::store::{
     Admission, Charge, Decision, Key, Limit, LimitId, LimiterStore, MemoryStore, ReservationId,
 };
@@ -71,17 +74,4 @@ fn flood(name: &str, millions: u64, limit: impl Fn(&str) -> Limit) {
 fn admits(store: &MemoryStore, charges: &[Charge]) -> bool {
     let answer = store.acquire(&Admission::new(ReservationId::next(), charges));
     matches!(answer.try_now().unwrap().unwrap(), Decision::Admitted(_))
-}
-
-/// As unlike each other as keyed hashes are (splitmix64).
-fn key(n: u64) -> Key {
-    let mut state = n.wrapping_mul(2);
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        u128::from(mixed ^ (mixed >> 31))
-    };
-    Key::from_bytes((next() << 64 | next()).to_le_bytes())
 }

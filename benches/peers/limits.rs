@@ -8,6 +8,8 @@
 //! All quotas are so large that everything is admitted, and all records are in use: none is reclaimed and made anew. Keys are
 //! 16 bytes; limitador keeps strings.
 
+#[path = "../keys/mod.rs"]
+mod keys;
 mod report;
 mod timing;
 
@@ -30,6 +32,7 @@ use bytes::Bytes;
 use governor::{Quota, RateLimiter};
 use http::{Request, Response};
 use http_body_util::Full;
+use keys::key;
 use limitador::limit::Context;
 use palisade::{
     Identity,
@@ -89,7 +92,7 @@ fn checks<const LIMITS: usize>(
     let builder = || MemoryStore::builder().max_records(2 * MANY);
     let store = builder().build().unwrap();
     let by_its_clock = builder().clock(Arc::new(Quanta::default())).build().unwrap();
-    for key in (0..count).map(key) {
+    for key in (0..count as u64).map(key) {
         governor.check_key(&key).unwrap();
         // What takes an hour to drain: no record is reclaimed meanwhile.
         for store in [&store, &by_its_clock] {
@@ -222,7 +225,8 @@ fn repeat<'a>(
             let began = Instant::now();
             for _ in 0..times {
                 at = (at + STRIDE) % count;
-                check(key(at));
+                // Made, not read from memory: a request's key was just hashed.
+                check(key(at as u64));
             }
             began.elapsed()
         };
@@ -264,16 +268,4 @@ fn charge<const LIMITS: usize>(
         let (receipts, used) = (grant.receipts.as_slice(), charges.map(|charge| charge.cost));
         store.settle(&Settlement::new(id, &charges, receipts, &used));
     }
-}
-
-/// A key as if it were just hashed, and not read from memory: that of the number in SplitMix64's order.
-fn key(n: usize) -> Key {
-    let mixed = |n: u64| {
-        let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
-    };
-    let halves = [2 * n as u64 + 1, 2 * n as u64 + 2];
-    let [low, high] = halves.map(|n| mixed(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-    Key::from_bytes((u128::from(high) << 64 | u128::from(low)).to_le_bytes())
 }
