@@ -4,7 +4,6 @@ use std::sync::PoisonError;
 
 use super::{
     lanes::{self, Lanes, Lease, Rest},
-    record::Record,
     slabs::{Place as At, Slabs},
 };
 use crate::{
@@ -66,12 +65,23 @@ enum Decided {
     Later,
 }
 
+/// Charges of the same record that stand side by side: how many, and in which shard.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    len: u32,
+    shard: u32,
+}
+
+/// All charges of an admission, run by run.
+#[derive(Debug)]
+struct Runs(Inline<Run>);
+
 /// The shards of an admission, locked in the order of their numbers so that no two callers wait for
 /// each other.
 struct Locked<'a> {
-    numbers: Inline<usize>,
+    numbers: Inline<u32>,
     guards: [Option<MutexGuard<'a, Shard>>; MAX_CHARGES],
-    mask: usize,
+    mask: u32,
     capacity: usize,
 }
 
@@ -146,26 +156,24 @@ impl Limits {
         if let Some(rest) = lease.as_mut().and_then(|lease| lease.end(now)) {
             self.give_back(&rest);
         }
-        let asks = Asks::of(charges);
-        let mut locked = self.lock(charges);
+        let runs = Runs::of(charges, self.mask());
+        let mut locked = self.lock(&runs);
         if heeded && locked.holds_what_is_over(now) {
             return Ok(Decided::Later);
         }
         seen.at = locked.now(now);
-        let spots = locked.read(charges, seen)?;
-        if !rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at) {
+        if !locked.charge_in_place(charges, &runs, seen) && !locked.charge(charges, &runs, seen)? {
             if heeded && locked.holds_leases() {
                 return Ok(Decided::Later);
             }
             return Ok(Decided::Refused);
         }
-        locked.write(charges, &asks, spots.as_slice(), seen);
         if let Some(Charge { record, .. }) = charges.first() {
             let is_busy = locked.heats(record, seen.at);
             // A lease that was in vain, as where each admission costs something else, is not followed by another.
             match lease {
                 _ if !in_demand.unwrap_or(is_busy) => {}
-                Some(lease) => locked.take_ahead(charges, &asks, spots.as_slice(), seen, lease),
+                Some(lease) => locked.take_ahead(charges, &runs, seen, lease),
                 None => self.lanes.look_for(record),
             }
         }
@@ -200,9 +208,10 @@ impl Limits {
     ) -> Result<Standings, StoreError> {
         rules::check(admission)?;
         self.recall(admission.charges, now);
-        let mut locked = self.lock(admission.charges);
+        let runs = Runs::of(admission.charges, self.mask());
+        let mut locked = self.lock(&runs);
         let mut seen = Seen::new(Inline::default(), locked.now(now));
-        locked.read(admission.charges, &mut seen)?;
+        locked.read(admission.charges, &runs, &mut seen)?;
         drop(locked);
         Ok(rules::standings(admission.charges, &seen))
     }
@@ -223,10 +232,10 @@ impl Limits {
         now: impl Fn() -> u64,
         note: impl Fn(&mut Shard),
     ) {
-        let mut held: Option<(usize, MutexGuard<'_, Shard>)> = None;
+        let mut held: Option<(u32, MutexGuard<'_, Shard>)> = None;
         let mut time = None;
         for (charge, receipt, correction) in parts {
-            let number = number(&charge.record, self.shards.len() - 1);
+            let number = number(&charge.record, self.mask());
             if held.as_ref().is_none_or(|(locked, ..)| *locked != number) {
                 // The one before is let go first: no two callers wait for each other.
                 drop(held.take());
@@ -247,7 +256,7 @@ impl Limits {
 
     pub(super) fn reset(&self, record: &Key, now: u64) {
         self.recall(&[Charge { record: *record, ..NO_CHARGE }], now);
-        let Some(mut shard) = self.shard(number(record, self.shards.len() - 1)) else { return };
+        let Some(mut shard) = self.shard(number(record, self.mask())) else { return };
         let now = now.max(shard.now);
         let place = shard.records.find(record);
         if let Some(mut record) = place.and_then(|place| shard.records.at(place)) {
@@ -255,26 +264,32 @@ impl Limits {
         }
     }
 
-    fn lock(&self, charges: &[Charge]) -> Locked<'_> {
-        let mask = self.shards.len() - 1;
+    fn lock(&self, runs: &Runs) -> Locked<'_> {
         let mut numbers = Inline::default();
-        for charge in charges {
-            let number = number(&charge.record, mask);
-            if !numbers.as_slice().contains(&number) {
-                numbers.push(number);
+        for run in runs.0.as_slice() {
+            if !numbers.as_slice().contains(&run.shard) {
+                numbers.push(run.shard);
             }
         }
-        numbers.as_mut_slice().sort_unstable();
+        if numbers.as_slice().len() > 1 {
+            numbers.as_mut_slice().sort_unstable();
+        }
         let mut guards = [const { None }; MAX_CHARGES];
         for (number, guard) in numbers.as_slice().iter().zip(&mut guards) {
             *guard = self.shard(*number);
         }
-        Locked { numbers, guards, mask, capacity: self.capacity }
+        Locked { numbers, guards, mask: self.mask(), capacity: self.capacity }
     }
 
-    fn shard(&self, number: usize) -> Option<MutexGuard<'_, Shard>> {
+    /// The bits of a key that tell its shard.
+    fn mask(&self) -> u32 {
+        // There are at most 65,536.
+        self.shards.len() as u32 - 1
+    }
+
+    fn shard(&self, number: u32) -> Option<MutexGuard<'_, Shard>> {
         // A panic while it was held, which nothing here can cause, left whole records behind.
-        let Locking(shard) = self.shards.get(number)?;
+        let Locking(shard) = self.shards.get(number as usize)?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -282,19 +297,71 @@ impl Limits {
 impl Locked<'_> {
     /// The time by which to decide: never earlier than one that was decided by before.
     fn now(&mut self, now: u64) -> u64 {
-        let shards = self.guards.iter().flatten();
-        let now = shards.fold(now, |now, shard| now.max(shard.now));
-        for shard in self.guards.iter_mut().flatten() {
+        let now = self.shards().fold(now, |now, shard| now.max(shard.now));
+        for shard in self.guards.iter_mut().map_while(Option::as_deref_mut) {
             shard.now = now;
         }
         now
     }
 
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.guards.iter().map_while(Option::as_deref)
+    }
+
+    /// Charges all of them, or none, where all limits stand in their records as they do in the admission, as they do from its
+    /// second time on. False, and nothing has changed: they don't, or not all of it fits.
+    #[inline]
+    fn charge_in_place(&mut self, charges: &[Charge], runs: &Runs, seen: &mut Seen) -> bool {
+        let (now, mut places) = (seen.at, Inline::new(ANYWHERE));
+        seen.receipts = Inline::filled(Receipt::default(), charges.len());
+        let receipts = seen.receipts.as_mut_slice();
+        let mut all_fit = true;
+        runs.visit(charges, receipts, |shard, key, charges, receipts| {
+            let Some(Shard { records, .. }) = self.shard(shard) else { return };
+            let place = records.find(key);
+            let record = place.and_then(|at| records.at(at));
+            all_fit &= record.is_some_and(|record| record.charge_in_place(charges, receipts, now));
+            places.push(place.unwrap_or(ANYWHERE));
+        });
+        if all_fit {
+            let mut places = places.as_slice().iter();
+            runs.visit(charges, receipts, |shard, _, charges, receipts| {
+                let records = self.shard(shard).map(|shard| &mut shard.records);
+                let record = records.zip(places.next()).and_then(|(records, at)| records.at(*at));
+                if let Some(mut record) = record {
+                    record.keep(charges, receipts);
+                }
+            });
+        }
+        all_fit
+    }
+
+    /// Charges all of them, or none. Whether it did.
+    fn charge(
+        &mut self,
+        charges: &[Charge],
+        runs: &Runs,
+        seen: &mut Seen,
+    ) -> Result<bool, StoreError> {
+        let spots = self.read(charges, runs, seen)?;
+        let asks = Asks::of(charges);
+        let fits = rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at);
+        if fits {
+            self.write(charges, runs, &asks, spots.as_slice(), seen);
+        }
+        Ok(fits)
+    }
+
     /// Where the charges are kept. Where their limits stand is added to what was `seen`. Changes nothing else that could be
     /// seen.
-    fn read(&mut self, charges: &[Charge], seen: &mut Seen) -> Result<Inline<Spot>, StoreError> {
+    fn read(
+        &mut self,
+        charges: &[Charge],
+        runs: &Runs,
+        seen: &mut Seen,
+    ) -> Result<Inline<Spot>, StoreError> {
         let now = seen.at;
-        let mut spots = self.find(charges, seen);
+        let mut spots = self.find(charges, runs, seen);
         if spots.as_slice().iter().all(Spot::is_found) {
             return Ok(spots);
         }
@@ -307,7 +374,7 @@ impl Locked<'_> {
                 }
             }
             // Sweeping moves records.
-            spots = self.find(charges, seen);
+            spots = self.find(charges, runs, seen);
             self.check_overflow(charges, spots.as_slice())?;
         }
         let lacks_place = |spot: &Spot| spot.at.is_some() && spot.entry.is_none();
@@ -316,7 +383,7 @@ impl Locked<'_> {
                 self.make_place(charge, *spot, charges, now)?;
             }
             // Making places moves records, too.
-            spots = self.find(charges, seen);
+            spots = self.find(charges, runs, seen);
             if spots.as_slice().iter().any(lacks_place) {
                 return Err(StoreError::permanent("a record has lost a limit"));
             }
@@ -338,34 +405,24 @@ impl Locked<'_> {
         Ok(())
     }
 
-    #[inline]
-    fn find(&mut self, charges: &[Charge], seen: &mut Seen) -> Inline<Spot> {
-        let capacity = self.capacity;
-        let mut spots = Inline::new(NOWHERE);
-        seen.receipts.clear();
-        for charges in charges.chunk_by(|one, other| one.record == other.record) {
-            let Some(Charge { record: key, .. }) = charges.first() else { continue };
-            let Some(Shard { records, .. }) = self.shard(key) else { continue };
+    fn find(&mut self, charges: &[Charge], runs: &Runs, seen: &mut Seen) -> Inline<Spot> {
+        let (capacity, mut spots) = (self.capacity, Inline::new(NOWHERE));
+        seen.receipts = Inline::filled(Receipt::default(), charges.len());
+        runs.visit(charges, seen.receipts.as_mut_slice(), |shard, key, charges, receipts| {
+            let Some(Shard { records, .. }) = self.shard(shard) else { return };
             let own = records.find(key);
             let overflow = own.is_none() && records.len() >= capacity;
-            let mut add = |at, record: Option<&Record<'_>>, charge: &Charge, hint| {
+            for (hint, (charge, receipt)) in charges.iter().zip(receipts).enumerate() {
+                let at = if overflow { records.find(&overflow_key(charge)) } else { own };
+                let record = at.and_then(|at| records.at(at));
                 let found = record.and_then(|record| record.find(&charge.limit, hint));
-                let (entry, receipt) = found.unzip();
-                spots.push(Spot { at, entry: entry.map(|entry| entry as u8), overflow });
-                seen.receipts.push(receipt.unwrap_or_default());
-            };
-            if overflow {
-                for charge in charges {
-                    let at = records.find(&overflow_key(charge));
-                    add(at, at.and_then(|at| records.at(at)).as_ref(), charge, 0);
-                }
-            } else {
-                let record = own.and_then(|own| records.at(own));
-                for (hint, charge) in charges.iter().enumerate() {
-                    add(own, record.as_ref(), charge, hint);
-                }
+                let entry = found.map(|(entry, state)| {
+                    *receipt = state;
+                    entry as u8
+                });
+                spots.push(Spot { at, entry, overflow });
             }
-        }
+        });
         spots
     }
 
@@ -377,7 +434,7 @@ impl Locked<'_> {
         charges: &[Charge],
         now: u64,
     ) -> Result<(), StoreError> {
-        let Some(shard) = self.shard(&charge.record).filter(|_| spot.at.is_some()) else {
+        let Some(shard) = self.shard_of(&charge.record).filter(|_| spot.at.is_some()) else {
             return Ok(());
         };
         let beside = charges.iter().filter(|other| {
@@ -389,17 +446,22 @@ impl Locked<'_> {
         Err(StoreError::permanent("a record has more live limits than it has places"))
     }
 
-    fn write(&mut self, charges: &[Charge], asks: &Asks, spots: &[Spot], seen: &mut Seen) {
+    fn write(
+        &mut self,
+        charges: &[Charge],
+        runs: &Runs,
+        asks: &Asks,
+        spots: &[Spot],
+        seen: &mut Seen,
+    ) {
         let now = seen.at;
-        let steps = asks.iter().map(|ask| ask.step);
-        let mut parts = charges.iter().zip(steps).zip(spots).zip(seen.receipts.as_mut_slice());
-        for run in charges.chunk_by(|one, other| one.record == other.record) {
-            let Some(Charge { record: key, .. }) = run.first() else { continue };
-            let parts = parts.by_ref().take(run.len());
-            let Some(shard) = self.shard(key) else { continue };
-            for (((charge, step), spot), receipt) in parts {
-                if step > 0 && !shard.set(*spot, &charge.limit, *receipt) {
-                    let limits = if spot.overflow { 1 } else { run.len() };
+        let mut parts = asks.iter().zip(spots);
+        runs.visit(charges, seen.receipts.as_mut_slice(), |shard, _, charges, receipts| {
+            let Some(shard) = self.shard(shard) else { return };
+            let in_all = charges.len();
+            for ((charge, receipt), (ask, spot)) in charges.iter().zip(receipts).zip(&mut parts) {
+                if ask.step > 0 && !shard.set(*spot, &charge.limit, *receipt) {
+                    let limits = if spot.overflow { 1 } else { in_all };
                     shard.write(&spot.key(charge), charge, *receipt, limits, now);
                 }
                 if spot.overflow {
@@ -407,43 +469,38 @@ impl Locked<'_> {
                     receipt.0[1] |= IN_OVERFLOW;
                 }
             }
-        }
+        });
     }
 
     /// Whether there are leases.
     fn holds_leases(&self) -> bool {
-        self.guards.iter().flatten().any(|shard| shard.ahead > 0)
+        self.shards().any(|shard| shard.ahead > 0)
     }
 
     /// Whether a lease is over that has not given back what it did not grant.
     fn holds_what_is_over(&self, now: u64) -> bool {
-        self.guards.iter().flatten().any(|shard| shard.ahead > 0 && now > shard.ahead_until)
+        self.shards().any(|shard| shard.ahead > 0 && now > shard.ahead_until)
     }
 
     /// Whether the key is one that others may have to wait for.
     fn heats(&mut self, key: &Key, now: u64) -> bool {
-        self.shard(key).is_some_and(|shard| shard.heat.rises(key, now))
+        self.shard_of(key).is_some_and(|shard| shard.heat.rises(key, now))
     }
 
     /// Charges more of the same for a lease, if there is plenty.
-    fn take_ahead(
-        &mut self,
-        charges: &[Charge],
-        asks: &Asks,
-        spots: &[Spot],
-        seen: &Seen,
-        lease: &mut Lease,
-    ) {
+    fn take_ahead(&mut self, charges: &[Charge], runs: &Runs, seen: &Seen, lease: &mut Lease) {
         let (receipts, now) = (&seen.receipts, seen.at);
-        let until = now + lanes::LONGEST;
-        let times = rules::times_ahead(charges, asks, receipts.as_slice(), PART_AHEAD, now, until);
-        if times < LEAST_AHEAD || !spots.iter().all(Spot::is_found) {
+        let (asks, until) = (Asks::of(charges), now + lanes::LONGEST);
+        let times = rules::times_ahead(charges, &asks, receipts.as_slice(), PART_AHEAD, now, until);
+        let spots = self.find(charges, runs, &mut Seen::default());
+        if times < LEAST_AHEAD || !spots.as_slice().iter().all(Spot::is_found) {
             return;
         }
         let (times, mut receipts) = (times.min(MOST_AHEAD), *receipts);
-        rules::charge_times(charges, asks, receipts.as_mut_slice(), times, until);
-        for ((charge, spot), receipt) in charges.iter().zip(spots).zip(receipts.as_slice()) {
-            if let Some(shard) = self.shard(&charge.record) {
+        rules::charge_times(charges, &asks, receipts.as_mut_slice(), times, until);
+        let parts = charges.iter().zip(spots.as_slice()).zip(receipts.as_slice());
+        for ((charge, spot), receipt) in parts {
+            if let Some(shard) = self.shard_of(&charge.record) {
                 shard.set(*spot, &charge.limit, *receipt);
                 (shard.ahead, shard.ahead_until) = (shard.ahead + 1, until);
             }
@@ -453,17 +510,51 @@ impl Locked<'_> {
 
     fn sweep(&mut self, key: &Key, now: u64) {
         let capacity = self.capacity;
-        if let Some(shard) = self.shard(key) {
+        if let Some(shard) = self.shard_of(key) {
             let full = shard.records.len() >= capacity;
             let steps = if full { STEPS_WHEN_FULL } else { STEPS };
             shard.records.sweep(steps, now);
         }
     }
 
-    fn shard(&mut self, key: &Key) -> Option<&mut Shard> {
-        let number = number(key, self.mask);
+    fn shard_of(&mut self, key: &Key) -> Option<&mut Shard> {
+        self.shard(number(key, self.mask))
+    }
+
+    fn shard(&mut self, number: u32) -> Option<&mut Shard> {
         let at = self.numbers.as_slice().iter().position(|locked| *locked == number)?;
         self.guards.get_mut(at)?.as_deref_mut()
+    }
+}
+
+impl Runs {
+    fn of(charges: &[Charge], mask: u32) -> Self {
+        let mut runs = Self(Inline::default());
+        for run in charges.chunk_by(|one, other| one.record == other.record) {
+            if let Some(Charge { record, .. }) = run.first() {
+                runs.0.push(Run { len: run.len() as u32, shard: number(record, mask) });
+            }
+        }
+        runs
+    }
+
+    /// Calls `visit` with the shard, the key, the charges and their receipts of each run.
+    #[inline]
+    fn visit(
+        &self,
+        mut charges: &[Charge],
+        mut receipts: &mut [Receipt],
+        mut visit: impl FnMut(u32, &Key, &[Charge], &mut [Receipt]),
+    ) {
+        for Run { len, shard } in self.0.as_slice() {
+            let parts = charges.split_at_checked(*len as usize);
+            let parts = parts.zip(receipts.split_at_mut_checked(*len as usize));
+            let Some(((run, other), (of_run, of_others))) = parts else { return };
+            (charges, receipts) = (other, of_others);
+            if let Some(Charge { record, .. }) = run.first() {
+                visit(*shard, record, run, of_run);
+            }
+        }
     }
 }
 
@@ -562,6 +653,8 @@ impl Spot {
     }
 }
 
+/// Stands where there is no place yet.
+const ANYWHERE: At = At::new(0, 0);
 const NOWHERE: Spot = Spot { at: None, entry: None, overflow: false };
 
 /// How many records are looked at for each new one: more than one, so that idle ones are gone before
@@ -577,9 +670,9 @@ const PART_AHEAD: u64 = 8;
 const IN_OVERFLOW: u64 = 1 << 63;
 
 /// The shard of a key: not by its group, which many may share. Its map uses the key's other half.
-fn number(key: &Key, mask: usize) -> usize {
+fn number(key: &Key, mask: u32) -> u32 {
     let [_, _, _, _, a, b, c, d, ..] = *key.as_bytes();
-    u32::from_le_bytes([a, b, c, d]) as usize & mask
+    u32::from_le_bytes([a, b, c, d]) & mask
 }
 
 /// The record that all keys for which there is no room share, in each shard and for each limit.

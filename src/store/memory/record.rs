@@ -42,6 +42,44 @@ impl Record<'_> {
         found.map(|(at, entry)| (at, Receipt(entry.halves())))
     }
 
+    /// What charges make of limits that stand where they do. False: another limit does, or not all of it fits.
+    #[inline]
+    pub(super) fn charge_in_place(
+        &self,
+        charges: &[Charge],
+        receipts: &mut [Receipt],
+        now: u64,
+    ) -> bool {
+        let mut fits = charges.len() <= self.len();
+        let (entries, _) = self.0.get(HEAD..).unwrap_or_default().as_chunks();
+        for ((charge, receipt), words) in charges.iter().zip(receipts).zip(entries) {
+            let entry = Entry(*words);
+            if !entry.is_of(&charge.limit) {
+                return false;
+            }
+            *receipt = Receipt(entry.halves());
+            fits &= rules::charge(charge, receipt, now);
+        }
+        fits
+    }
+
+    /// Keeps what charges made of limits that stand where they do, but for charges of nothing, which change nothing.
+    #[inline]
+    pub(super) fn keep(&mut self, charges: &[Charge], receipts: &[Receipt]) {
+        let (mut until, len) = (self.until(), self.len());
+        let (entries, _) = self.0.get_mut(HEAD..).unwrap_or_default().as_chunks_mut();
+        for ((charge, receipt), words) in charges.iter().zip(receipts).zip(entries) {
+            if charge.cost > 0 {
+                let Charge { limit, .. } = charge;
+                if !limit.is_slots() {
+                    until = until.max(receipt.state(&limit.kind).level);
+                }
+                *words = Entry::new(limit.id().get(), limit.kind.code(), *receipt).0;
+            }
+        }
+        self.set_head(until, len);
+    }
+
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
     pub(super) fn make_places<'a>(
         &mut self,

@@ -20,7 +20,7 @@ pub(super) struct Place(NonZeroU32);
 
 impl Place {
     /// There are at most `MOST` places in a slab.
-    const fn new(slab: usize, at: usize) -> Self {
+    pub(super) const fn new(slab: usize, at: usize) -> Self {
         let bits = (slab as u32) << PLACE_BITS | at as u32;
         Self(NonZeroU32::MIN.saturating_add(bits))
     }

@@ -22,6 +22,7 @@ pub(crate) struct Rate {
     pub(in crate::store) room: u64,
     /// The ticks of a unit times `2^shift`, rounded down: 62 bits or more, so that a charge takes no division.
     ratio: u64,
+    shift: u32,
 }
 
 impl Rate {
@@ -39,8 +40,9 @@ impl Rate {
 
     const fn of_ticks(quota: u64, window: u64, burst: u64) -> Self {
         let divisor = if quota == 0 { 1 } else { quota };
-        let ratio = ((window as u128) << shift(window, divisor)) / divisor as u128;
-        let rate = Self { window, burst, room: 0, ratio: ratio as u64 };
+        let shift = shift(window, divisor);
+        let ratio = ((window as u128) << shift) / divisor as u128;
+        let rate = Self { window, burst, room: 0, ratio: ratio as u64, shift };
         // Each of a burst's charges may be rounded up by a tick; room for that, which is always less than a unit, keeps
         // a quota of 7 from being used up by 6.
         let rounding = lesser(burst, (window / divisor).saturating_sub(1));
@@ -52,13 +54,20 @@ impl Rate {
     pub(super) const fn steps(&self, units: u64, quota: u64) -> u64 {
         let divisor = if quota == 0 { 1 } else { quota };
         // At most one less than the quotient, as long as that is below `LONGEST`.
-        let floor = (units as u128 * self.ratio as u128) >> shift(self.window, divisor);
+        let floor = (units as u128 * self.ratio as u128) >> self.shift;
         if floor >= LONGEST as u128 {
             return LONGEST;
         }
-        let rest = units as u128 * self.window as u128 - floor * divisor as u128;
-        let more = (rest > 0) as u64 + (rest > divisor as u128) as u64;
-        lesser(floor as u64 + more, LONGEST)
+        let floor = floor as u64;
+        // Less than twice the divisor, which but for absurd ones is told by the lower halves of both products.
+        let rest = units.wrapping_mul(self.window).wrapping_sub(floor.wrapping_mul(divisor));
+        let (any, more) = if divisor <= u64::MAX / 2 {
+            (rest > 0, rest > divisor)
+        } else {
+            let rest = units as u128 * self.window as u128 - floor as u128 * divisor as u128;
+            (rest > 0, rest > divisor as u128)
+        };
+        lesser(floor + any as u64 + more as u64, LONGEST)
     }
 
     /// How many units of the quota so many ticks are worth.

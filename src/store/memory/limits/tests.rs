@@ -50,7 +50,7 @@ fn remaining(limits: &Limits, charges: &[Charge], now: u64) -> Vec<u64> {
 }
 
 fn is_ahead(limits: &Limits) -> bool {
-    (0..limits.shards.len()).any(|n| limits.shard(n).unwrap().ahead > 0)
+    (0..=limits.mask()).any(|n| limits.shard(n).unwrap().ahead > 0)
 }
 
 #[test]
