@@ -214,6 +214,13 @@ impl<T: Copy> Inline<T> {
         while usize::from(self.len) < count && self.push(item) {}
     }
 
+    /// So many items, whatever they were, to be written.
+    #[inline]
+    pub(crate) fn stretched(&mut self, count: usize) -> &mut [T] {
+        self.len = count.min(MAX_CHARGES) as u8;
+        self.as_mut_slice()
+    }
+
     /// Takes all out.
     pub(crate) fn clear(&mut self) {
         self.len = 0;

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use super::{
     lanes::{self, Lanes, Lease, Rest},
+    record::Record,
     slabs::{Place as At, Slabs},
 };
 use crate::{
@@ -156,28 +157,93 @@ impl Limits {
         if let Some(rest) = lease.as_mut().and_then(|lease| lease.end(now)) {
             self.give_back(&rest);
         }
-        let runs = Runs::of(charges, self.mask());
-        let mut locked = self.lock(&runs);
-        if heeded && locked.holds_what_is_over(now) {
-            return Ok(Decided::Later);
-        }
-        seen.at = locked.now(now);
-        if !locked.charge_in_place(charges, &runs, seen) && !locked.charge(charges, &runs, seen)? {
-            if heeded && locked.holds_leases() {
-                return Ok(Decided::Later);
-            }
-            return Ok(Decided::Refused);
-        }
-        if let Some(Charge { record, .. }) = charges.first() {
-            let is_busy = locked.heats(record, seen.at);
+        let is_busy = match self.charge_one(charges, now, seen, heeded) {
+            Some(is_busy) => is_busy,
+            None => match self.charge_all(charges, now, seen, heeded)? {
+                Ok(is_busy) => is_busy,
+                Err(decided) => return Ok(decided),
+            },
+        };
+        if in_demand.unwrap_or(is_busy) {
             // A lease that was in vain, as where each admission costs something else, is not followed by another.
-            match lease {
-                _ if !in_demand.unwrap_or(is_busy) => {}
-                Some(lease) => locked.take_ahead(charges, &runs, seen, lease),
-                None => self.lanes.look_for(record),
+            match (lease, charges.first()) {
+                (Some(lease), _) => self.take_ahead(charges, now, lease),
+                (None, Some(charge)) => self.lanes.look_for(&charge.record),
+                (None, None) => {}
             }
         }
         Ok(Decided::Admitted)
+    }
+
+    /// Charges limits of one record that stand there as they do in the admission, as they do from its second time on. Whether
+    /// the record is a busy one. `None`, and nothing has changed: they don't, or not all of it fits, or leases are to be recalled.
+    #[inline]
+    fn charge_one(
+        &self,
+        charges: &[Charge],
+        now: u64,
+        seen: &mut Seen,
+        heeded: bool,
+    ) -> Option<bool> {
+        let (Charge { record: key, .. }, others) = charges.split_first()?;
+        if others.iter().any(|other| other.record != *key) {
+            return None;
+        }
+        let mut shard = self.shard(number(key, self.mask()))?;
+        if heeded && shard.holds_what_is_over(now) {
+            return None;
+        }
+        seen.at = shard.now(now);
+        let receipts = seen.receipts.stretched(charges.len());
+        shard.charge_in_place(key, charges, receipts, seen.at)?.keep(charges, receipts);
+        Some(shard.heat.rises(key, seen.at))
+    }
+
+    /// Charges limits wherever they are. Whether the first of their records is a busy one, or what became of it otherwise.
+    fn charge_all(
+        &self,
+        charges: &[Charge],
+        now: u64,
+        seen: &mut Seen,
+        heeded: bool,
+    ) -> Result<Result<bool, Decided>, StoreError> {
+        let runs = Runs::of(charges, self.mask());
+        let mut locked = self.lock(&runs);
+        if heeded && locked.shards().any(|shard| shard.holds_what_is_over(now)) {
+            return Ok(Err(Decided::Later));
+        }
+        seen.at = locked.now(now);
+        if !locked.charge_in_place(charges, &runs, seen) && !locked.charge(charges, &runs, seen)? {
+            let holds_leases = locked.shards().any(|shard| shard.ahead > 0);
+            return Ok(Err(if heeded && holds_leases { Decided::Later } else { Decided::Refused }));
+        }
+        Ok(Ok(charges.first().is_some_and(|charge| locked.heats(&charge.record, seen.at))))
+    }
+
+    /// Charges more of the same for a lease, if there is plenty.
+    #[inline(never)]
+    fn take_ahead(&self, charges: &[Charge], now: u64, lease: &mut Lease) {
+        let runs = Runs::of(charges, self.mask());
+        let mut locked = self.lock(&runs);
+        let (now, mut seen) = (locked.now(now), Seen::default());
+        seen.at = now;
+        let spots = locked.find(charges, &runs, &mut seen);
+        let (asks, until, mut receipts) = (Asks::of(charges), now + lanes::LONGEST, seen.receipts);
+        let stand = seen.receipts.as_slice();
+        let times = rules::times_ahead(charges, &asks, stand, PART_AHEAD, now, until);
+        if times < LEAST_AHEAD || !spots.as_slice().iter().all(Spot::is_found) {
+            return;
+        }
+        let times = times.min(MOST_AHEAD);
+        rules::charge_times(charges, &asks, receipts.as_mut_slice(), times, until);
+        let parts = charges.iter().zip(spots.as_slice()).zip(receipts.as_slice());
+        for ((charge, spot), receipt) in parts {
+            if let Some(shard) = locked.shard_of(&charge.record) {
+                shard.set(*spot, &charge.limit, *receipt);
+                (shard.ahead, shard.ahead_until) = (shard.ahead + 1, until);
+            }
+        }
+        lease.begin(charges, &seen, receipts, times);
     }
 
     /// Ends the leases that keep something of records that are charged, and those that are over.
@@ -258,7 +324,7 @@ impl Limits {
         self.recall(&[Charge { record: *record, ..NO_CHARGE }], now);
         let Some(mut shard) = self.shard(number(record, self.mask())) else { return };
         let now = now.max(shard.now);
-        let place = shard.records.find(record);
+        let place = shard.records.find(record, 1);
         if let Some(mut record) = place.and_then(|place| shard.records.at(place)) {
             record.forget(now);
         }
@@ -312,23 +378,18 @@ impl Locked<'_> {
     /// second time on. False, and nothing has changed: they don't, or not all of it fits.
     #[inline]
     fn charge_in_place(&mut self, charges: &[Charge], runs: &Runs, seen: &mut Seen) -> bool {
-        let (now, mut places) = (seen.at, Inline::new(ANYWHERE));
-        seen.receipts = Inline::filled(Receipt::default(), charges.len());
-        let receipts = seen.receipts.as_mut_slice();
+        let now = seen.at;
+        let receipts = seen.receipts.stretched(charges.len());
         let mut all_fit = true;
         runs.visit(charges, receipts, |shard, key, charges, receipts| {
-            let Some(Shard { records, .. }) = self.shard(shard) else { return };
-            let place = records.find(key);
-            let record = place.and_then(|at| records.at(at));
-            all_fit &= record.is_some_and(|record| record.charge_in_place(charges, receipts, now));
-            places.push(place.unwrap_or(ANYWHERE));
+            let shard = self.shard(shard);
+            all_fit = all_fit
+                && shard
+                    .is_some_and(|it| it.charge_in_place(key, charges, receipts, now).is_some());
         });
         if all_fit {
-            let mut places = places.as_slice().iter();
-            runs.visit(charges, receipts, |shard, _, charges, receipts| {
-                let records = self.shard(shard).map(|shard| &mut shard.records);
-                let record = records.zip(places.next()).and_then(|(records, at)| records.at(*at));
-                if let Some(mut record) = record {
+            runs.visit(charges, receipts, |shard, key, charges, receipts| {
+                if let Some(mut record) = self.shard(shard).and_then(|it| it.record(key, charges)) {
                     record.keep(charges, receipts);
                 }
             });
@@ -368,6 +429,9 @@ impl Locked<'_> {
         let is_new = |spot: &Spot| spot.at.is_none() || spot.overflow;
         if spots.as_slice().iter().any(is_new) {
             let mut swept = None;
+            if !self.shards().all(|shard| shard.records.has_room()) {
+                return Err(StoreError::transient("too many different sets of limits are in use"));
+            }
             for (charge, spot) in charges.iter().zip(spots.as_slice()) {
                 if is_new(spot) && swept.replace(charge.record) != Some(charge.record) {
                     self.sweep(&charge.record, now);
@@ -410,10 +474,10 @@ impl Locked<'_> {
         seen.receipts = Inline::filled(Receipt::default(), charges.len());
         runs.visit(charges, seen.receipts.as_mut_slice(), |shard, key, charges, receipts| {
             let Some(Shard { records, .. }) = self.shard(shard) else { return };
-            let own = records.find(key);
+            let own = records.find(key, charges.len());
             let overflow = own.is_none() && records.len() >= capacity;
             for (hint, (charge, receipt)) in charges.iter().zip(receipts).enumerate() {
-                let at = if overflow { records.find(&overflow_key(charge)) } else { own };
+                let at = if overflow { records.find(&overflow_key(charge), 1) } else { own };
                 let record = at.and_then(|at| records.at(at));
                 let found = record.and_then(|record| record.find(&charge.limit, hint));
                 let entry = found.map(|(entry, state)| {
@@ -454,15 +518,28 @@ impl Locked<'_> {
         spots: &[Spot],
         seen: &mut Seen,
     ) {
-        let now = seen.at;
+        let (now, mut all_written) = (seen.at, true);
         let mut parts = asks.iter().zip(spots);
         runs.visit(charges, seen.receipts.as_mut_slice(), |shard, _, charges, receipts| {
             let Some(shard) = self.shard(shard) else { return };
-            let in_all = charges.len();
             for ((charge, receipt), (ask, spot)) in charges.iter().zip(receipts).zip(&mut parts) {
-                if ask.step > 0 && !shard.set(*spot, &charge.limit, *receipt) {
-                    let limits = if spot.overflow { 1 } else { in_all };
-                    shard.write(&spot.key(charge), charge, *receipt, limits, now);
+                all_written &= ask.step == 0 || shard.set(*spot, &charge.limit, *receipt);
+            }
+        });
+        if all_written && !spots.iter().any(|spot| spot.overflow) {
+            return;
+        }
+        // After all that have a place: a new record moves others.
+        let mut parts = asks.iter().zip(spots);
+        runs.visit(charges, seen.receipts.as_mut_slice(), |shard, key, run, receipts| {
+            let Some(shard) = self.shard(shard) else { return };
+            for ((charge, receipt), (ask, spot)) in run.iter().zip(receipts).zip(&mut parts) {
+                let (key, beside) = match spot.overflow {
+                    true => (overflow_key(charge), std::slice::from_ref(charge)),
+                    false => (*key, run),
+                };
+                if ask.step > 0 && spot.entry.is_none() {
+                    shard.write(&key, charge, *receipt, beside, now);
                 }
                 if spot.overflow {
                     observe::count("palisade_store_overflow_total", &[("store", "memory")]);
@@ -472,40 +549,9 @@ impl Locked<'_> {
         });
     }
 
-    /// Whether there are leases.
-    fn holds_leases(&self) -> bool {
-        self.shards().any(|shard| shard.ahead > 0)
-    }
-
-    /// Whether a lease is over that has not given back what it did not grant.
-    fn holds_what_is_over(&self, now: u64) -> bool {
-        self.shards().any(|shard| shard.ahead > 0 && now > shard.ahead_until)
-    }
-
     /// Whether the key is one that others may have to wait for.
     fn heats(&mut self, key: &Key, now: u64) -> bool {
         self.shard_of(key).is_some_and(|shard| shard.heat.rises(key, now))
-    }
-
-    /// Charges more of the same for a lease, if there is plenty.
-    fn take_ahead(&mut self, charges: &[Charge], runs: &Runs, seen: &Seen, lease: &mut Lease) {
-        let (receipts, now) = (&seen.receipts, seen.at);
-        let (asks, until) = (Asks::of(charges), now + lanes::LONGEST);
-        let times = rules::times_ahead(charges, &asks, receipts.as_slice(), PART_AHEAD, now, until);
-        let spots = self.find(charges, runs, &mut Seen::default());
-        if times < LEAST_AHEAD || !spots.as_slice().iter().all(Spot::is_found) {
-            return;
-        }
-        let (times, mut receipts) = (times.min(MOST_AHEAD), *receipts);
-        rules::charge_times(charges, &asks, receipts.as_mut_slice(), times, until);
-        let parts = charges.iter().zip(spots.as_slice()).zip(receipts.as_slice());
-        for ((charge, spot), receipt) in parts {
-            if let Some(shard) = self.shard_of(&charge.record) {
-                shard.set(*spot, &charge.limit, *receipt);
-                (shard.ahead, shard.ahead_until) = (shard.ahead + 1, until);
-            }
-        }
-        lease.begin(charges, seen, receipts, times);
     }
 
     fn sweep(&mut self, key: &Key, now: u64) {
@@ -559,6 +605,40 @@ impl Runs {
 }
 
 impl Shard {
+    /// The time by which to decide: never earlier than one that was decided by before.
+    #[inline]
+    fn now(&mut self, now: u64) -> u64 {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Whether a lease is over that has not given back what it did not grant.
+    #[inline]
+    fn holds_what_is_over(&self, now: u64) -> bool {
+        self.ahead > 0 && now > self.ahead_until
+    }
+
+    /// The record of these charges.
+    #[inline]
+    fn record(&mut self, key: &Key, charges: &[Charge]) -> Option<Record<'_>> {
+        let place = self.records.find(key, charges.len())?;
+        self.records.at(place)
+    }
+
+    /// Notes what charges of one record make of their limits, for the record, which is returned, to keep. `None`: these do not
+    /// stand there as they do in the admission, or not all of it fits.
+    #[inline]
+    fn charge_in_place(
+        &mut self,
+        key: &Key,
+        charges: &[Charge],
+        receipts: &mut [Receipt],
+        now: u64,
+    ) -> Option<Record<'_>> {
+        let record = self.record(key, charges)?;
+        record.charge_in_place(charges, receipts, now).then_some(record)
+    }
+
     /// Sees that each of `charges` has a place in the record of `key`, which may move it and others. False: more limits
     /// are in use than a record has places.
     fn make_places<'a>(
@@ -568,12 +648,12 @@ impl Shard {
         now: u64,
     ) -> bool {
         loop {
-            let at = self.records.find(key);
-            let Some(mut record) = at.and_then(|at| self.records.at(at)) else { return false };
+            let Some(at) = self.records.find(key, 1) else { return false };
+            let Some(mut record) = self.records.at(at) else { return false };
             if record.make_places(charges.clone(), now) {
                 return true;
             }
-            if self.records.grow(key).is_none() {
+            if self.records.grow(key, at).is_none() {
                 return false;
             }
         }
@@ -586,15 +666,17 @@ impl Shard {
         record.is_some_and(|mut record| record.set(usize::from(entry), limit, state))
     }
 
-    /// Sets where the limit of `charge` stands, in the record of `key`, which is made for so many limits if it is not there.
-    fn write(&mut self, key: &Key, charge: &Charge, state: Receipt, limits: usize, now: u64) {
-        if self.records.find(key).is_none() && self.records.add(key, limits).is_none() {
-            return;
+    /// Sets where the limit of `charge` stands, in the record of `key`. If there is none, one is made for all limits that are
+    /// charged `beside` it.
+    fn write(&mut self, key: &Key, charge: &Charge, state: Receipt, beside: &[Charge], now: u64) {
+        let places = beside.len();
+        if self.records.find(key, places).is_none() {
+            self.records.add(key, beside);
         }
         if !self.make_places(key, std::iter::once(charge), now) {
             return;
         }
-        let at = self.records.find(key);
+        let at = self.records.find(key, places);
         let Some(mut record) = at.and_then(|at| self.records.at(at)) else { return };
         if let Some((entry, _)) = record.find(&charge.limit, 0) {
             record.set(entry, &charge.limit, state);
@@ -611,7 +693,7 @@ impl Shard {
         let (limit, now) = (&charge.limit, self.now);
         let overflow = receipt.0[1] & IN_OVERFLOW != 0;
         let mut key = if overflow { overflow_key(charge) } else { charge.record };
-        let at = self.records.find(&key);
+        let at = self.records.find(&key, 1);
         if let Some(mut record) = at.and_then(|at| self.records.at(at)) {
             if let Some((entry, state)) = record.find(limit, 0) {
                 let state = limit.kind.settle(state.state(&limit.kind), correction, receipt, now);
@@ -624,7 +706,7 @@ impl Shard {
             key = overflow_key(charge);
         }
         let state = limit.kind.settle(State::default(), correction, receipt, now);
-        self.write(&key, charge, state.receipt(&limit.kind), 1, now);
+        self.write(&key, charge, state.receipt(&limit.kind), std::slice::from_ref(charge), now);
     }
 }
 
@@ -653,8 +735,6 @@ impl Spot {
     }
 }
 
-/// Stands where there is no place yet.
-const ANYWHERE: At = At::new(0, 0);
 const NOWHERE: Spot = Spot { at: None, entry: None, overflow: false };
 
 /// How many records are looked at for each new one: more than one, so that idle ones are gone before

@@ -1,7 +1,9 @@
 //! The store of one process.
 
+mod bucket;
 mod facts;
 mod lanes;
+mod layouts;
 mod limits;
 mod record;
 mod records;
@@ -88,13 +90,15 @@ impl MemoryStore {
         now: u64,
         lane: Option<MutexGuard<'_, Lease>>,
     ) -> StoreFuture<Decision> {
-        let mut seen = Seen::default();
-        // Each of these is made where it is answered, and not moved there.
-        match self.limits.acquire(admission, now, &mut seen, lane) {
-            Ok(None) => ReadyOr::ready(Ok(Decision::Admitted(seen))),
-            Ok(Some(refusal)) => ReadyOr::ready(Ok(Decision::Refused(refusal))),
-            Err(error) => ReadyOr::ready(Err(error)),
+        // Made where it is answered, and not moved there.
+        let mut answer = ReadyOr::ready(Ok(Decision::Admitted(Seen::default())));
+        let Some(Ok(Decision::Admitted(seen))) = answer.now() else { return answer };
+        match self.limits.acquire(admission, now, seen, lane) {
+            Ok(None) => {}
+            Ok(Some(refusal)) => answer = ReadyOr::ready(Ok(Decision::Refused(refusal))),
+            Err(error) => answer = ReadyOr::ready(Err(error)),
         }
+        answer
     }
 }
 

@@ -1,30 +1,42 @@
 //! What is kept of one key: all its limits, in place.
 
+use super::layouts::{Layout, Layouts};
 use crate::store::{
     Charge, Inline, Key, Limit, MAX_CHARGES, Receipt,
-    rules::{self, CALENDAR, Form, RATE, SLOTS, State},
+    rules::{self, CALENDAR, Form, GRAIN, RATE, SLOTS, State},
 };
 
-/// All limits of one key, in the words of a slab: the key, how long it is to be kept and how many limits there are, and
-/// the limits. A million of them are kept: each byte counts.
+/// All limits of one key, in the words of a slab: the key; how long it is to be kept, and which limits it has; and where
+/// these stand. A million of them are kept: each byte counts.
 #[derive(Debug)]
-pub(super) struct Record<'a>(pub(super) &'a mut [u32]);
+pub(super) struct Record<'a> {
+    pub(super) words: &'a mut [u64],
+    pub(super) layouts: &'a mut Layouts,
+}
 
-/// Where a limit stands, in 20 bytes: its id, and a [`State`] in 16, of which the top two bits tell the rule.
+/// Where a limit stands: a [`State`] in 16 bytes, of which the top two bits tell the rule.
 #[derive(Clone, Copy, Debug)]
-struct Entry([u32; ENTRY]);
+struct Entry([u64; ENTRY]);
 
 impl Record<'_> {
-    /// Makes it an empty one of `key`.
-    pub(super) fn begin(&mut self, key: &Key) {
-        self.0.fill(0);
-        for (word, number) in self.0.iter_mut().zip(key_words(key)) {
-            *word = number;
+    /// Makes it one of `key` with the limits that are charged, of which nothing is used yet.
+    pub(super) fn begin(&mut self, key: &Key, layout: u16, charges: &[Charge]) {
+        for (word, half) in self.words.iter_mut().zip(key.halves()) {
+            *word = half;
+        }
+        self.set_head(0, layout);
+        for (at, charge) in charges.iter().enumerate() {
+            self.put(at, Entry::new(charge.limit.kind.code(), Receipt::default()));
         }
     }
 
+    /// Tells that it is no more.
+    pub(super) fn release(self) {
+        self.layouts.release(self.layout());
+    }
+
     pub(super) fn key(&self) -> Key {
-        key(self.0)
+        key(self.words)
     }
 
     /// Whether forgetting it would change nothing.
@@ -34,27 +46,32 @@ impl Record<'_> {
     }
 
     /// The place of a limit, which may be the one at `hint`, and where the limit stands.
-    #[inline]
     pub(super) fn find(&self, limit: &Limit, hint: usize) -> Option<(usize, Receipt)> {
-        let at_hint = self.entry(hint).filter(|entry| entry.is_of(limit));
-        let found = at_hint.map(|entry| (hint, entry));
-        let found = found.or_else(|| self.entries().enumerate().find(|(_, it)| it.is_of(limit)));
-        found.map(|(at, entry)| (at, Receipt(entry.halves())))
+        let id = limit.id().get();
+        let ids = self.ids();
+        let is_it = |at: &usize| {
+            ids.get(*at) == Some(&id) && self.entry(*at).is_some_and(|entry| entry.is_of(limit))
+        };
+        let at = Some(hint).filter(is_it).or_else(|| (0..ids.len()).find(is_it))?;
+        Some((at, Receipt(self.entry(at)?.halves())))
     }
 
     /// What charges make of limits that stand where they do. False: another limit does, or not all of it fits.
-    #[inline]
+    #[inline(never)]
     pub(super) fn charge_in_place(
         &self,
         charges: &[Charge],
         receipts: &mut [Receipt],
         now: u64,
     ) -> bool {
-        let mut fits = charges.len() <= self.len();
-        let (entries, _) = self.0.get(HEAD..).unwrap_or_default().as_chunks();
-        for ((charge, receipt), words) in charges.iter().zip(receipts).zip(entries) {
+        let ids = self.ids();
+        let (entries, _) = self.words.get(HEAD..).unwrap_or_default().as_chunks();
+        let mut fits = charges.len() <= ids.len();
+        for ((charge, receipt), (id, words)) in
+            charges.iter().zip(receipts).zip(ids.iter().zip(entries))
+        {
             let entry = Entry(*words);
-            if !entry.is_of(&charge.limit) {
+            if *id != charge.limit.id().get() || !entry.is_of(&charge.limit) {
                 return false;
             }
             *receipt = Receipt(entry.halves());
@@ -64,20 +81,20 @@ impl Record<'_> {
     }
 
     /// Keeps what charges made of limits that stand where they do, but for charges of nothing, which change nothing.
-    #[inline]
+    #[inline(never)]
     pub(super) fn keep(&mut self, charges: &[Charge], receipts: &[Receipt]) {
-        let (mut until, len) = (self.until(), self.len());
-        let (entries, _) = self.0.get_mut(HEAD..).unwrap_or_default().as_chunks_mut();
+        let mut until = 0;
+        let (entries, _) = self.words.get_mut(HEAD..).unwrap_or_default().as_chunks_mut();
         for ((charge, receipt), words) in charges.iter().zip(receipts).zip(entries) {
             if charge.cost > 0 {
-                let Charge { limit, .. } = charge;
-                if !limit.is_slots() {
-                    until = until.max(receipt.state(&limit.kind).level);
+                let kind = &charge.limit.kind;
+                if !charge.limit.is_slots() {
+                    until = until.max(receipt.state(kind).level);
                 }
-                *words = Entry::new(limit.id().get(), limit.kind.code(), *receipt).0;
+                *words = Entry::new(kind.code(), *receipt).0;
             }
         }
-        self.set_head(until, len);
+        self.keep_until(until);
     }
 
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
@@ -90,18 +107,11 @@ impl Record<'_> {
             if self.find(&charge.limit, 0).is_some() {
                 continue;
             }
-            if self.len() == self.room() {
-                let until = self.until();
-                self.retain(|entry| {
-                    charges.clone().any(|charge| entry.is_of(&charge.limit))
-                        || !entry.is_idle(until, now)
-                });
+            if self.ids().len() == self.room() {
+                let limits = charges.clone().map(|charge| &charge.limit);
+                self.drop_idle(limits, now);
             }
-            if !self.push(Entry::new(
-                charge.limit.id().get(),
-                charge.limit.kind.code(),
-                Receipt::default(),
-            )) {
+            if !self.push(&charge.limit) {
                 return false;
             }
         }
@@ -110,16 +120,15 @@ impl Record<'_> {
 
     /// Sets where the limit at a place stands.
     pub(super) fn set(&mut self, at: usize, limit: &Limit, state: Receipt) -> bool {
-        let level = state.state(&limit.kind).level;
-        if !limit.is_slots() && level > self.until() {
-            self.set_head(level, self.len());
+        if !limit.is_slots() {
+            self.keep_until(state.state(&limit.kind).level);
         }
-        self.put(at, Entry::new(limit.id().get(), limit.kind.code(), state))
+        self.put(at, Entry::new(limit.kind.code(), state))
     }
 
     /// Forgets what was used of all limits but slots.
     pub(super) fn forget(&mut self, now: u64) {
-        for at in 0..self.len() {
+        for at in 0..self.ids().len() {
             let Some(entry) = self.entry(at) else { return };
             let (rule, state) = (entry.rule(), entry.state());
             let state = match rule {
@@ -128,127 +137,159 @@ impl Record<'_> {
                 CALENDAR => State { used: 0, ..state },
                 _ => State { mark: 0, used: 0, ..state },
             };
-            let [id, ..] = entry.0;
-            self.put(at, Entry::new(id, rule, Receipt(state.packed(Form::of(rule)))));
+            self.put(at, Entry::new(rule, Receipt(state.packed(Form::of(rule)))));
         }
     }
 
-    fn push(&mut self, entry: Entry) -> bool {
-        let len = self.len();
-        let pushed = len < self.room() && self.put(len, entry);
-        if pushed {
-            self.set_head(self.until(), len + 1);
+    fn push(&mut self, limit: &Limit) -> bool {
+        let (old, len) = (self.layout(), self.ids().len());
+        if len == self.room() {
+            return false;
         }
-        pushed
+        let layout = self.layouts.get(old).copied().unwrap_or_default().with(limit.id());
+        self.change_layout(layout)
+            && self.put(len, Entry::new(limit.kind.code(), Receipt::default()))
     }
 
-    fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
-        let mut kept = Inline::new(Entry([0; ENTRY]));
-        for entry in self.entries().filter(|entry| keep(entry)) {
-            kept.push(entry);
+    /// Drops limits that are idle, but for these.
+    fn drop_idle<'a>(&mut self, but: impl Iterator<Item = &'a Limit> + Clone, now: u64) {
+        let (mut kept, mut entries) = (Inline::default(), Inline::new(Entry([0; ENTRY])));
+        let until = self.until();
+        for (at, (id, entry)) in self.ids().iter().zip(self.entries()).enumerate() {
+            let mut wanted = but.clone().filter(|limit| limit.id().get() == *id);
+            if wanted.any(|limit| entry.is_of(limit)) || !entry.is_idle(until, now) {
+                kept.push(at);
+                entries.push(entry);
+            }
         }
-        self.set_head(self.until(), 0);
-        for entry in kept.as_slice() {
-            self.push(*entry);
+        let layout = self.layouts.get(self.layout()).copied().unwrap_or_default().only(&kept);
+        if self.change_layout(layout) {
+            for (at, entry) in entries.as_slice().iter().enumerate() {
+                self.put(at, *entry);
+            }
         }
     }
 
-    /// The furthest that any level ever was ahead, but of slots. Before that, a reservation may still be given back that
-    /// knows its place by the rate's shift; after it, an absent record and this one are the same.
+    fn change_layout(&mut self, layout: Layout) -> bool {
+        let Some(new) = self.layouts.take(layout) else { return false };
+        self.layouts.release(self.layout());
+        if let Some(head) = self.words.get_mut(KEY) {
+            *head = *head & UNTIL | u64::from(new) << UNTIL_BITS;
+        }
+        true
+    }
+
+    /// The furthest that any level ever was ahead, but of slots, and up to 64 microseconds more. Before that, a reservation
+    /// may still be given back that knows its place by the rate's shift; after it, an absent record and this one are the same.
     fn until(&self) -> u64 {
-        self.head() & ((1 << LEVEL_BITS) - 1)
+        (self.head() & UNTIL) * GRAIN
     }
 
-    fn len(&self) -> usize {
-        (self.head() >> LEVEL_BITS) as usize
-    }
-
-    fn head(&self) -> u64 {
-        match &*self.0 {
-            [_, _, _, _, low, high, ..] => u64::from(*high) << 32 | u64::from(*low),
-            _ => 0,
+    #[inline]
+    fn keep_until(&mut self, level: u64) {
+        let until = level.div_ceil(GRAIN);
+        if until > self.head() & UNTIL {
+            self.set_head(until, self.layout());
         }
     }
 
-    fn set_head(&mut self, until: u64, len: usize) {
-        let head = until | (len as u64) << LEVEL_BITS;
-        if let [_, _, _, _, low, high, ..] = self.0 {
-            (*low, *high) = (head as u32, (head >> 32) as u32);
+    #[inline]
+    fn layout(&self) -> u16 {
+        (self.head() >> UNTIL_BITS) as u16
+    }
+
+    #[inline]
+    fn ids(&self) -> &[u32] {
+        self.layouts.get(self.layout()).map_or(&[], Layout::ids)
+    }
+
+    #[inline]
+    fn head(&self) -> u64 {
+        self.words.get(KEY).copied().unwrap_or_default()
+    }
+
+    #[inline]
+    fn set_head(&mut self, until: u64, layout: u16) {
+        if let Some(head) = self.words.get_mut(KEY) {
+            *head = until | u64::from(layout) << UNTIL_BITS;
         }
     }
 
     fn room(&self) -> usize {
-        (self.0.len() - HEAD) / ENTRY
+        (self.words.len() - HEAD) / ENTRY
     }
 
     fn put(&mut self, at: usize, entry: Entry) -> bool {
-        let place = self.0.get_mut(HEAD + at * ENTRY..HEAD + (at + 1) * ENTRY);
+        let place = self.words.get_mut(HEAD + at * ENTRY..HEAD + (at + 1) * ENTRY);
         place.map(|place| place.copy_from_slice(&entry.0)).is_some()
     }
 
     fn entry(&self, at: usize) -> Option<Entry> {
-        let words = self.0.get(HEAD + at * ENTRY..)?.first_chunk()?;
-        (at < self.len()).then_some(Entry(*words))
+        let words = self.words.get(HEAD + at * ENTRY..)?.first_chunk()?;
+        Some(Entry(*words))
     }
 
     fn entries(&self) -> impl Iterator<Item = Entry> {
-        let (entries, _) = self.0.get(HEAD..).unwrap_or_default().as_chunks();
-        entries.iter().take(self.len()).map(|words| Entry(*words))
+        let (entries, _) = self.words.get(HEAD..).unwrap_or_default().as_chunks();
+        entries.iter().take(self.ids().len()).map(|words| Entry(*words))
     }
 }
 
-/// The words of a record without its limits.
-pub(super) const HEAD: usize = 6;
+/// The words of a key, and those of a record without its limits.
+const KEY: usize = 2;
+const HEAD: usize = KEY + 1;
 /// The words of a limit.
-pub(super) const ENTRY: usize = 5;
+const ENTRY: usize = 2;
 /// The words of a record of the most limits.
-pub(super) const WIDEST: usize = HEAD + MAX_CHARGES * ENTRY;
+pub(super) const WIDEST: usize = width(MAX_CHARGES - 1);
+
+/// The words of a record of a slab.
+pub(super) const fn width(slab: usize) -> usize {
+    HEAD + (slab + 1) * ENTRY
+}
 
 /// Whether these are the words of the record of `key`.
-pub(super) fn is_of(words: &[u32], key: &Key) -> bool {
-    words.starts_with(&key_words(key))
+#[inline]
+pub(super) fn is_of(words: &[u64], key: &Key) -> bool {
+    words.first_chunk() == Some(&key.halves())
 }
 
 /// Whose record these words are.
-pub(super) fn key(words: &[u32]) -> Key {
-    let [a, b, c, d] = words.first_chunk().copied().unwrap_or_default();
-    let whole = u128::from(joined(c, d)) << 64 | u128::from(joined(a, b));
-    Key::from_bytes(whole.to_le_bytes())
-}
-
-fn key_words(key: &Key) -> [u32; 4] {
-    let whole = u128::from_le_bytes(*key.as_bytes());
-    [whole as u32, (whole >> 32) as u32, (whole >> 64) as u32, (whole >> 96) as u32]
+pub(super) fn key(words: &[u64]) -> Key {
+    let [low, high] = words.first_chunk().copied().unwrap_or_default();
+    Key::from_bytes((u128::from(high) << u64::BITS | u128::from(low)).to_le_bytes())
 }
 
 impl Entry {
-    fn new(id: u32, rule: u8, state: Receipt) -> Self {
+    #[inline]
+    fn new(rule: u8, state: Receipt) -> Self {
         let Receipt([low, high]) = state;
-        let high = (high & ((1 << RULE_FROM) - 1)) | u64::from(rule) << RULE_FROM;
-        Self([id, low as u32, (low >> 32) as u32, high as u32, (high >> 32) as u32])
+        Self([low, high & ((1 << RULE_FROM) - 1) | u64::from(rule) << RULE_FROM])
     }
 
+    #[inline]
     fn halves(&self) -> [u64; 2] {
-        let [_, a, b, c, d] = self.0;
-        [joined(a, b), joined(c, d) & ((1 << RULE_FROM) - 1)]
+        let [low, high] = self.0;
+        [low, high & ((1 << RULE_FROM) - 1)]
     }
 
     fn state(&self) -> State {
         State::unpacked(self.halves(), Form::of(self.rule()))
     }
 
+    #[inline]
     fn rule(&self) -> u8 {
-        let [.., last] = self.0;
-        (last >> (RULE_FROM - 32)) as u8
+        let [_, high] = self.0;
+        (high >> RULE_FROM) as u8
     }
 
     fn is_slots(&self) -> bool {
         self.rule() == SLOTS
     }
 
+    #[inline]
     fn is_of(&self, limit: &Limit) -> bool {
-        let [id, ..] = self.0;
-        id == limit.id().get() && self.rule() == limit.kind.code()
+        self.rule() == limit.kind.code()
     }
 
     fn is_idle(&self, until: u64, now: u64) -> bool {
@@ -262,14 +303,11 @@ impl Entry {
     }
 }
 
-/// In the head, the bits of a time.
-const LEVEL_BITS: u32 = 53;
+/// In the head, the bits of a time in grains.
+const UNTIL_BITS: u32 = 44;
+const UNTIL: u64 = (1 << UNTIL_BITS) - 1;
 /// In the second half of a state, the bits that it leaves free.
 const RULE_FROM: u32 = 62;
-
-const fn joined(low: u32, high: u32) -> u64 {
-    low as u64 | (high as u64) << 32
-}
 
 #[cfg(test)]
 mod tests {
@@ -283,8 +321,9 @@ mod tests {
 
     #[test]
     fn the_greatest_numbers_of_many_limits_are_kept_apart() {
-        let mut words = [0; WIDEST];
-        let mut record = Record(&mut words);
+        let (mut words, mut layouts) = ([0; WIDEST], Layouts::default());
+        let mut record = Record { words: &mut words, layouts: &mut layouts };
+        record.begin(&Key::from_bytes([1; 16]), 0, &[]);
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let charges = names.map(|name| {
             let (id, day) = (LimitId::of(name), Duration::from_secs(86_400));
@@ -321,8 +360,9 @@ mod tests {
 
     #[test]
     fn a_limit_that_counts_by_another_rule_is_another() {
-        let mut words = [0; WIDEST];
-        let mut record = Record(&mut words);
+        let (mut words, mut layouts) = ([0; WIDEST], Layouts::default());
+        let mut record = Record { words: &mut words, layouts: &mut layouts };
+        record.begin(&Key::from_bytes([1; 16]), 0, &[]);
         let (id, key) = (LimitId::of("quota"), Key::from_bytes([1; 16]));
         let day = Duration::from_secs(86_400);
         let limits = [

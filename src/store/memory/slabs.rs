@@ -1,273 +1,315 @@
-//! Records side by side, each as wide as its limits need, and an index of them.
+//! Records, each where its key's hash says.
+//!
+//! Records with places for as many limits are in one slab. A word for each bucket tells what is in it, so that a record is
+//! found with one look at it, and what is not there mostly with none. The home of a record follows from its hash and the number
+//! of buckets, in their order: a slab that is full grows by an eighth, and is then read and written from one end to the other.
 
-use std::num::NonZeroU32;
+use super::{
+    bucket::{Bucket, PLACES, tag},
+    layouts::{Layout, Layouts},
+    record::{self, Record, width},
+};
+use crate::store::{Charge, Key, MAX_CHARGES};
 
-use super::record::{self, HEAD, Record};
-use crate::store::{Key, MAX_CHARGES};
-
-/// All records of a shard. Those with as many limits are in one slab, so that a cursor can walk round.
-#[derive(Debug)]
+/// All records of a shard.
+#[derive(Debug, Default)]
 pub(super) struct Slabs {
-    /// By the number of their limits, less one.
+    /// By the number of their places, less one.
     slabs: [Slab; MAX_CHARGES],
-    index: Index,
+    layouts: Layouts,
+    len: usize,
     cursor: Place,
 }
 
-/// Where a record is, good until one is removed or grows: three bits of the slab, and the place in it, counted from one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(NonZeroU32);
-
-impl Place {
-    /// There are at most `MOST` places in a slab.
-    pub(super) const fn new(slab: usize, at: usize) -> Self {
-        let bits = (slab as u32) << PLACE_BITS | at as u32;
-        Self(NonZeroU32::MIN.saturating_add(bits))
-    }
-
-    const fn bits(self) -> u32 {
-        self.0.get() - 1
-    }
-
-    const fn slab(self) -> usize {
-        (self.bits() >> PLACE_BITS) as usize
-    }
-
-    const fn at(self) -> usize {
-        (self.bits() & MOST as u32) as usize
-    }
+/// Where a record is, good until one is added or removed, or grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    slab: u8,
+    at: At,
 }
 
-/// Records of one width, in chunks, so that a shard that grows has little room to spare and moves nothing.
+/// A bucket, and the place in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct At(u32);
+
+/// Records of one width.
 #[derive(Debug, Default)]
 struct Slab {
-    chunks: Vec<Box<[u32]>>,
+    buckets: Vec<Bucket>,
+    /// The records of `CHUNK` buckets each, if there ever was one: so that a slab that grows needs little more room meanwhile.
+    chunks: Vec<Box<[u64]>>,
     len: usize,
-}
-
-/// Finds places by keys: open addressing with linear probing. A key is a keyed hash already.
-#[derive(Debug, Default)]
-struct Index {
-    /// Zero, or eight bits of the hash and the place.
-    slots: Vec<u32>,
-    len: usize,
-}
-
-impl Default for Slabs {
-    fn default() -> Self {
-        let slabs = std::array::from_fn(|_| Slab::default());
-        Self { slabs, index: Index::default(), cursor: Place::new(0, 0) }
-    }
 }
 
 impl Slabs {
     pub(super) fn len(&self) -> usize {
-        self.index.len
+        self.len
     }
 
-    pub(super) fn find(&self, key: &Key) -> Option<Place> {
-        let hash = hash(key);
-        self.index.at(hash, |place| self.is_at(place, key)).map(|(_, place)| place)
+    /// The record of `key`, which most likely has so many places.
+    #[inline]
+    pub(super) fn find(&self, key: &Key, likely: usize) -> Option<Place> {
+        let likely = slab(likely);
+        let found = self.slabs.get(likely).and_then(|slab| slab.find(key, likely));
+        match found {
+            Some(at) => Some(Place { slab: likely as u8, at }),
+            None => self.find_but_in(likely, key),
+        }
+    }
+
+    #[inline(never)]
+    fn find_but_in(&self, likely: usize, key: &Key) -> Option<Place> {
+        let others = self.slabs.iter().enumerate();
+        let mut others = others.filter(|(number, slab)| *number != likely && slab.len > 0);
+        others.find_map(|(number, slab)| {
+            slab.find(key, number).map(|at| Place { slab: number as u8, at })
+        })
     }
 
     /// The record at a place.
+    #[inline]
     pub(super) fn at(&mut self, place: Place) -> Option<Record<'_>> {
-        let width = width(place.slab());
-        self.slabs.get_mut(place.slab())?.words_mut(place.at(), width).map(Record)
+        let number = usize::from(place.slab);
+        let words = self.slabs.get_mut(number)?.words_mut(place.at, width(number))?;
+        Some(Record { words, layouts: &mut self.layouts })
     }
 
-    /// A new record of `key`, which has none, with room for so many limits.
-    pub(super) fn add(&mut self, key: &Key, limits: usize) -> Option<Place> {
-        let slab = limits.clamp(1, MAX_CHARGES) - 1;
-        let at = self.slabs.get_mut(slab)?.push(width(slab))?;
-        let place = Place::new(slab, at);
-        self.at(place)?.begin(key);
-        self.reindex_if_full();
-        self.index.add(hash(key), place);
+    /// Whether there is room for what limits there are in an admission's new records.
+    pub(super) fn has_room(&self) -> bool {
+        self.layouts.has_room()
+    }
+
+    /// A new record of `key`, which has none, with the limits that are charged.
+    pub(super) fn add(&mut self, key: &Key, charges: &[Charge]) -> Option<Place> {
+        let layout = self.layouts.take(Layout::of(charges))?;
+        let place = self.insert(key, slab(charges.len()))?;
+        self.at(place)?.begin(key, layout, charges);
+        self.len += 1;
         Some(place)
     }
 
-    /// Moves the record of `key` to where it has room for one more limit.
-    pub(super) fn grow(&mut self, key: &Key) -> Option<Place> {
-        let old = self.find(key)?;
+    /// Moves the record of `key` to where it has a place for one more limit.
+    pub(super) fn grow(&mut self, key: &Key, old: Place) -> Option<Place> {
         let mut words = [0; record::WIDEST];
-        let kept = self.at(old)?;
-        words.get_mut(..kept.0.len())?.copy_from_slice(kept.0);
-        let slab = old.slab() + 1;
-        let at = self.slabs.get_mut(slab)?.push(width(slab))?;
-        self.remove(old);
-        let place = Place::new(slab, at);
-        let new = self.at(place)?;
-        let len = new.0.len();
-        new.0.copy_from_slice(words.get(..len)?);
-        self.index.add(hash(key), place);
+        let kept = self.at(old)?.words;
+        let kept_words = words.get_mut(..kept.len())?;
+        kept_words.copy_from_slice(kept);
+        let number = usize::from(old.slab) + 1;
+        if number >= MAX_CHARGES {
+            return None;
+        }
+        self.take_out(old, key);
+        let place = self.insert(key, number)?;
+        let new = self.at(place)?.words;
+        new.copy_from_slice(words.get(..new.len())?);
         Some(place)
     }
 
     /// Looks at the next `steps` records and removes those that are `idle`.
     pub(super) fn sweep(&mut self, steps: usize, now: u64) {
-        for _ in 0..steps.min(self.len()) {
-            for _ in 0..=MAX_CHARGES {
-                let (slab, at) = (self.cursor.slab(), self.cursor.at());
-                if self.slabs.get(slab).is_some_and(|slab| at < slab.len) {
-                    break;
-                }
-                self.cursor = Place::new((slab + 1) % MAX_CHARGES, 0);
+        for _ in 0..steps.min(self.len) {
+            let Some(place) = self.next_at_cursor() else { return };
+            self.cursor = Place { at: At(place.at.0 + 1), ..place };
+            let Some(record) = self.at(place).filter(|record| record.is_idle(now)) else {
+                continue;
+            };
+            let key = record.key();
+            record.release();
+            self.take_out(place, &key);
+            self.len -= 1;
+        }
+    }
+
+    /// The next record from the cursor on, which goes round.
+    fn next_at_cursor(&mut self) -> Option<Place> {
+        // The slab where it is may be looked at twice: from the cursor on, and up to it.
+        for _ in 0..=MAX_CHARGES {
+            let Place { slab, at } = self.cursor;
+            if let Some(at) = self.slabs.get(usize::from(slab))?.next_from(at) {
+                return Some(Place { slab, at });
             }
-            let cursor = self.cursor;
-            if self.at(cursor).is_some_and(|record| record.is_idle(now)) {
-                self.remove(cursor);
-            } else {
-                self.cursor = Place::new(cursor.slab(), cursor.at() + 1);
-            }
+            self.cursor = Place { slab: (slab + 1) % MAX_CHARGES as u8, at: At::default() };
+        }
+        None
+    }
+
+    /// A place for a record.
+    fn insert(&mut self, key: &Key, number: usize) -> Option<Place> {
+        let slab = self.slabs.get_mut(number)?;
+        if slab.is_full() {
+            let buckets = slab.buckets.len();
+            self.resize(number, buckets + buckets / GROWTH + 1);
+        }
+        let at = self.slabs.get_mut(number)?.insert(hash(key), width(number))?;
+        Some(Place { slab: number as u8, at })
+    }
+
+    /// Takes out the record of `key`, whose words stay where they are.
+    fn take_out(&mut self, place: Place, key: &Key) {
+        let number = usize::from(place.slab);
+        let Some(slab) = self.slabs.get_mut(number) else { return };
+        slab.remove(place.at, hash(key));
+        if slab.is_sparse() {
+            let buckets = slab.buckets.len() / 2;
+            self.resize(number, buckets);
         }
     }
 
-    /// Removes a record. The last of its slab takes its place.
-    fn remove(&mut self, place: Place) {
-        let Some(key) = self.at(place).map(|record| record.key()) else { return };
-        let Some(slab) = self.slabs.get(place.slab()) else { return };
-        let last = Place::new(place.slab(), slab.len - 1);
-        self.unindex(&key, place);
-        let mut words = [0; record::WIDEST];
-        let Some(moved) = self.at(last) else { return };
-        let (width, moved_key) = (moved.0.len(), moved.key());
-        if let Some(words) = words.get_mut(..width) {
-            words.copy_from_slice(moved.0);
-        }
-        if last != place {
-            if let (Some(record), Some(words)) = (self.at(place), words.get(..width)) {
-                record.0.copy_from_slice(words);
-            }
-            self.index.replace(hash(&moved_key), last, place);
-        }
-        if let Some(slab) = self.slabs.get_mut(place.slab()) {
-            slab.len -= 1;
-            slab.chunks.truncate(slab.len.div_ceil(CHUNK) + 1);
+    fn resize(&mut self, number: usize, buckets: usize) {
+        let Some(slab) = self.slabs.get_mut(number) else { return };
+        let old = slab.buckets.len().max(1);
+        slab.resize(buckets, width(number));
+        if usize::from(self.cursor.slab) == number {
+            // Where those that were there went.
+            let bucket = self.cursor.at.bucket() * buckets / old;
+            self.cursor.at = At::new(bucket, 0);
         }
     }
+}
 
-    /// Takes an entry out of the index, and moves those up that it kept from their homes.
-    fn unindex(&mut self, key: &Key, place: Place) {
-        let Some((mut hole, _)) = self.index.at(hash(key), |it| it == place) else { return };
-        let mask = self.index.slots.len() - 1;
-        let mut next = (hole + 1) & mask;
-        while let Some(slot) = self.index.slots.get(next).copied().filter(|slot| *slot != 0) {
-            let Some(home) = self.hash_at(unpack(slot)).map(|hash| home(hash, mask)) else { break };
-            // Whether the hole lies between its home and where it is.
-            if (next.wrapping_sub(home) & mask) >= (next.wrapping_sub(hole) & mask) {
-                self.index.set(hole, slot);
-                hole = next;
-            }
-            next = (next + 1) & mask;
-        }
-        self.index.set(hole, 0);
-        self.index.len -= 1;
+impl At {
+    fn new(bucket: usize, place: usize) -> Self {
+        Self((bucket << 3 | place) as u32)
     }
 
-    /// Doubles the index when seven eighths of it are taken.
-    fn reindex_if_full(&mut self) {
-        let slots = self.index.slots.len();
-        if (self.index.len + 1) * 8 <= slots * 7 {
-            return;
-        }
-        let old = std::mem::take(&mut self.index);
-        self.index.slots = vec![0; (slots * 2).max(8)];
-        for slot in old.slots.into_iter().filter(|slot| *slot != 0) {
-            let place = unpack(slot);
-            if let Some(hash) = self.hash_at(place) {
-                self.index.add(hash, place);
-            }
-        }
+    fn bucket(self) -> usize {
+        self.0 as usize >> 3
     }
 
-    fn words(&self, place: Place) -> Option<&[u32]> {
-        self.slabs.get(place.slab())?.words(place.at(), width(place.slab()))
+    fn place(self) -> usize {
+        self.0 as usize & 7
     }
 
-    fn is_at(&self, place: Place, key: &Key) -> bool {
-        self.words(place).is_some_and(|words| record::is_of(words, key))
-    }
-
-    fn hash_at(&self, place: Place) -> Option<u64> {
-        self.words(place).map(|words| hash(&record::key(words)))
+    /// The chunk, and the record in it.
+    #[inline]
+    fn in_chunks(self) -> (usize, usize) {
+        (self.bucket() / CHUNK, self.bucket() % CHUNK * PLACES + self.place())
     }
 }
 
 impl Slab {
-    fn words(&self, at: usize, width: usize) -> Option<&[u32]> {
-        let from = at % CHUNK * width;
-        self.chunks.get(at / CHUNK)?.get(from..from + width)
-    }
-
-    fn words_mut(&mut self, at: usize, width: usize) -> Option<&mut [u32]> {
-        let from = at % CHUNK * width;
-        self.chunks.get_mut(at / CHUNK)?.get_mut(from..from + width)
-    }
-
-    /// The place of one more. `None` when there are as many as the index can tell apart.
-    fn push(&mut self, width: usize) -> Option<usize> {
-        if self.len >= MOST {
-            return None;
-        }
-        if self.len == self.chunks.len() * CHUNK {
-            self.chunks.push(vec![0; CHUNK * width].into_boxed_slice());
-        }
-        self.len += 1;
-        Some(self.len - 1)
-    }
-}
-
-impl Index {
-    /// The slot and the place of the first entry with that hash which `is` it.
-    fn at(&self, hash: u64, is: impl Fn(Place) -> bool) -> Option<(usize, Place)> {
-        let mask = self.slots.len().checked_sub(1)?;
-        let mut at = home(hash, mask);
-        loop {
-            let slot = self.slots.get(at).copied().filter(|slot| *slot != 0)?;
-            if slot >> 24 == tag(hash) && is(unpack(slot)) {
-                return Some((at, unpack(slot)));
+    #[inline]
+    fn find(&self, key: &Key, number: usize) -> Option<At> {
+        let (hash, width, buckets) = (hash(key), width(number), self.buckets.len());
+        let mut bucket = home(hash, buckets);
+        for _ in 0..buckets {
+            let word = *self.buckets.get(bucket)?;
+            for place in word.tagged(tag(hash)) {
+                let at = At::new(bucket, place);
+                if self.words(at, width).is_some_and(|words| record::is_of(words, key)) {
+                    return Some(at);
+                }
             }
-            at = (at + 1) & mask;
+            if !word.has_passed() {
+                return None;
+            }
+            bucket = next(bucket, buckets);
+        }
+        None
+    }
+
+    /// Takes a place for what has this hash. There is one.
+    fn insert(&mut self, hash: u64, width: usize) -> Option<At> {
+        let buckets = self.buckets.len();
+        let mut bucket = home(hash, buckets);
+        loop {
+            let word = self.buckets.get_mut(bucket)?;
+            if let Some(place) = word.free() {
+                word.set(place, tag(hash));
+                self.len += 1;
+                self.make_chunk(bucket / CHUNK, width);
+                return Some(At::new(bucket, place));
+            }
+            word.pass();
+            bucket = next(bucket, buckets);
         }
     }
 
-    /// There is a free slot: an eighth of them is.
-    fn add(&mut self, hash: u64, place: Place) {
-        let mask = self.slots.len() - 1;
-        let mut at = home(hash, mask);
-        while self.slots.get(at).is_some_and(|slot| *slot != 0) {
-            at = (at + 1) & mask;
+    fn remove(&mut self, at: At, hash: u64) {
+        let buckets = self.buckets.len();
+        let mut bucket = home(hash, buckets);
+        while bucket != at.bucket() {
+            let Some(word) = self.buckets.get_mut(bucket) else { return };
+            word.unpass();
+            bucket = next(bucket, buckets);
         }
-        self.set(at, pack(hash, place));
-        self.len += 1;
-    }
-
-    fn replace(&mut self, hash: u64, old: Place, new: Place) {
-        if let Some((at, _)) = self.at(hash, |place| place == old) {
-            self.set(at, pack(hash, new));
+        if let Some(word) = self.buckets.get_mut(bucket) {
+            word.clear(at.place());
+            self.len -= 1;
         }
     }
 
-    fn set(&mut self, at: usize, slot: u32) {
-        if let Some(place) = self.slots.get_mut(at) {
-            *place = slot;
+    fn next_from(&self, at: At) -> Option<At> {
+        let mut from = at.place();
+        let buckets = self.buckets.iter().enumerate().skip(at.bucket());
+        buckets
+            .map(|(bucket, word)| (bucket, word.taken().from(std::mem::take(&mut from)).next()))
+            .find_map(|(bucket, place)| place.map(|place| At::new(bucket, place)))
+    }
+
+    /// Whether nine tenths of its places are taken.
+    fn is_full(&self) -> bool {
+        (self.len + 1) * 10 > self.buckets.len() * PLACES * 9
+    }
+
+    /// Whether it would be no more than that with half of its buckets, and then some.
+    fn is_sparse(&self) -> bool {
+        self.buckets.len() >= CHUNK && self.len * 5 < self.buckets.len() * PLACES * 2
+    }
+
+    /// Moves all records to where they are found among so many buckets: chunk by chunk, each of which is let go then.
+    fn resize(&mut self, buckets: usize, width: usize) {
+        let chunks = (0..buckets.div_ceil(CHUNK)).map(|_| Box::default()).collect();
+        let new = Self { buckets: vec![Bucket::default(); buckets], chunks, len: 0 };
+        let old = std::mem::replace(self, new);
+        for (words, buckets) in old.chunks.into_iter().zip(old.buckets.chunks(CHUNK)) {
+            for (bucket, word) in buckets.iter().enumerate() {
+                for place in word.taken() {
+                    let from = (bucket * PLACES + place) * width;
+                    let Some(words) = words.get(from..from + width) else { continue };
+                    let to = self.insert(hash(&record::key(words)), width);
+                    if let Some(place) = to.and_then(|to| self.words_mut(to, width)) {
+                        place.copy_from_slice(words);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn words(&self, at: At, width: usize) -> Option<&[u64]> {
+        let (chunk, record) = at.in_chunks();
+        self.chunks.get(chunk)?.get(record * width..(record + 1) * width)
+    }
+
+    #[inline]
+    fn words_mut(&mut self, at: At, width: usize) -> Option<&mut [u64]> {
+        let (chunk, record) = at.in_chunks();
+        self.chunks.get_mut(chunk)?.get_mut(record * width..(record + 1) * width)
+    }
+
+    fn make_chunk(&mut self, number: usize, width: usize) {
+        let buckets = (self.buckets.len() - number * CHUNK).min(CHUNK);
+        if let Some(chunk) = self.chunks.get_mut(number)
+            && chunk.is_empty()
+        {
+            *chunk = vec![0; buckets * PLACES * width].into_boxed_slice();
         }
     }
 }
 
-/// Records in a chunk.
+/// Buckets whose records are in one chunk.
 const CHUNK: usize = 64;
-/// The most records of a slab: as many as 21 bits count from one.
-const MOST: usize = (1 << PLACE_BITS) - 1;
-const PLACE_BITS: u32 = 21;
+/// A slab that is full grows by one part of so many.
+const GROWTH: usize = 8;
 
 /// The most records that a shard should be asked to keep. A few more are of what overflows.
 pub(super) const MOST_RECORDS: usize = 2_000_000;
 
-/// The words of a record of a slab.
-const fn width(slab: usize) -> usize {
-    HEAD + (slab + 1) * record::ENTRY
+/// The slab of records with so many places.
+#[inline]
+fn slab(places: usize) -> usize {
+    places.clamp(1, MAX_CHARGES) - 1
 }
 
 /// The shard is chosen by the key's other end.
@@ -276,21 +318,16 @@ pub(super) fn hash(key: &Key) -> u64 {
     end
 }
 
-fn home(hash: u64, mask: usize) -> usize {
-    (hash >> 24) as usize & mask
+/// Which of so many buckets a record belongs to (Lemire, "Fast random integer generation in an interval", 2019): with more
+/// of them, none that comes after another comes before it.
+#[inline]
+fn home(hash: u64, buckets: usize) -> usize {
+    ((hash >> 32) * buckets as u64 >> 32) as usize
 }
 
-fn tag(hash: u64) -> u32 {
-    (hash >> 56) as u32
-}
-
-fn pack(hash: u64, place: Place) -> u32 {
-    tag(hash) << 24 | place.0.get()
-}
-
-/// Of a slot that is taken.
-fn unpack(slot: u32) -> Place {
-    Place(NonZeroU32::new(slot & ((1 << 24) - 1)).unwrap_or(NonZeroU32::MIN))
+#[inline]
+fn next(bucket: usize, buckets: usize) -> usize {
+    if bucket + 1 == buckets { 0 } else { bucket + 1 }
 }
 
 #[cfg(test)]
@@ -307,7 +344,7 @@ mod tests {
     fn key(n: u8) -> Key {
         let mut bytes = [n; 16];
         // Many of the same home, and some of the same tag.
-        bytes[8..].copy_from_slice(&(u64::from(n % 5) << 25 | u64::from(n) << 58).to_le_bytes());
+        bytes[8..].copy_from_slice(&(u64::from(n % 5) << 61 | u64::from(n % 7)).to_le_bytes());
         Key::from_bytes(bytes)
     }
 
@@ -323,20 +360,20 @@ mod tests {
             let (mut slabs, mut map, mut now) = (Slabs::default(), HashMap::new(), 0);
             for (n, limits, until, sweeps) in steps {
                 now += 1;
-                if slabs.find(&key(n)).is_none() {
+                if slabs.find(&key(n), 1).is_none() {
                     map.retain(|(of, _), _| *of != n);
-                    slabs.add(&key(n), 1).unwrap();
+                    slabs.add(&key(n), &[charge(n, 0)]).unwrap();
                 }
                 for limit in 0..limits {
                     let charge = charge(n, limit);
-                    let place = slabs.find(&key(n)).unwrap();
+                    let place = slabs.find(&key(n), 1 + n as usize % 3).unwrap();
                     if !slabs.at(place).unwrap().make_places(std::iter::once(&charge), 0) {
-                        slabs.grow(&key(n)).unwrap();
-                        let place = slabs.find(&key(n)).unwrap();
+                        slabs.grow(&key(n), place).unwrap();
+                        let place = slabs.find(&key(n), 1 + n as usize % 3).unwrap();
                         let mut record = slabs.at(place).unwrap();
                         prop_assert!(record.make_places(std::iter::once(&charge), 0));
                     }
-                    let place = slabs.find(&key(n)).unwrap();
+                    let place = slabs.find(&key(n), 1 + n as usize % 3).unwrap();
                     let state = State { level: now + until, mark: 1, used: 0 };
                     let mut record = slabs.at(place).unwrap();
                     let (at, _) = record.find(&charge.limit, 0).unwrap();
@@ -345,7 +382,7 @@ mod tests {
                 }
                 slabs.sweep(sweeps, now);
                 for ((n, limit), state) in &map {
-                    match slabs.find(&key(*n)) {
+                    match slabs.find(&key(*n), 1) {
                         Some(place) => {
                             let record = slabs.at(place).unwrap();
                             prop_assert_eq!(record.key(), key(*n));
@@ -357,7 +394,7 @@ mod tests {
                     }
                 }
                 let keys: std::collections::HashSet<_> = map.keys().map(|(n, _)| n).collect();
-                let there = keys.iter().filter(|n| slabs.find(&key(***n)).is_some()).count();
+                let there = keys.iter().filter(|n| slabs.find(&key(***n), 1).is_some()).count();
                 prop_assert_eq!(slabs.len(), there);
             }
             for _ in 0..20 {
