@@ -21,7 +21,7 @@ impl Bucket {
 
     #[inline]
     pub(super) fn taken(self) -> Places {
-        Places(((self.0 & REST) + REST | self.0) & TOP)
+        Places((((self.0 & REST) + REST) | self.0) & TOP)
     }
 
     pub(super) fn free(self) -> Option<usize> {

@@ -5,8 +5,10 @@ mod facts;
 mod lanes;
 mod layouts;
 mod limits;
+mod locked;
 mod record;
 mod records;
+mod shard;
 mod slabs;
 mod table;
 
@@ -35,8 +37,8 @@ use crate::{
 /// microseconds, and do not wait for each other. Only rates and slots are taken so, nobody is refused for it, and no more is
 /// admitted than the limits allow.
 ///
-/// **Bounded.** A record takes about 31 bytes and 20 for each of its limits, index included, whatever its key (132 with five
-/// limits), and is reclaimed only when it is idle: when it equals an absent one. So no flood of other keys resets a limit that is in use.
+/// **Bounded.** A record takes about 30 bytes and 19 for each of its limits, room to grow included, whatever its key (125 with
+/// five limits), and is reclaimed only when it is idle: when it equals an absent one. So no flood of other keys resets a limit that is in use.
 /// When all records are in use, charges of further keys go, limit by limit, to records that all
 /// such keys share (`palisade_store_overflow_total` counts them): strict, and bounded. When there is no
 /// room for a further fact, or for a further record of a [`RecordStore`], the store answers with an error, and its caller refuses.
@@ -120,7 +122,7 @@ impl MemoryStoreBuilder {
         Self { clock, ..self }
     }
 
-    /// How many keys' limits are kept, at about 31 bytes each and 20 for each limit: rounded up to
+    /// How many keys' limits are kept, at about 30 bytes each and 19 for each limit: rounded up to
     /// fill all shards evenly, at most 2,000,000 in each.
     /// Default: 1,000,000.
     pub fn max_records(self, max_records: usize) -> Self {

@@ -56,7 +56,7 @@ impl Record<'_> {
         Some((at, Receipt(self.entry(at)?.halves())))
     }
 
-    /// What charges make of limits that stand where they do. False: another limit does, or not all of it fits.
+    /// What charges make of limits that stand side by side as they do. False: others do, or not all of it fits.
     #[inline(never)]
     pub(super) fn charge_in_place(
         &self,
@@ -64,8 +64,9 @@ impl Record<'_> {
         receipts: &mut [Receipt],
         now: u64,
     ) -> bool {
-        let ids = self.ids();
-        let (entries, _) = self.words.get(HEAD..).unwrap_or_default().as_chunks();
+        let from = self.first(charges);
+        let ids = self.ids().get(from..).unwrap_or_default();
+        let (entries, _) = self.words.get(HEAD + from * ENTRY..).unwrap_or_default().as_chunks();
         let mut fits = charges.len() <= ids.len();
         for ((charge, receipt), (id, words)) in
             charges.iter().zip(receipts).zip(ids.iter().zip(entries))
@@ -80,11 +81,11 @@ impl Record<'_> {
         fits
     }
 
-    /// Keeps what charges made of limits that stand where they do, but for charges of nothing, which change nothing.
+    /// Keeps what charges made of limits that stand side by side as they do, but for charges of nothing, which change nothing.
     #[inline(never)]
     pub(super) fn keep(&mut self, charges: &[Charge], receipts: &[Receipt]) {
-        let mut until = 0;
-        let (entries, _) = self.words.get_mut(HEAD..).unwrap_or_default().as_chunks_mut();
+        let (mut until, from) = (0, HEAD + self.first(charges) * ENTRY);
+        let (entries, _) = self.words.get_mut(from..).unwrap_or_default().as_chunks_mut();
         for ((charge, receipt), words) in charges.iter().zip(receipts).zip(entries) {
             if charge.cost > 0 {
                 let kind = &charge.limit.kind;
@@ -95,6 +96,14 @@ impl Record<'_> {
             }
         }
         self.keep_until(until);
+    }
+
+    /// The place of the limit that is charged first, or one that there is not.
+    #[inline]
+    fn first(&self, charges: &[Charge]) -> usize {
+        let id = charges.first().map(|charge| charge.limit.id().get());
+        let ids = self.ids();
+        ids.iter().position(|it| Some(*it) == id).unwrap_or(ids.len())
     }
 
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
@@ -323,7 +332,8 @@ mod tests {
     fn the_greatest_numbers_of_many_limits_are_kept_apart() {
         let (mut words, mut layouts) = ([0; WIDEST], Layouts::default());
         let mut record = Record { words: &mut words, layouts: &mut layouts };
-        record.begin(&Key::from_bytes([1; 16]), 0, &[]);
+        let empty = record.layouts.take(Layout::default()).unwrap();
+        record.begin(&Key::from_bytes([1; 16]), empty, &[]);
         let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
         let charges = names.map(|name| {
             let (id, day) = (LimitId::of(name), Duration::from_secs(86_400));
@@ -362,7 +372,8 @@ mod tests {
     fn a_limit_that_counts_by_another_rule_is_another() {
         let (mut words, mut layouts) = ([0; WIDEST], Layouts::default());
         let mut record = Record { words: &mut words, layouts: &mut layouts };
-        record.begin(&Key::from_bytes([1; 16]), 0, &[]);
+        let empty = record.layouts.take(Layout::default()).unwrap();
+        record.begin(&Key::from_bytes([1; 16]), empty, &[]);
         let (id, key) = (LimitId::of("quota"), Key::from_bytes([1; 16]));
         let day = Duration::from_secs(86_400);
         let limits = [

@@ -322,7 +322,7 @@ pub(super) fn hash(key: &Key) -> u64 {
 /// of them, none that comes after another comes before it.
 #[inline]
 fn home(hash: u64, buckets: usize) -> usize {
-    ((hash >> 32) * buckets as u64 >> 32) as usize
+    (((hash >> 32) * buckets as u64) >> 32) as usize
 }
 
 #[inline]
@@ -337,7 +337,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::{Charge, Limit, LimitId, rules::State};
+    use crate::store::{
+        Limit, LimitId,
+        rules::{GRAIN, State},
+    };
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -402,5 +405,45 @@ mod tests {
             }
             prop_assert_eq!(slabs.len(), 0);
         }
+    }
+
+    /// Thousands, so that the slab grows and shrinks many times, and buckets are full.
+    #[test]
+    fn a_slab_grows_and_shrinks_with_its_records() {
+        let key = |n: u64| {
+            let hash = n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+            Key::from_bytes((u128::from(hash) << 64 | u128::from(n)).to_le_bytes())
+        };
+        let charges =
+            ["a", "b"].map(|name| Charge::new(key(0), Limit::rate(LimitId::of(name), 1, DAY), 1));
+        let mut slabs = Slabs::default();
+        let there = |slabs: &Slabs, of: std::ops::Range<u64>| {
+            of.filter(|n| slabs.find(&key(*n), 2).is_some()).count() as u64
+        };
+        for n in 0..20_000 {
+            assert_eq!(slabs.find(&key(n), 2), None);
+            let place = slabs.add(&key(n), &charges).unwrap();
+            let state = State { level: 1 + n, mark: n, used: 0 };
+            let mut record = slabs.at(place).unwrap();
+            record.set(1, &charges[1].limit, state.receipt(&charges[1].limit.kind));
+        }
+        let buckets = slabs.slabs[1].buckets.len() as u64;
+        assert!((8..=9).contains(&(20_000 * 10 / (buckets * PLACES as u64))), "{buckets}");
+        assert_eq!(there(&slabs, 0..20_000), 20_000);
+        for n in 0..20_000 {
+            let place = slabs.find(&key(n), 5).unwrap();
+            let (_, receipt) = slabs.at(place).unwrap().find(&charges[1].limit, 0).unwrap();
+            assert_eq!(receipt.state(&charges[1].limit.kind).mark, n);
+        }
+        // Those that are idle by then, to the grain.
+        let kept = 20_000 - 19_000 / GRAIN * GRAIN;
+        (0..50).for_each(|_| slabs.sweep(1000, 19_000));
+        assert_eq!((slabs.len() as u64, there(&slabs, 0..20_000)), (kept, kept));
+        assert_eq!(there(&slabs, 20_000 - kept..20_000), kept);
+        assert!((slabs.slabs[1].buckets.len() as u64) < buckets / 4);
+        (0..50).for_each(|_| slabs.sweep(1000, u64::MAX));
+        assert_eq!((slabs.len(), there(&slabs, 0..20_000)), (0, 0));
+        let passed = |slab: &Slab| slab.buckets.iter().any(|bucket| bucket.has_passed());
+        assert!(!slabs.slabs.iter().any(passed), "what is gone leaves nothing behind");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{LimitId, ReservationId};
+use crate::store::{Limit, LimitId, ReservationId};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const START: u64 = 1000 * rules::SECOND;
@@ -50,7 +50,7 @@ fn remaining(limits: &Limits, charges: &[Charge], now: u64) -> Vec<u64> {
 }
 
 fn is_ahead(limits: &Limits) -> bool {
-    (0..=limits.mask()).any(|n| limits.shard(n).unwrap().ahead > 0)
+    (0..limits.shards.len() as u32).any(|n| limits.shards.lock(n).unwrap().ahead > 0)
 }
 
 #[test]
