@@ -203,10 +203,13 @@ impl<T: Copy> Inline<T> {
         Self { len, ..all }
     }
 
-    /// What `of` makes of each, and of what stands in the unused places: all alike, so that it takes no branch.
+    /// What `of` makes of each, and of what stands in the unused places: all alike, so that it takes no branch, and one by
+    /// one, so that each is made where it is to be.
     #[inline]
-    pub(crate) fn map_mut<U>(&mut self, of: impl FnMut(&mut T) -> U) -> Inline<U> {
-        Inline { len: self.len, items: self.items.each_mut().map(of) }
+    pub(crate) fn map_mut<U>(&mut self, mut of: impl FnMut(&mut T) -> U) -> Inline<U> {
+        let [a, b, c, d, e, f, g, h] = &mut self.items;
+        let items = [of(a), of(b), of(c), of(d), of(e), of(f), of(g), of(h)];
+        Inline { len: self.len, items }
     }
 
     /// Adds as many of the same as are wanting to so many, or to as many as there are places for.

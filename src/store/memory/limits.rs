@@ -50,7 +50,7 @@ impl Limits {
         lease.grant(charges, now).ok_or(Some(lease))
     }
 
-    /// The lane in which to look for such admissions, if they are of a busy key.
+    /// The lane in which to look for what was taken ahead, if the admission is of a busy key.
     #[inline]
     fn lane(&self, charges: &[Charge]) -> Option<MutexGuard<'_, Lease>> {
         self.lanes.of(&charges.first()?.record)

@@ -92,15 +92,12 @@ impl MemoryStore {
         now: u64,
         lane: Option<MutexGuard<'_, Lease>>,
     ) -> StoreFuture<Decision> {
-        // Made where it is answered, and not moved there.
-        let mut answer = ReadyOr::ready(Ok(Decision::Admitted(Seen::default())));
-        let Some(Ok(Decision::Admitted(seen))) = answer.now() else { return answer };
-        match self.limits.acquire(admission, now, seen, lane) {
-            Ok(None) => {}
-            Ok(Some(refusal)) => answer = ReadyOr::ready(Ok(Decision::Refused(refusal))),
-            Err(error) => answer = ReadyOr::ready(Err(error)),
+        let mut seen = Seen::default();
+        match self.limits.acquire(admission, now, &mut seen, lane) {
+            Ok(None) => ReadyOr::ready(Ok(Decision::Admitted(seen))),
+            Ok(Some(refusal)) => ReadyOr::ready(Ok(Decision::Refused(refusal))),
+            Err(error) => ReadyOr::ready(Err(error)),
         }
-        answer
     }
 }
 

@@ -34,7 +34,7 @@ impl Again {
     }
 
     /// Charges what is known to fit. Where the limit stands then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn charge(&mut self, now: u64) -> Receipt {
         let Self { step, drains, rest: [low, high], .. } = *self;
         self.level = (self.level.max(now & drains) + step).min(LATEST);
