@@ -100,7 +100,7 @@ impl Limits {
             self.give_back(&rest);
         }
         let decided = match self.charge_one(charges, now, seen, heeded) {
-            Some(is_busy) => Decided::Admitted(is_busy),
+            Some(decided) => decided,
             None => self.charge_all(charges, now, seen, heeded)?,
         };
         if let Decided::Admitted(is_busy) = decided
@@ -116,8 +116,8 @@ impl Limits {
         Ok(decided)
     }
 
-    /// Charges limits of one record that stand there as they do in the admission, as they do from its second time on. Whether
-    /// the record is a busy one. `None`, and nothing has changed: they don't, or not all of it fits, or leases are to be recalled.
+    /// Charges limits of one record that stand there as they do in the admission, as they do from its second time on. `None`,
+    /// and nothing is decided: they don't.
     #[inline]
     fn charge_one(
         &self,
@@ -125,19 +125,22 @@ impl Limits {
         now: u64,
         seen: &mut Seen,
         heeded: bool,
-    ) -> Option<bool> {
+    ) -> Option<Decided> {
         let (Charge { record: key, .. }, others) = charges.split_first()?;
         if others.iter().any(|other| other.record != *key) {
             return None;
         }
         let mut shard = self.shards.lock(self.shards.number(key))?;
         if heeded && shard.holds_what_is_over(now) {
-            return None;
+            return Some(Decided::Later);
         }
         seen.at = shard.now(now);
         let receipts = seen.receipts.stretched(charges.len());
-        shard.charge_in_place(key, charges, receipts, seen.at)?.keep(charges, receipts);
-        Some(shard.heat.rises(key, seen.at))
+        Some(match shard.charge_in_place(key, charges, receipts, seen.at)? {
+            true => Decided::Admitted(shard.heat.rises(key, seen.at)),
+            false if heeded && shard.ahead > 0 => Decided::Later,
+            false => Decided::Refused,
+        })
     }
 
     /// Charges limits wherever they are.
@@ -154,7 +157,11 @@ impl Limits {
             return Ok(Decided::Later);
         }
         seen.at = locked.now(now);
-        if !locked.charge_in_place(charges, seen) && !locked.charge(charges, seen)? {
+        let is_charged = match locked.charge_in_place(charges, seen) {
+            Some(is_charged) => is_charged,
+            None => locked.charge(charges, seen)?,
+        };
+        if !is_charged {
             let is_kept_ahead = heeded && locked.shards().any(|shard| shard.ahead > 0);
             return Ok(if is_kept_ahead { Decided::Later } else { Decided::Refused });
         }

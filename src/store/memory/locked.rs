@@ -1,5 +1,7 @@
 //! The shards of an admission: of several records, or of limits that have no places yet.
 
+use std::slice::from_ref;
+
 use super::{
     shard::{IN_OVERFLOW, Shard, Shards, overflow_key},
     slabs::Place,
@@ -82,21 +84,29 @@ impl Locked<'_> {
     }
 
     /// Charges all of them, or none, where all limits stand in their records as they do in the admission, as they do from its
-    /// second time on. False, and nothing has changed: they don't, or not all of it fits.
-    pub(super) fn charge_in_place(&mut self, charges: &[Charge], seen: &mut Seen) -> bool {
-        let (now, receipts) = (seen.at, seen.receipts.stretched(charges.len()));
-        let mut all_fit = true;
-        self.visit(charges, receipts, |shard, key, run, receipts| {
-            all_fit = all_fit && shard.charge_in_place(key, run, receipts, now).is_some();
-        });
-        if all_fit {
-            self.visit(charges, receipts, |shard, key, run, receipts| {
-                if let Some(mut record) = shard.record(key, run.len()) {
-                    record.keep(run, receipts);
-                }
-            });
+    /// second time on. Whether it did. `None`, and nothing is decided: they don't.
+    pub(super) fn charge_in_place(&mut self, charges: &[Charge], seen: &mut Seen) -> Option<bool> {
+        if let [_] = self.runs.0.as_slice() {
+            return None; // That was tried.
         }
-        all_fit
+        let (now, receipts) = (seen.at, seen.receipts.stretched(charges.len()));
+        let mut all_fit = Some(true);
+        self.visit(charges, receipts, |shard, key, run, receipts| {
+            let record = shard.record(key, run.len());
+            let fit = record.and_then(|record| record.charge_in_place(run, receipts, now));
+            all_fit = all_fit.zip(fit).map(|(all, this)| all && this);
+        });
+        let all_fit = all_fit?;
+        self.visit(charges, receipts, |shard, key, run, receipts| {
+            if let Some(mut record) = shard.record(key, run.len()) {
+                if all_fit {
+                    record.keep(run, receipts);
+                } else {
+                    record.see(run, receipts, now);
+                }
+            }
+        });
+        Some(all_fit)
     }
 
     /// Charges all of them, or none. Whether it did.
@@ -109,7 +119,7 @@ impl Locked<'_> {
         let asks = Asks::of(charges);
         let fits = rules::decide(charges, &asks, seen.receipts.as_mut_slice(), seen.at);
         if fits {
-            self.write(charges, &asks, spots.as_slice(), seen);
+            self.write(charges, spots.as_slice(), seen);
         }
         Ok(fits)
     }
@@ -217,13 +227,12 @@ impl Locked<'_> {
     }
 
     /// Keeps what was charged.
-    fn write(&mut self, charges: &[Charge], asks: &Asks, spots: &[Spot], seen: &mut Seen) {
-        let receipts = seen.receipts.as_mut_slice();
-        let mut parts = asks.iter().zip(spots);
+    fn write(&mut self, charges: &[Charge], spots: &[Spot], seen: &mut Seen) {
+        let (receipts, mut places) = (seen.receipts.as_mut_slice(), spots.iter());
         self.visit(charges, receipts, |shard, _, run, receipts| {
-            for ((charge, receipt), (ask, spot)) in run.iter().zip(receipts).zip(&mut parts) {
+            for ((charge, receipt), spot) in run.iter().zip(receipts).zip(&mut places) {
                 if let Some((at, entry)) = spot.place()
-                    && ask.step > 0
+                    && charge.cost > 0
                 {
                     shard.set(at, entry, &charge.limit, *receipt);
                 }
@@ -233,20 +242,22 @@ impl Locked<'_> {
             return;
         }
         // After all that have a place: a new record moves others.
-        let mut parts = asks.iter().zip(spots);
+        let mut spots = spots.iter();
         self.visit(charges, receipts, |shard, key, run, receipts| {
-            for ((charge, receipt), (ask, spot)) in run.iter().zip(receipts).zip(&mut parts) {
-                let (key, beside) = match spot.overflow {
-                    true => (overflow_key(charge), std::slice::from_ref(charge)),
-                    false => (*key, run),
-                };
-                if ask.step > 0 && spot.place().is_none() {
-                    shard.write(&key, charge, *receipt, beside);
-                }
+            let mut is_new = false;
+            for ((charge, receipt), spot) in run.iter().zip(&mut *receipts).zip(&mut spots) {
+                is_new |= spot.at.is_none() && !spot.overflow;
                 if spot.overflow {
+                    if spot.place().is_none() {
+                        let (alone, receipt) = (from_ref(charge), from_ref(receipt));
+                        shard.add(&overflow_key(charge), alone, receipt);
+                    }
                     observe::count("palisade_store_overflow_total", &[("store", "memory")]);
                     receipt.0[1] |= IN_OVERFLOW;
                 }
+            }
+            if is_new {
+                shard.add(key, run, receipts);
             }
         });
     }

@@ -56,29 +56,39 @@ impl Record<'_> {
         Some((at, Receipt(self.entry(at)?.halves())))
     }
 
-    /// What charges make of limits that stand side by side as they do. False: others do, or not all of it fits.
+    /// Notes what charges make of limits that stand side by side as they do. Whether all of it fits. `None`: others stand there.
     #[inline(never)]
     pub(super) fn charge_in_place(
         &self,
         charges: &[Charge],
         receipts: &mut [Receipt],
         now: u64,
-    ) -> bool {
+    ) -> Option<bool> {
         let from = self.first(charges);
-        let ids = self.ids().get(from..).unwrap_or_default();
-        let (entries, _) = self.words.get(HEAD + from * ENTRY..).unwrap_or_default().as_chunks();
-        let mut fits = charges.len() <= ids.len();
+        let ids = self.ids().get(from..from + charges.len())?;
+        let (entries, _) = self.words.get(HEAD + from * ENTRY..)?.as_chunks();
+        let mut fits = true;
         for ((charge, receipt), (id, words)) in
             charges.iter().zip(receipts).zip(ids.iter().zip(entries))
         {
             let entry = Entry(*words);
             if *id != charge.limit.id().get() || !entry.is_of(&charge.limit) {
-                return false;
+                return None;
             }
             *receipt = Receipt(entry.halves());
             fits &= rules::charge(charge, receipt, now);
         }
-        fits
+        Some(fits)
+    }
+
+    /// Notes how limits stand that stand side by side as they do in the charges.
+    pub(super) fn see(&self, charges: &[Charge], receipts: &mut [Receipt], now: u64) {
+        let from = HEAD + self.first(charges) * ENTRY;
+        let (entries, _) = self.words.get(from..).unwrap_or_default().as_chunks();
+        for (receipt, words) in receipts.iter_mut().zip(entries) {
+            *receipt = Receipt(Entry(*words).halves());
+        }
+        rules::see(charges, receipts, now);
     }
 
     /// Keeps what charges made of limits that stand side by side as they do, but for charges of nothing, which change nothing.
@@ -101,7 +111,13 @@ impl Record<'_> {
     /// The place of the limit that is charged first, or one that there is not.
     #[inline]
     fn first(&self, charges: &[Charge]) -> usize {
-        let id = charges.first().map(|charge| charge.limit.id().get());
+        let first = charges.first().map(|charge| charge.limit.id().get());
+        // Mostly so. What stands there is fetched before that is known.
+        if self.ids().first().copied() == first { 0 } else { self.position(first) }
+    }
+
+    #[cold]
+    fn position(&self, id: Option<u32>) -> usize {
         let ids = self.ids();
         ids.iter().position(|it| Some(*it) == id).unwrap_or(ids.len())
     }

@@ -90,8 +90,8 @@ impl Shard {
         self.records.at(place)
     }
 
-    /// Notes what charges of one record make of their limits, for the record, which is returned, to keep. `None`: these do not
-    /// stand there as they do in the admission, or not all of it fits.
+    /// Charges all limits of a record, or none, that stand there as they do in the admission, and notes how they stand then.
+    /// Whether it did. `None`, and nothing has changed: they do not.
     #[inline]
     pub(super) fn charge_in_place(
         &mut self,
@@ -99,9 +99,29 @@ impl Shard {
         charges: &[Charge],
         receipts: &mut [Receipt],
         now: u64,
-    ) -> Option<Record<'_>> {
-        let record = self.record(key, charges.len())?;
-        record.charge_in_place(charges, receipts, now).then_some(record)
+    ) -> Option<bool> {
+        let mut record = self.record(key, charges.len())?;
+        let fits = record.charge_in_place(charges, receipts, now)?;
+        match fits {
+            true => record.keep(charges, receipts),
+            false => record.see(charges, receipts, now),
+        }
+        Some(fits)
+    }
+
+    /// Makes a record of what was charged to a new key.
+    pub(super) fn add(&mut self, key: &Key, charges: &[Charge], receipts: &[Receipt]) {
+        if self.records.find(key, charges.len()).is_some() {
+            // Charges of its other limits stand before these, elsewhere in the admission.
+            for (charge, receipt) in charges.iter().zip(receipts).filter(|(it, _)| it.cost > 0) {
+                self.write(key, charge, *receipt);
+            }
+        } else if charges.iter().any(|charge| charge.cost > 0) {
+            let place = self.records.add(key, charges);
+            if let Some(mut record) = place.and_then(|place| self.records.at(place)) {
+                record.keep(charges, receipts);
+            }
+        }
     }
 
     /// Makes room, a record or a few for each new one.
@@ -136,18 +156,15 @@ impl Shard {
         record.is_some_and(|mut record| record.set(usize::from(entry), limit, state))
     }
 
-    /// Sets where the limit of `charge` stands, in the record of `key`. If there is none, one is made for all limits that are
-    /// charged `beside` it.
-    pub(super) fn write(&mut self, key: &Key, charge: &Charge, state: Receipt, beside: &[Charge]) {
-        let places = beside.len();
-        if self.records.find(key, places).is_none() {
-            self.records.add(key, beside);
+    /// Sets where the limit of `charge` stands, in the record of `key`, which is made if there is none.
+    fn write(&mut self, key: &Key, charge: &Charge, state: Receipt) {
+        if self.records.find(key, 1).is_none() {
+            self.records.add(key, std::slice::from_ref(charge));
         }
         if !self.make_places(key, std::iter::once(charge)) {
             return;
         }
-        let at = self.records.find(key, places);
-        let Some(mut record) = at.and_then(|at| self.records.at(at)) else { return };
+        let Some(mut record) = self.record(key, 1) else { return };
         if let Some((entry, _)) = record.find(&charge.limit, 0) {
             record.set(entry, &charge.limit, state);
         }
@@ -176,7 +193,7 @@ impl Shard {
             key = overflow_key(charge);
         }
         let state = limit.kind.settle(State::default(), correction, receipt, now);
-        self.write(&key, charge, state.receipt(&limit.kind), std::slice::from_ref(charge));
+        self.write(&key, charge, state.receipt(&limit.kind));
     }
 }
 

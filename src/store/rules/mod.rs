@@ -298,7 +298,12 @@ pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], 
     fits
 }
 
-/// Charges it so many times, or only sees the limits as they are now.
+/// Sees the limits as they are now.
+pub(crate) fn see(charges: &[Charge], receipts: &mut [Receipt], now: u64) {
+    charge_times(charges, &Asks::of(&[]), receipts, 0, now);
+}
+
+/// Charges it so many times.
 pub(crate) fn charge_times(
     charges: &[Charge],
     asks: &Asks,

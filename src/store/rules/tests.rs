@@ -33,7 +33,13 @@ fn decide(charges: &[Charge], states: &mut [State], now: u64) -> Decision {
     let asks = Asks::of(charges);
     let packed = charges.iter().zip(&*states).map(|(it, state)| state.receipt(&it.limit.kind));
     let mut seen = Seen::new(Inline::collect(Receipt::default(), packed), now);
-    if !super::decide(charges, &asks, seen.receipts.as_mut_slice(), now) {
+    let mut in_one_pass = seen.receipts;
+    let parts = charges.iter().zip(in_one_pass.as_mut_slice());
+    let fit = parts.fold(true, |all, (it, receipt)| charge(it, receipt, now) & all);
+    let decided = super::decide(charges, &asks, seen.receipts.as_mut_slice(), now);
+    assert_eq!(fit, decided);
+    assert!(!fit || in_one_pass == seen.receipts, "both ways lead to the same");
+    if !decided {
         return Decision::Refused(refusal(charges, &asks, seen));
     }
     let parts = charges.iter().zip(asks.iter()).zip(seen.receipts.as_slice()).zip(states);

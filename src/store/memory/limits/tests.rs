@@ -1,4 +1,5 @@
 use std::{
+    collections::HashMap,
     sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
@@ -307,5 +308,57 @@ proptest! {
             }
             prop_assert!(used + 3 * running.len() as u64 <= 2000);
         }
+    }
+
+    /// Whichever limits are charged beside each other, in whatever order, and wherever they stand in their records.
+    #[test]
+    fn decides_as_limits_that_are_kept_one_by_one_do(
+        steps in prop::collection::vec(
+            (prop::sample::subsequence((0..12_usize).collect::<Vec<_>>(), 1..=8), 0..4_u64, 0..8_usize, 0..900_u64),
+            1..60,
+        ),
+    ) {
+        let (limits, mut model) = (without_lanes(), HashMap::new());
+        let mut now = START;
+        for (which, cost, turn, wait) in steps {
+            now += wait * rules::SECOND;
+            let mut charges: Vec<_> = which
+                .into_iter()
+                .map(|n| Charge::new(key((n / 6) as u8), kept(n % 6), (cost + n as u64) % 4))
+                .collect();
+            // Also runs of one record with another's between.
+            let count = charges.len();
+            charges.rotate_left(turn % count);
+            if turn > 4 {
+                charges.sort_by_key(|charge| charge.limit.id());
+            }
+            let place = |charge: &Charge| (charge.record, charge.limit.id());
+            let stands = |charge: &Charge| model.get(&place(charge)).copied().unwrap_or_default();
+            let mut receipts: Vec<Receipt> = charges.iter().map(stands).collect();
+            let admitted = rules::decide(&charges, &Asks::of(&charges), &mut receipts, now);
+            let mut seen = Seen::default();
+            let admission = Admission::new(ReservationId::next(), &charges);
+            let refusal = limits.acquire(&admission, now, &mut seen, None).unwrap();
+            prop_assert_eq!(refusal.is_none(), admitted);
+            prop_assert_eq!(seen.receipts.as_slice(), &receipts);
+            for (charge, receipt) in charges.iter().zip(receipts) {
+                if admitted && charge.cost > 0 {
+                    model.insert(place(charge), receipt);
+                }
+            }
+        }
+    }
+}
+
+/// One of six that count in four ways.
+fn kept(n: usize) -> Limit {
+    let id = LimitId::of(["a", "b", "c", "d", "e", "f"][n]);
+    match n {
+        0 => Limit::rate(id, 10, HOUR),
+        1 => Limit::slots(id, 40),
+        2 => Limit::sliding(id, 12, HOUR),
+        3 => Limit::calendar(id, 20, 1, HOUR * 10),
+        4 => Limit::rate(id, 300, HOUR).with_burst(6),
+        _ => Limit::slots(id, 60),
     }
 }
