@@ -247,13 +247,14 @@ impl Limits {
         note: impl Fn(&mut Shard),
     ) {
         let mut held: Option<(u32, MutexGuard<'_, Shard>)> = None;
-        let mut time = None;
+        let (mut last, mut time) = (None, None);
         for (charge, receipt, correction) in parts {
             let number = self.shards.number(&charge.record);
             if held.as_ref().is_none_or(|(locked, ..)| *locked != number) {
                 // The one before is let go first: no two callers wait for each other.
                 drop(held.take());
                 held = self.shards.lock(number).map(|shard| (number, shard));
+                last = None;
             }
             if let Some((_, shard)) = &mut held {
                 note(shard);
@@ -262,7 +263,7 @@ impl Limits {
                     if !charge.limit.is_slots() {
                         shard.now = shard.now.max(*time.get_or_insert_with(&now));
                     }
-                    shard.settle(charge, receipt, correction, self.capacity);
+                    last = shard.settle(charge, receipt, correction, self.capacity, last);
                 }
             }
         }

@@ -90,19 +90,21 @@ impl Locked<'_> {
             return None; // That was tried.
         }
         let (now, receipts) = (seen.at, seen.receipts.stretched(charges.len()));
-        let mut all_fit = Some(true);
+        let (mut all_fit, mut places) = (Some(true), Inline::default());
         self.visit(charges, receipts, |shard, key, run, receipts| {
-            let record = shard.record(key, run.len());
+            let place = shard.records.find(key, run.len());
+            places.push(place.unwrap_or_default());
+            let record = place.and_then(|place| shard.records.at(place));
             let fit = record.and_then(|record| record.charge_in_place(run, receipts, now));
             all_fit = all_fit.zip(fit).map(|(all, this)| all && this);
         });
-        let all_fit = all_fit?;
-        self.visit(charges, receipts, |shard, key, run, receipts| {
-            if let Some(mut record) = shard.record(key, run.len()) {
-                if all_fit {
-                    record.keep(run, receipts);
-                } else {
-                    record.see(run, receipts, now);
+        let (all_fit, mut places) = (all_fit?, places.as_slice().iter());
+        self.visit(charges, receipts, |shard, _, run, receipts| {
+            let place = places.next();
+            if let Some(mut record) = place.and_then(|place| shard.records.at(*place)) {
+                match all_fit {
+                    true => record.keep(run, receipts),
+                    false => record.see(run, receipts, now),
                 }
             }
         });

@@ -114,7 +114,7 @@ impl Default for MemoryStore {
 
 impl MemoryStoreBuilder {
     /// The clock to count by. Default: the machine's. One that reads the processor's counter, such as quanta's, spares an
-    /// admission about 15 nanoseconds, a fifth of what a busy key takes.
+    /// admission about 15 nanoseconds, a quarter of what a busy key takes.
     pub fn clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }

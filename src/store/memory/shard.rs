@@ -170,30 +170,34 @@ impl Shard {
         }
     }
 
+    /// Corrects where a limit stands. The record that it was found in, as the `last` one before: good while the shard is locked.
     pub(super) fn settle(
         &mut self,
         charge: &Charge,
         receipt: Receipt,
         correction: Correction,
         capacity: usize,
-    ) {
+        last: Option<(Key, Place)>,
+    ) -> Option<(Key, Place)> {
         let (limit, now) = (&charge.limit, self.now);
         let overflow = receipt.0[1] & IN_OVERFLOW != 0;
         let mut key = if overflow { overflow_key(charge) } else { charge.record };
-        let at = self.records.find(&key, 1);
-        if let Some(mut record) = at.and_then(|at| self.records.at(at)) {
+        let last = last.filter(|(of, _)| *of == key);
+        let found = last.or_else(|| self.records.find(&key, 1).map(|at| (key, at)));
+        if let Some(mut record) = found.and_then(|(_, at)| self.records.at(at)) {
             if let Some((entry, state)) = record.find(limit, 0) {
                 let state = limit.kind.settle(state.state(&limit.kind), correction, receipt, now);
                 record.set(entry, limit, state.receipt(&limit.kind));
-                return;
+                return found;
             }
         } else if correction.add == 0 {
-            return; // It is gone because all of it has drained.
+            return None; // It is gone because all of it has drained.
         } else if self.records.len() >= capacity {
             key = overflow_key(charge);
         }
         let state = limit.kind.settle(State::default(), correction, receipt, now);
         self.write(&key, charge, state.receipt(&limit.kind));
+        None
     }
 }
 
