@@ -110,7 +110,7 @@ impl<S: LimiterStore> LeasedStore<S> {
 
 impl<S: LimiterStore> LimiterStore for LeasedStore<S> {
     fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
-        if let Err(error) = rules::check(admission) {
+        if let Err(error) = rules::check(admission.charges) {
             return ReadyOr::ready(Err(error));
         }
         let charges = admission.charges;

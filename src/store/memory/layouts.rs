@@ -8,6 +8,8 @@ use crate::store::{Charge, Inline, LimitId, MAX_CHARGES};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Layout {
     len: u8,
+    /// Whether there are limits of the same id, which count by other rules.
+    has_namesakes: bool,
     ids: [u32; MAX_CHARGES],
 }
 
@@ -32,22 +34,28 @@ impl Layout {
     }
 
     /// With one more, if there is a place.
-    pub(super) fn with(mut self, id: LimitId) -> Self {
+    pub(super) fn with(self, id: LimitId) -> Self {
+        self.with_number(id.get())
+    }
+
+    /// Only those at these places.
+    pub(super) fn only(self, places: &Inline<usize>) -> Self {
+        let ids = places.as_slice().iter().filter_map(|place| self.ids().get(*place));
+        ids.fold(Self::default(), |only, id| only.with_number(*id))
+    }
+
+    fn with_number(mut self, id: u32) -> Self {
+        self.has_namesakes |= self.ids().contains(&id);
         if let Some(place) = self.ids.get_mut(usize::from(self.len)) {
-            *place = id.get();
+            *place = id;
             self.len += 1;
         }
         self
     }
 
-    /// Only those at these places.
-    pub(super) fn only(self, places: &Inline<usize>) -> Self {
-        let mut only = Self::default();
-        for (to, from) in only.ids.iter_mut().zip(places.as_slice()) {
-            *to = self.ids.get(*from).copied().unwrap_or_default();
-            only.len += 1;
-        }
-        only
+    #[inline]
+    pub(super) fn has_namesakes(&self) -> bool {
+        self.has_namesakes
     }
 
     #[inline]

@@ -64,7 +64,6 @@ impl Limits {
         seen: &mut Seen,
         mut lane: Option<MutexGuard<'_, Lease>>,
     ) -> Result<Option<Refusal>, StoreError> {
-        rules::check(admission)?;
         let charges = admission.charges;
         let refusal = |seen: &Seen| Ok(Some(rules::refusal(charges, &Asks::of(charges), *seen)));
         let decided = match &mut lane {
@@ -152,6 +151,8 @@ impl Limits {
         seen: &mut Seen,
         heeded: bool,
     ) -> Result<Decided, StoreError> {
+        // What is charged to one record in its places is not charged twice.
+        rules::check(charges)?;
         let mut locked = self.lock(charges);
         if heeded && locked.shards().any(|shard| shard.holds_what_is_over(now)) {
             return Ok(Decided::Later);
@@ -221,7 +222,7 @@ impl Limits {
         admission: &Admission<'_>,
         now: u64,
     ) -> Result<Standings, StoreError> {
-        rules::check(admission)?;
+        rules::check(admission.charges)?;
         self.recall(admission.charges, now);
         let mut locked = self.lock(admission.charges);
         let mut seen = Seen::new(Inline::default(), locked.now(now));

@@ -93,19 +93,18 @@ impl Locked<'_> {
         let (mut all_fit, mut places) = (Some(true), Inline::default());
         self.visit(charges, receipts, |shard, key, run, receipts| {
             let place = shard.records.find(key, run.len());
-            places.push(place.unwrap_or_default());
             let record = place.and_then(|place| shard.records.at(place));
-            let fit = record.and_then(|record| record.charge_in_place(run, receipts, now));
-            all_fit = all_fit.zip(fit).map(|(all, this)| all && this);
+            let found = record.and_then(|record| record.charge_in_place(run, receipts, now));
+            places.push(place.zip(found.map(|(from, _)| from)));
+            all_fit = all_fit.zip(found).map(|(all, (_, fits))| all && fits);
         });
-        let (all_fit, mut places) = (all_fit?, places.as_slice().iter());
+        let (all_fit, mut places) = (all_fit?, places.as_slice().iter().flatten());
         self.visit(charges, receipts, |shard, _, run, receipts| {
-            let place = places.next();
-            if let Some(mut record) = place.and_then(|place| shard.records.at(*place)) {
-                match all_fit {
-                    true => record.keep(run, receipts),
-                    false => record.see(run, receipts, now),
-                }
+            let Some((place, from)) = places.next() else { return };
+            let Some(mut record) = shard.records.at(*place) else { return };
+            match all_fit {
+                true => record.keep(*from, run, receipts),
+                false => record.see(*from, run, receipts, now),
             }
         });
         Some(all_fit)

@@ -56,16 +56,20 @@ impl Record<'_> {
         Some((at, Receipt(self.entry(at)?.halves())))
     }
 
-    /// Notes what charges make of limits that stand side by side as they do. Whether all of it fits. `None`: others stand there.
+    /// Notes what charges make of limits that stand side by side as they do. From where on they stand, and whether all of it
+    /// fits. `None`: others stand there, or what is charged may be charged twice.
     #[inline(never)]
     pub(super) fn charge_in_place(
         &self,
         charges: &[Charge],
         receipts: &mut [Receipt],
         now: u64,
-    ) -> Option<bool> {
-        let from = self.first(charges);
-        let ids = self.ids().get(from..from + charges.len())?;
+    ) -> Option<(usize, bool)> {
+        let layout = self.layouts.get(self.layout()).filter(|it| !it.has_namesakes())?;
+        let (ids, first) = (layout.ids(), charges.first()?.limit.id().get());
+        // Mostly so. What stands there is fetched before that is known.
+        let from = if ids.first() == Some(&first) { 0 } else { position(ids, first)? };
+        let ids = ids.get(from..from + charges.len())?;
         let (entries, _) = self.words.get(HEAD + from * ENTRY..)?.as_chunks();
         let mut fits = true;
         for ((charge, receipt), (id, words)) in
@@ -78,23 +82,23 @@ impl Record<'_> {
             *receipt = Receipt(entry.halves());
             fits &= rules::charge(charge, receipt, now);
         }
-        Some(fits)
+        Some((from, fits))
     }
 
-    /// Notes how limits stand that stand side by side as they do in the charges.
-    pub(super) fn see(&self, charges: &[Charge], receipts: &mut [Receipt], now: u64) {
-        let from = HEAD + self.first(charges) * ENTRY;
-        let (entries, _) = self.words.get(from..).unwrap_or_default().as_chunks();
+    /// Notes how the limits of charges stand, which begin at a place.
+    pub(super) fn see(&self, from: usize, charges: &[Charge], receipts: &mut [Receipt], now: u64) {
+        let entries = self.words.get(HEAD + from * ENTRY..).unwrap_or_default();
+        let (entries, _) = entries.as_chunks();
         for (receipt, words) in receipts.iter_mut().zip(entries) {
             *receipt = Receipt(Entry(*words).halves());
         }
         rules::see(charges, receipts, now);
     }
 
-    /// Keeps what charges made of limits that stand side by side as they do, but for charges of nothing, which change nothing.
+    /// Keeps what charges made of limits that begin at a place, but for charges of nothing, which change nothing.
     #[inline(never)]
-    pub(super) fn keep(&mut self, charges: &[Charge], receipts: &[Receipt]) {
-        let (mut until, from) = (0, HEAD + self.first(charges) * ENTRY);
+    pub(super) fn keep(&mut self, from: usize, charges: &[Charge], receipts: &[Receipt]) {
+        let (mut until, from) = (0, HEAD + from * ENTRY);
         let (entries, _) = self.words.get_mut(from..).unwrap_or_default().as_chunks_mut();
         for ((charge, receipt), words) in charges.iter().zip(receipts).zip(entries) {
             if charge.cost > 0 {
@@ -106,20 +110,6 @@ impl Record<'_> {
             }
         }
         self.keep_until(until);
-    }
-
-    /// The place of the limit that is charged first, or one that there is not.
-    #[inline]
-    fn first(&self, charges: &[Charge]) -> usize {
-        let first = charges.first().map(|charge| charge.limit.id().get());
-        // Mostly so. What stands there is fetched before that is known.
-        if self.ids().first().copied() == first { 0 } else { self.position(first) }
-    }
-
-    #[cold]
-    fn position(&self, id: Option<u32>) -> usize {
-        let ids = self.ids();
-        ids.iter().position(|it| Some(*it) == id).unwrap_or(ids.len())
     }
 
     /// Sees that the limit of each of `charges` has a place. False: more limits than there are places are in use.
@@ -271,6 +261,11 @@ pub(super) const WIDEST: usize = width(MAX_CHARGES - 1);
 /// The words of a record of a slab.
 pub(super) const fn width(slab: usize) -> usize {
     HEAD + (slab + 1) * ENTRY
+}
+
+#[cold]
+fn position(ids: &[u32], id: u32) -> Option<usize> {
+    ids.iter().position(|it| *it == id)
 }
 
 /// Whether these are the words of the record of `key`.

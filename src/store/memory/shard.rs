@@ -101,10 +101,10 @@ impl Shard {
         now: u64,
     ) -> Option<bool> {
         let mut record = self.record(key, charges.len())?;
-        let fits = record.charge_in_place(charges, receipts, now)?;
+        let (from, fits) = record.charge_in_place(charges, receipts, now)?;
         match fits {
-            true => record.keep(charges, receipts),
-            false => record.see(charges, receipts, now),
+            true => record.keep(from, charges, receipts),
+            false => record.see(from, charges, receipts, now),
         }
         Some(fits)
     }
@@ -119,7 +119,7 @@ impl Shard {
         } else if charges.iter().any(|charge| charge.cost > 0) {
             let place = self.records.add(key, charges);
             if let Some(mut record) = place.and_then(|place| self.records.at(place)) {
-                record.keep(charges, receipts);
+                record.keep(0, charges, receipts);
             }
         }
     }

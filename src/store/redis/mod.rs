@@ -102,7 +102,7 @@ impl RedisStore {
 
 impl LimiterStore for RedisStore {
     fn acquire(&self, admission: &Admission<'_>) -> StoreFuture<Decision> {
-        if let Err(error) = rules::check(admission) {
+        if let Err(error) = rules::check(admission.charges) {
             return ReadyOr::ready(Err(error));
         }
         let inner = Arc::clone(&self.inner);
@@ -135,7 +135,7 @@ impl LimiterStore for RedisStore {
     }
 
     fn peek(&self, admission: &Admission<'_>) -> StoreFuture<Standings> {
-        if let Err(error) = rules::check(admission) {
+        if let Err(error) = rules::check(admission.charges) {
             return ReadyOr::ready(Err(error));
         }
         let (inner, charges) = (Arc::clone(&self.inner), admission.charges.to_vec());

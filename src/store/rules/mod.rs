@@ -25,8 +25,7 @@ pub(crate) use self::{
 use state::LEVEL;
 
 use super::{
-    Admission, Charge, Inline, Limit, MAX_CHARGES, Receipt, Refusal, Rule, Seen, Standing,
-    StoreError,
+    Charge, Inline, Limit, MAX_CHARGES, Receipt, Refusal, Rule, Seen, Standing, StoreError,
 };
 
 /// How a limit counts, in ticks.
@@ -228,17 +227,10 @@ impl Correction {
     }
 }
 
-/// Whether an admission can be decided at all.
-pub(crate) fn check(admission: &Admission<'_>) -> Result<(), StoreError> {
-    let charges = admission.charges;
+/// Whether an admission of these charges can be decided at all.
+pub(crate) fn check(charges: &[Charge]) -> Result<(), StoreError> {
     if charges.len() > MAX_CHARGES {
         return Err(StoreError::permanent("an admission names too many limits"));
-    }
-    // A bit of each id tells nearly all that differ.
-    let bits =
-        charges.iter().fold(0_u64, |bits, charge| bits | 1 << (charge.limit.id().get() % 64));
-    if bits.count_ones() as usize == charges.len() {
-        return Ok(());
     }
     let mut rest = charges;
     while let Some((charge, others)) = rest.split_first() {

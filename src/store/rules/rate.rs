@@ -23,6 +23,8 @@ pub(crate) struct Rate {
     /// The ticks of a unit times `2^shift`, rounded down: 62 bits or more, so that a charge takes no division.
     ratio: u64,
     shift: u32,
+    /// What one unit costs: most limits count requests.
+    unit: u64,
 }
 
 impl Rate {
@@ -42,7 +44,8 @@ impl Rate {
         let divisor = if quota == 0 { 1 } else { quota };
         let shift = shift(window, divisor);
         let ratio = ((window as u128) << shift) / divisor as u128;
-        let rate = Self { window, burst, room: 0, ratio: ratio as u64, shift };
+        let rate = Self { window, burst, room: 0, ratio: ratio as u64, shift, unit: 0 };
+        let rate = Self { unit: rate.steps_of(1, quota), ..rate };
         // Each of a burst's charges may be rounded up by a tick; room for that, which is always less than a unit, keeps
         // a quota of 7 from being used up by 6.
         let rounding = lesser(burst, (window / divisor).saturating_sub(1));
@@ -51,7 +54,12 @@ impl Rate {
     }
 
     /// What `units` of the quota cost in ticks, rounded up.
+    #[inline]
     pub(super) const fn steps(&self, units: u64, quota: u64) -> u64 {
+        if units == 1 { self.unit } else { self.steps_of(units, quota) }
+    }
+
+    const fn steps_of(&self, units: u64, quota: u64) -> u64 {
         let divisor = if quota == 0 { 1 } else { quota };
         // At most one less than the quotient, as long as that is below `LONGEST`.
         let floor = (units as u128 * self.ratio as u128) >> self.shift;

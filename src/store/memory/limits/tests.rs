@@ -220,6 +220,25 @@ fn threads_together_admit_the_quota_and_no_more() {
     assert!((49_994..=50_000).contains(&admitted), "{admitted}");
 }
 
+/// They count by other rules, and were kept one after the other.
+#[test]
+fn namesakes_are_not_charged_at_once() {
+    let limits = without_lanes();
+    let id = LimitId::of("quota");
+    let both = [Limit::rate(id, 10, HOUR), Limit::slots(id, 10)];
+    let both = both.map(|limit| Charge::new(key(0), limit, 1));
+    for charge in &both {
+        assert!(acquire(&limits, std::slice::from_ref(charge), START).is_some());
+        assert!(acquire(&limits, std::slice::from_ref(charge), START).is_some());
+    }
+    let admission = Admission::new(ReservationId::next(), &both);
+    let answer = limits.acquire(&admission, START, &mut Seen::default(), None);
+    assert!(!answer.unwrap_err().is_transient());
+    for charge in both {
+        assert_eq!(remaining(&limits, &[charge], START), [8]);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// Of the charges of this number, so many times.
