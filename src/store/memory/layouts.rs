@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::{Charge, Inline, LimitId, MAX_CHARGES};
+use crate::store::{Charge, MAX_CHARGES};
 
 /// The limits of a record, in their order there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,21 +30,11 @@ struct Used {
 
 impl Layout {
     pub(super) fn of(charges: &[Charge]) -> Self {
-        charges.iter().fold(Self::default(), |layout, charge| layout.with(charge.limit.id()))
+        charges.iter().fold(Self::default(), |layout, charge| layout.with(charge.limit.id().get()))
     }
 
     /// With one more, if there is a place.
-    pub(super) fn with(self, id: LimitId) -> Self {
-        self.with_number(id.get())
-    }
-
-    /// Only those at these places.
-    pub(super) fn only(self, places: &Inline<usize>) -> Self {
-        let ids = places.as_slice().iter().filter_map(|place| self.ids().get(*place));
-        ids.fold(Self::default(), |only, id| only.with_number(*id))
-    }
-
-    fn with_number(mut self, id: u32) -> Self {
+    pub(super) fn with(mut self, id: u32) -> Self {
         self.has_namesakes |= self.ids().contains(&id);
         if let Some(place) = self.ids.get_mut(usize::from(self.len)) {
             *place = id;
@@ -116,10 +106,11 @@ const MOST: usize = u16::MAX as usize;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::LimitId;
 
     #[test]
     fn a_layout_has_one_number_while_a_record_has_it() {
-        let layout = |name| Layout::default().with(LimitId::of(name));
+        let layout = |name| Layout::default().with(LimitId::of(name).get());
         let mut layouts = Layouts::default();
         let (a, b) = (layouts.take(layout("a")).unwrap(), layouts.take(layout("b")).unwrap());
         assert_ne!(a, b);
@@ -136,7 +127,7 @@ mod tests {
     fn too_many_layouts_are_told() {
         let mut layouts = Layouts::default();
         let taken = (0..).take_while(|n: &u32| {
-            layouts.take(Layout::default().with(LimitId::of(&n.to_string()))).is_some()
+            layouts.take(Layout::default().with(LimitId::of(&n.to_string()).get())).is_some()
         });
         assert_eq!(taken.count(), MOST);
         assert!(!layouts.has_room());

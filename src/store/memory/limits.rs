@@ -274,8 +274,7 @@ impl Limits {
         self.recall(&[Charge { record: *record, ..NO_CHARGE }], now);
         let Some(mut shard) = self.shards.lock(self.shards.number(record)) else { return };
         let now = now.max(shard.now);
-        let place = shard.records.find(record, 1);
-        if let Some(mut record) = place.and_then(|place| shard.records.at(place)) {
+        if let Some(mut record) = shard.record(record, 1) {
             record.forget(now);
         }
     }

@@ -136,10 +136,10 @@ impl Locked<'_> {
         if spots.as_slice().iter().all(Spot::is_found) {
             return Ok(spots);
         }
+        if !self.shards().all(|shard| shard.records.has_room()) {
+            return Err(StoreError::transient("too many different sets of limits are in use"));
+        }
         if spots.as_slice().iter().any(Spot::is_new) {
-            if !self.shards().all(|shard| shard.records.has_room()) {
-                return Err(StoreError::transient("too many different sets of limits are in use"));
-            }
             self.sweep(charges, &spots);
             // Sweeping moves records.
             spots = self.find(charges, seen);
@@ -179,26 +179,22 @@ impl Locked<'_> {
 
     /// Makes room for new records, once for each.
     fn sweep(&mut self, charges: &[Charge], spots: &Inline<Spot>) {
-        let (capacity, mut spots) = (self.capacity, spots.as_slice().iter());
-        self.visit(charges, &mut [Receipt::default(); MAX_CHARGES], |shard, _, run, _| {
-            if run.iter().zip(&mut spots).fold(false, |any, (_, spot)| any | spot.is_new()) {
+        let (capacity, mut swept) = (self.capacity, None);
+        for (charge, _) in charges.iter().zip(spots.as_slice()).filter(|(_, spot)| spot.is_new()) {
+            if swept.replace(charge.record) != Some(charge.record)
+                && let Some(shard) = self.shard_of(charge)
+            {
                 shard.sweep(capacity);
             }
-        });
+        }
     }
 
     /// One limit of two records is one limit where both overflow: it can't be charged twice at once.
-    fn check_overflow(
-        &mut self,
-        charges: &[Charge],
-        spots: &Inline<Spot>,
-    ) -> Result<(), StoreError> {
+    fn check_overflow(&self, charges: &[Charge], spots: &Inline<Spot>) -> Result<(), StoreError> {
         let mut kept = Inline::new((0, overflow_key(&NO_CHARGE)));
-        let numbers = self.runs.0.as_slice().iter();
-        let numbers = numbers.flat_map(|run| std::iter::repeat_n(run.shard, run.len as usize));
-        let parts = charges.iter().zip(numbers).zip(spots.as_slice());
-        for ((charge, number), _) in parts.filter(|(_, spot)| spot.overflow) {
-            let place = (number, overflow_key(charge));
+        let overflowing = charges.iter().zip(spots.as_slice()).filter(|(_, spot)| spot.overflow);
+        for (charge, _) in overflowing {
+            let place = (self.shards.number(&charge.record), overflow_key(charge));
             if kept.as_slice().contains(&place) {
                 return Err(StoreError::transient("there is no room for one limit on two records"));
             }
@@ -209,22 +205,18 @@ impl Locked<'_> {
 
     /// Sees that limits have places in their records, where there are such.
     fn make_places(&mut self, charges: &[Charge], spots: &Inline<Spot>) -> Result<(), StoreError> {
-        let (mut spots, mut all_made) = (spots.as_slice().iter(), true);
-        self.visit(charges, &mut [Receipt::default(); MAX_CHARGES], |shard, key, run, _| {
-            for (charge, spot) in run.iter().zip(&mut spots).filter(|(_, spot)| spot.lacks_place())
-            {
-                all_made &= if spot.overflow {
-                    shard.make_places(&overflow_key(charge), std::iter::once(charge))
-                } else {
-                    let beside = charges.iter().filter(|other| other.record == *key);
-                    shard.make_places(key, beside)
-                };
+        let lacking = charges.iter().zip(spots.as_slice()).filter(|(_, spot)| spot.lacks_place());
+        for (charge, Spot { overflow, .. }) in lacking {
+            let key = if *overflow { overflow_key(charge) } else { charge.record };
+            let beside = charges.iter().filter(|other| {
+                if *overflow { *other == charge } else { other.record == charge.record }
+            });
+            if !self.shard_of(charge).is_none_or(|shard| shard.make_places(&key, beside)) {
+                let error = "a record has more live limits than it has places";
+                return Err(StoreError::permanent(error));
             }
-        });
-        if all_made {
-            return Ok(());
         }
-        Err(StoreError::permanent("a record has more live limits than it has places"))
+        Ok(())
     }
 
     /// Keeps what was charged.

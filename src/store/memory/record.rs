@@ -32,7 +32,7 @@ impl Record<'_> {
 
     /// Tells that it is no more.
     pub(super) fn release(self) {
-        self.layouts.release(self.layout());
+        self.layouts.release(self.number());
     }
 
     pub(super) fn key(&self) -> Key {
@@ -65,7 +65,7 @@ impl Record<'_> {
         receipts: &mut [Receipt],
         now: u64,
     ) -> Option<(usize, bool)> {
-        let layout = self.layouts.get(self.layout()).filter(|it| !it.has_namesakes())?;
+        let layout = self.layout().filter(|it| !it.has_namesakes())?;
         let (ids, first) = (layout.ids(), charges.first()?.limit.id().get());
         // Mostly so. What stands there is fetched before that is known.
         let from = if ids.first() == Some(&first) { 0 } else { position(ids, first)? };
@@ -134,11 +134,11 @@ impl Record<'_> {
     }
 
     /// Sets where the limit at a place stands.
-    pub(super) fn set(&mut self, at: usize, limit: &Limit, state: Receipt) -> bool {
+    pub(super) fn set(&mut self, at: usize, limit: &Limit, state: Receipt) {
         if !limit.is_slots() {
             self.keep_until(state.state(&limit.kind).level);
         }
-        self.put(at, Entry::new(limit.kind.code(), state))
+        self.put(at, Entry::new(limit.kind.code(), state));
     }
 
     /// Forgets what was used of all limits but slots.
@@ -157,27 +157,26 @@ impl Record<'_> {
     }
 
     fn push(&mut self, limit: &Limit) -> bool {
-        let (old, len) = (self.layout(), self.ids().len());
+        let len = self.ids().len();
         if len == self.room() {
             return false;
         }
-        let layout = self.layouts.get(old).copied().unwrap_or_default().with(limit.id());
+        let layout = self.layout().copied().unwrap_or_default().with(limit.id().get());
         self.change_layout(layout)
             && self.put(len, Entry::new(limit.kind.code(), Receipt::default()))
     }
 
     /// Drops limits that are idle, but for these.
     fn drop_idle<'a>(&mut self, but: impl Iterator<Item = &'a Limit> + Clone, now: u64) {
-        let (mut kept, mut entries) = (Inline::default(), Inline::new(Entry([0; ENTRY])));
+        let (mut layout, mut entries) = (Layout::default(), Inline::new(Entry([0; ENTRY])));
         let until = self.until();
-        for (at, (id, entry)) in self.ids().iter().zip(self.entries()).enumerate() {
+        for (id, entry) in self.ids().iter().zip(self.entries()) {
             let mut wanted = but.clone().filter(|limit| limit.id().get() == *id);
             if wanted.any(|limit| entry.is_of(limit)) || !entry.is_idle(until, now) {
-                kept.push(at);
+                layout = layout.with(*id);
                 entries.push(entry);
             }
         }
-        let layout = self.layouts.get(self.layout()).copied().unwrap_or_default().only(&kept);
         if self.change_layout(layout) {
             for (at, entry) in entries.as_slice().iter().enumerate() {
                 self.put(at, *entry);
@@ -187,10 +186,8 @@ impl Record<'_> {
 
     fn change_layout(&mut self, layout: Layout) -> bool {
         let Some(new) = self.layouts.take(layout) else { return false };
-        self.layouts.release(self.layout());
-        if let Some(head) = self.words.get_mut(KEY) {
-            *head = *head & UNTIL | u64::from(new) << UNTIL_BITS;
-        }
+        self.layouts.release(self.number());
+        self.set_head(self.head() & UNTIL, new);
         true
     }
 
@@ -204,18 +201,24 @@ impl Record<'_> {
     fn keep_until(&mut self, level: u64) {
         let until = level.div_ceil(GRAIN);
         if until > self.head() & UNTIL {
-            self.set_head(until, self.layout());
+            self.set_head(until, self.number());
         }
     }
 
+    /// The number of its layout.
     #[inline]
-    fn layout(&self) -> u16 {
+    fn number(&self) -> u16 {
         (self.head() >> UNTIL_BITS) as u16
     }
 
     #[inline]
+    fn layout(&self) -> Option<&Layout> {
+        self.layouts.get(self.number())
+    }
+
+    #[inline]
     fn ids(&self) -> &[u32] {
-        self.layouts.get(self.layout()).map_or(&[], Layout::ids)
+        self.layout().map_or(&[], Layout::ids)
     }
 
     #[inline]

@@ -151,9 +151,10 @@ impl Shard {
     }
 
     /// Sets where the limit stands that has this place in its record.
-    pub(super) fn set(&mut self, at: Place, entry: u8, limit: &Limit, state: Receipt) -> bool {
-        let record = self.records.at(at);
-        record.is_some_and(|mut record| record.set(usize::from(entry), limit, state))
+    pub(super) fn set(&mut self, at: Place, entry: u8, limit: &Limit, state: Receipt) {
+        if let Some(mut record) = self.records.at(at) {
+            record.set(usize::from(entry), limit, state);
+        }
     }
 
     /// Sets where the limit of `charge` stands, in the record of `key`, which is made if there is none.

@@ -17,7 +17,6 @@ pub(super) struct Slabs {
     /// By the number of their places, less one.
     slabs: [Slab; MAX_CHARGES],
     layouts: Layouts,
-    len: usize,
     cursor: Place,
 }
 
@@ -43,7 +42,7 @@ struct Slab {
 
 impl Slabs {
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.slabs.iter().map(|slab| slab.len).sum()
     }
 
     /// The record of `key`, which most likely has so many places.
@@ -84,7 +83,6 @@ impl Slabs {
         let layout = self.layouts.take(Layout::of(charges))?;
         let place = self.insert(key, slab(charges.len()))?;
         self.at(place)?.begin(key, layout, charges);
-        self.len += 1;
         Some(place)
     }
 
@@ -107,7 +105,7 @@ impl Slabs {
 
     /// Looks at the next `steps` records and removes those that are `idle`.
     pub(super) fn sweep(&mut self, steps: usize, now: u64) {
-        for _ in 0..steps.min(self.len) {
+        for _ in 0..steps.min(self.len()) {
             let Some(place) = self.next_at_cursor() else { return };
             self.cursor = Place { at: At(place.at.0 + 1), ..place };
             let Some(record) = self.at(place).filter(|record| record.is_idle(now)) else {
@@ -116,7 +114,6 @@ impl Slabs {
             let key = record.key();
             record.release();
             self.take_out(place, &key);
-            self.len -= 1;
         }
     }
 

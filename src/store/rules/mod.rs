@@ -14,6 +14,7 @@ mod sliding;
 mod state;
 mod time;
 
+use self::state::LEVEL;
 pub(crate) use self::{
     again::Again,
     calendar::Period,
@@ -22,7 +23,6 @@ pub(crate) use self::{
     state::{CALENDAR, Form, RATE, SLIDING, SLOTS, State},
     time::{LATEST, SECOND, duration, ticks},
 };
-use state::LEVEL;
 
 use super::{
     Charge, Inline, Limit, MAX_CHARGES, Receipt, Refusal, Rule, Seen, Standing, StoreError,
@@ -292,7 +292,10 @@ pub(crate) fn decide(charges: &[Charge], asks: &Asks, receipts: &mut [Receipt], 
 
 /// Sees the limits as they are now.
 pub(crate) fn see(charges: &[Charge], receipts: &mut [Receipt], now: u64) {
-    charge_times(charges, &Asks::of(&[]), receipts, 0, now);
+    for (charge, receipt) in charges.iter().zip(receipts) {
+        let kind = &charge.limit.kind;
+        *receipt = kind.seen(receipt.state(kind), now).receipt(kind);
+    }
 }
 
 /// Charges it so many times.
