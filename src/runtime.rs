@@ -26,6 +26,11 @@ pub(crate) async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
+/// Lets others run. A task that waits for one that it spawned does so before it spawns another: a runtime that shuts down
+/// drops what is spawned at once, and this task when it yields.
+#[cfg(feature = "redis")]
+pub(crate) use tokio::task::yield_now;
+
 /// For tasks to tell each other something.
 #[cfg(feature = "jwt")]
 pub(crate) use tokio::sync::watch;

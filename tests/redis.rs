@@ -7,7 +7,7 @@ mod support;
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, mpsc,
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
@@ -501,4 +501,35 @@ async fn callers_that_do_not_listen_hold_nobody_up_and_dropped_ones_keep_nothing
         remaining(&store, &charges[..1]).await == [79 - heard]
     });
     assert!(back.await, "{:?}", remaining(&store, &charges).await);
+}
+
+/// As when a process ends while its server is gone: a connection can't be begun any more.
+#[test]
+fn a_runtime_that_ends_ends_the_calls_that_wait_for_a_server() {
+    let builder = || RedisStore::builder("redis://127.0.0.1:1/").deadline(HOUR);
+    #[cfg(feature = "redis-cluster")]
+    let spread = Some(builder().cluster(["redis://127.0.0.1:2/"]));
+    #[cfg(not(feature = "redis-cluster"))]
+    let spread = None;
+    for builder in [Some(builder()), spread].into_iter().flatten() {
+        let store = builder.build().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        runtime.spawn(async move {
+            begun.send(()).unwrap();
+            // Until the other worker has closed the runtime.
+            while !tokio::spawn(std::future::pending::<()>()).is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let _ = store.first_use(key(), HOUR).await;
+        });
+        has_begun.recv().unwrap();
+        let (ended, has_ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(runtime);
+            ended.send(()).unwrap();
+        });
+        has_ended.recv_timeout(Duration::from_secs(20)).expect("the call is dropped");
+    }
 }

@@ -230,6 +230,7 @@ impl Cluster {
             let Some(node) = node else {
                 self.refresh();
                 changed.await;
+                runtime::yield_now().await;
                 continue;
             };
             match runtime::timeout(PAUSE, node.get()).await {

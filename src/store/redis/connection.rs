@@ -175,6 +175,7 @@ impl Connection {
             }
             self.connect();
             changed.await;
+            runtime::yield_now().await;
         }
     }
 
