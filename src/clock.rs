@@ -2,8 +2,7 @@
 
 use std::{
     fmt::Debug,
-    sync::OnceLock,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Tells the time: [`SystemClock`], or in tests `ManualClock` (feature `test-util`).
@@ -15,9 +14,21 @@ pub trait Clock: Debug + Send + Sync + 'static {
     /// Time since an origin that is fixed for the life of the process. Never goes back. Limits and
     /// caches count by it.
     fn monotonic(&self) -> Duration;
+
+    /// The monotonic time, or an earlier one, by no more than [`coarseness`](Self::coarseness), where that takes less to
+    /// tell. Default: the time itself.
+    fn monotonic_coarse(&self) -> Duration {
+        self.monotonic()
+    }
+
+    /// By how much [`monotonic_coarse`](Self::monotonic_coarse) may be behind. Default: by nothing.
+    fn coarseness(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
-/// The machine's clock.
+/// The machine's clock. Its coarse time (Linux with the feature `rate-limit`: `CLOCK_MONOTONIC_COARSE`, clock_gettime(2)) is
+/// that of the kernel's last tick, and takes a fifth of the time to tell.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SystemClock;
@@ -29,8 +40,64 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
+        kernel::monotonic()
+    }
+
+    fn monotonic_coarse(&self) -> Duration {
+        kernel::monotonic_coarse()
+    }
+
+    fn coarseness(&self) -> Duration {
+        kernel::coarseness()
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "rate-limit"))]
+mod kernel {
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
+
+    #[inline]
+    pub(super) fn monotonic() -> Duration {
+        duration(clock_gettime(ClockId::Monotonic))
+    }
+
+    #[inline]
+    pub(super) fn monotonic_coarse() -> Duration {
+        duration(clock_gettime(ClockId::MonotonicCoarse))
+    }
+
+    /// Two ticks: the next may come a while after it is due.
+    pub(super) fn coarseness() -> Duration {
+        duration(clock_getres(ClockId::MonotonicCoarse)) * 2
+    }
+
+    #[inline]
+    fn duration(Timespec { tv_sec, tv_nsec }: Timespec) -> Duration {
+        // Since the machine was started, and so never before zero.
+        Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or_default())
+    }
+}
+
+#[cfg(not(all(target_os = "linux", feature = "rate-limit")))]
+mod kernel {
+    use std::{
+        sync::OnceLock,
+        time::{Duration, Instant},
+    };
+
+    pub(super) fn monotonic() -> Duration {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
         ORIGIN.get_or_init(Instant::now).elapsed()
+    }
+
+    pub(super) fn monotonic_coarse() -> Duration {
+        monotonic()
+    }
+
+    pub(super) fn coarseness() -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -82,5 +149,20 @@ impl Clock for ManualClock {
 
     fn monotonic(&self) -> Duration {
         self.now().1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_time_is_never_ahead() {
+        let clock = SystemClock;
+        for _ in 0..100_000 {
+            let (coarse, time) = (clock.monotonic_coarse(), clock.monotonic());
+            assert!(coarse <= time, "{coarse:?} {time:?}");
+        }
+        assert!(clock.coarseness() <= Duration::from_millis(20), "a tick is at most 10 ms");
     }
 }

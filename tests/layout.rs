@@ -24,6 +24,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("webpki", &["trust"]),
     ("x509_cert", &["peer_cert", "trust"]),
     ("reqwest", &["outbound.rs"]),
+    ("rustix", &["clock.rs"]),
     ("tokio", &["runtime.rs"]),
     ("tracing", &["observe.rs"]),
     ("metrics", &["observe.rs"]),

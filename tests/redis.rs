@@ -7,8 +7,9 @@ mod support;
 use std::{
     pin::Pin,
     sync::{
-        Arc, mpsc,
+        Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     task::Poll,
     time::Duration,

@@ -4,6 +4,8 @@
 //! they go) charges many of the same admissions at once and grants them one by one: a lease, by which only its own lane
 //! is locked. Of a key whose admissions each cost something else nothing is taken ahead.
 //!
+//! It is granted by a time that may be behind, as that takes a fifth of the time to tell: a lease lasts for as long, and a little more.
+//!
 //! A lease admits no more than its limits do: it is charged as if all of it were used when it ends, and what it grants
 //! counts as if it had been charged alone. And it keeps nothing from others: before anyone is refused, or a record is
 //! looked at or reset, its leases are recalled and give back what is left of them. What an admission is told of where its
@@ -50,6 +52,8 @@ pub(super) struct Lease {
     at: u64,
     /// Where they stood when all of it was.
     receipts: Inline<Receipt>,
+    /// By how much of each rate's time it was charged as if later than when it began: what had drained by then.
+    early: Inline<u64>,
     /// How many it took, but those that it gave back, and what is left of them.
     taken: u64,
     left: u64,
@@ -63,13 +67,13 @@ pub(super) struct Lease {
     number: usize,
 }
 
-/// What a lease that is no more did not grant: so many of the same.
+/// What a lease that is no more did not grant.
 #[derive(Debug)]
 pub(super) struct Rest {
     pub(super) charges: Inline<Charge>,
     pub(super) receipts: Inline<Receipt>,
-    pub(super) asks: Asks,
-    pub(super) left: u64,
+    /// Of each limit so much is to be given back.
+    pub(super) unused: Inline<u64>,
     /// The tick with which the lease ended.
     pub(super) ended: u64,
     number: usize,
@@ -133,17 +137,17 @@ impl Lane {
 }
 
 impl Lease {
-    /// Grants one admission of these charges, if there is one. What was seen of it.
+    /// Grants one admission of these charges, if there is one, by a time that may be so much behind. What was seen of it.
     #[inline]
-    pub(super) fn grant(&mut self, charges: &[Charge], now: u64) -> Option<Seen> {
-        let now = now.max(self.at);
-        if self.left == 0 || now > self.until {
+    pub(super) fn grant(&mut self, charges: &[Charge], now: u64, behind: u64) -> Option<Seen> {
+        if self.left == 0 || now + behind > self.until {
             return None;
         }
         if !rules::are_same(charges, self.charges.as_slice()) {
             self.in_vain = true;
             return None;
         }
+        let now = now.max(self.at);
         self.left -= 1;
         self.at = now;
         Some(Seen::new(self.again.map_mut(|again| again.charge(now)), now))
@@ -156,25 +160,34 @@ impl Lease {
         seen: &Seen,
         receipts: Inline<Receipt>,
         count: u64,
+        until: u64,
     ) {
         self.charges = Inline::collect(NO_CHARGE, charges.iter().copied());
         self.asks = Asks::of(charges);
         let again = Again::all(charges, &self.asks, seen.receipts.as_slice());
         self.again = Inline::collect(Again::default(), again);
+        self.early =
+            Inline::collect(0, self.again.as_slice().iter().map(|it| it.drained_by(until)));
         (self.at, self.receipts) = (seen.at, receipts);
-        (self.taken, self.left, self.until) = (count, count, seen.at + LONGEST);
+        (self.taken, self.left, self.until) = (count, count, until);
         (self.enough, self.in_vain) = (count.min(BUSY.into()), false);
         self.number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends it. What it did not grant is to be given back.
     pub(super) fn end(&mut self, now: u64) -> Option<Rest> {
-        let Self { charges, receipts, asks, left, until, number, .. } = *self;
+        let Self { charges, receipts, left, until, number, .. } = *self;
+        if charges.as_slice().is_empty() {
+            return None;
+        }
+        let ended = until.min(now.max(self.at));
+        let parts = self.asks.iter().zip(self.early.as_slice());
+        let unused = parts.map(|(ask, early)| ask.step * left + (*early).min(until - ended));
+        let unused = Inline::collect(0, unused);
         self.taken -= left;
         self.left = 0;
         self.charges.clear();
-        let rest = Rest { charges, receipts, asks, left, ended: until.min(now), number };
-        (!charges.as_slice().is_empty()).then_some(rest)
+        Some(Rest { charges, receipts, unused, ended, number })
     }
 
     /// Whether there is nothing to give back.
@@ -205,6 +218,7 @@ impl Default for Lease {
             again: Inline::default(),
             at: 0,
             receipts: Inline::default(),
+            early: Inline::default(),
             taken: 0,
             left: 0,
             enough: 1,
@@ -219,7 +233,8 @@ impl Default for Lease {
 pub(super) const BUSY: u32 = if cfg!(palisade_shuttle) { 1 } else { 32 };
 /// The most lanes.
 const MOST: usize = 64;
-/// How long a lease lasts, in ticks: 40 microseconds. The drain of so long a time is what it may cost.
+/// How long a lease lasts, in ticks, and besides for as long as its clock may be behind: 40 microseconds. The drain of so long a
+/// time is what it may cost.
 pub(super) const LONGEST: u64 = rules::SECOND / 25_000;
 
 static NUMBERS: AtomicUsize = AtomicUsize::new(1);

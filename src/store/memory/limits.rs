@@ -20,6 +20,8 @@ pub(super) struct Limits {
     /// Records in a shard, but those of what overflows.
     capacity: usize,
     lanes: Lanes,
+    /// By how many ticks the time may be behind that is told to grant what was taken ahead.
+    behind: u64,
 }
 
 /// What became of an admission where its limits are kept.
@@ -32,22 +34,22 @@ enum Decided {
 }
 
 impl Limits {
-    pub(super) fn new(shards: usize, max_records: usize) -> Self {
+    pub(super) fn new(shards: usize, max_records: usize, behind: u64) -> Self {
         let shards = Shards::new(shards);
         let capacity = max_records.div_ceil(shards.len());
-        Self { shards, capacity, lanes: Lanes::default() }
+        Self { shards, capacity, lanes: Lanes::default(), behind }
     }
 
-    /// Grants the admission if it was taken ahead. Or else the lane in which to look for such admissions, if they are of a
-    /// busy key.
+    /// Grants the admission if it was taken ahead, by a time that may be behind. Or else the lane in which to look for such
+    /// admissions, if they are of a busy key.
     #[inline]
     pub(super) fn granted_ahead(
         &self,
         charges: &[Charge],
-        now: u64,
+        now: impl FnOnce() -> u64,
     ) -> Result<Seen, Option<MutexGuard<'_, Lease>>> {
         let Some(mut lease) = self.lane(charges) else { return Err(None) };
-        lease.grant(charges, now).ok_or(Some(lease))
+        lease.grant(charges, now(), self.behind).ok_or(Some(lease))
     }
 
     /// The lane in which to look for what was taken ahead, if the admission is of a busy key.
@@ -178,7 +180,8 @@ impl Limits {
         let now = locked.now(now);
         let mut seen = Seen::new(Inline::default(), now);
         let spots = locked.find(charges, &mut seen);
-        let (asks, until, mut receipts) = (Asks::of(charges), now + lanes::LONGEST, seen.receipts);
+        let until = now + self.behind + lanes::LONGEST;
+        let (asks, mut receipts) = (Asks::of(charges), seen.receipts);
         let stand = seen.receipts.as_slice();
         let times = rules::times_ahead(charges, &asks, stand, PART_AHEAD, now, until);
         if times < LEAST_AHEAD || !spots.as_slice().iter().all(Spot::is_found) {
@@ -193,7 +196,7 @@ impl Limits {
                 (shard.ahead, shard.ahead_until) = (shard.ahead + 1, until);
             }
         }
-        lease.begin(charges, &seen, receipts, times);
+        lease.begin(charges, &seen, receipts, times, until);
     }
 
     /// Ends the leases that keep something of records that are charged, and those that are over.
@@ -208,10 +211,10 @@ impl Limits {
 
     /// Gives back what a lease did not grant.
     fn give_back(&self, rest: &Rest) {
-        let steps = rest.asks.iter().map(|ask| ask.step * rest.left);
-        let parts = rest.charges.as_slice().iter().zip(rest.receipts.as_slice()).zip(steps);
-        let parts = parts.map(|((charge, receipt), give_back)| {
-            (charge, *receipt, Correction { give_back, add: 0 })
+        let unused = rest.unused.as_slice();
+        let parts = rest.charges.as_slice().iter().zip(rest.receipts.as_slice()).zip(unused);
+        let parts = parts.map(|((charge, receipt), unused)| {
+            (charge, *receipt, Correction { give_back: *unused, add: 0 })
         });
         // Where nothing has happened since it ended, as much as it would have been then.
         self.correct(parts, || rest.ended, |shard| shard.ahead = shard.ahead.saturating_sub(1));

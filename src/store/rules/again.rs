@@ -33,6 +33,11 @@ impl Again {
         Self { level: state.level, step: ask.step, drains, rest }
     }
 
+    /// How much of a rate's time will have drained by then, beyond what was charged.
+    pub(crate) fn drained_by(&self, then: u64) -> u64 {
+        then.saturating_sub(self.level) & self.drains
+    }
+
     /// Charges what is known to fit. Where the limit stands then.
     #[inline(always)]
     pub(crate) fn charge(&mut self, now: u64) -> Receipt {

@@ -26,12 +26,17 @@ fn slots(max: u64) -> Limit {
 }
 
 fn without_lanes() -> Limits {
-    Limits { lanes: Lanes::none(), ..Limits::new(2, 10) }
+    Limits { lanes: Lanes::none(), ..Limits::new(2, 10, 0) }
 }
 
 /// The receipts, if it is admitted.
 fn acquire(limits: &Limits, charges: &[Charge], now: u64) -> Option<Seen> {
-    let lane = match limits.granted_ahead(charges, now) {
+    acquire_at(limits, charges, now, now)
+}
+
+/// The same, where the coarse time is another.
+fn acquire_at(limits: &Limits, charges: &[Charge], now: u64, coarse: u64) -> Option<Seen> {
+    let lane = match limits.granted_ahead(charges, || coarse) {
         Ok(seen) => return Some(seen),
         Err(lane) => lane,
     };
@@ -56,7 +61,7 @@ fn is_ahead(limits: &Limits) -> bool {
 
 #[test]
 fn a_clock_that_goes_back_refills_nothing() {
-    let limits = Limits::new(1, 10);
+    let limits = Limits::new(1, 10, 0);
     let limit = Limit::rate(LimitId::of("rate"), 10, Duration::from_secs(10));
     let charges = [Charge::new(key(0), limit, 10)];
     assert!(acquire(&limits, &charges, START).is_some());
@@ -69,7 +74,7 @@ fn a_clock_that_goes_back_refills_nothing() {
 
 #[test]
 fn a_busy_key_is_taken_ahead_and_admits_its_quota_to_the_last() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let charges = [Charge::new(key(0), rate(1000), 1), Charge::new(key(0), slots(900), 1)];
     let mut ahead = 0;
     for n in 0..900 {
@@ -85,9 +90,41 @@ fn a_busy_key_is_taken_ahead_and_admits_its_quota_to_the_last() {
     assert_eq!(remaining(&limits, &charges, START), [100, 0]);
 }
 
+/// By how much the coarse time may be behind.
+const BEHIND: u64 = rules::SECOND / 500;
+
+/// A limit of which more drains in so long a time than what makes a key a busy one.
+fn quick() -> Limit {
+    Limit::rate(LimitId::of("rate"), 100_000, Duration::from_secs(1)).with_burst(1500)
+}
+
+#[test]
+fn a_burst_is_admitted_whole_though_it_was_charged_as_if_later() {
+    let limits = Limits::new(2, 10, BEHIND);
+    let one = [Charge::new(key(0), quick(), 1)];
+    let mut ahead = 0;
+    for n in 0..1500 {
+        assert!(acquire_at(&limits, &one, START, START - BEHIND).is_some(), "{n}");
+        ahead += u64::from(is_ahead(&limits));
+    }
+    assert!(ahead > 500, "{ahead}");
+    assert!(acquire_at(&limits, &one, START, START - BEHIND).is_none());
+}
+
+#[test]
+fn what_is_granted_late_counts_as_of_then() {
+    let limits = Limits::new(2, 10, BEHIND);
+    let one = [Charge::new(key(0), quick(), 1)];
+    (0..40).for_each(|_| assert!(acquire_at(&limits, &one, START, START - BEHIND).is_some()));
+    assert!(is_ahead(&limits));
+    let later = START + BEHIND;
+    let admitted = (0..2000).filter(|_| acquire_at(&limits, &one, later, START).is_some()).count();
+    assert!((1400..=1500).contains(&admitted), "{admitted}");
+}
+
 #[test]
 fn what_lies_ready_for_one_thread_is_kept_from_nobody() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let one = [Charge::new(key(0), rate(1000), 1), Charge::new(key(0), slots(1000), 1)];
     let admit = || (0..100).for_each(|_| assert!(acquire(&limits, &one, START).is_some()));
     thread::scope(|scope| scope.spawn(admit).join().unwrap());
@@ -102,7 +139,7 @@ fn what_lies_ready_for_one_thread_is_kept_from_nobody() {
 
 #[test]
 fn nothing_lies_ready_where_a_record_is_looked_at_or_reset() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let one = [Charge::new(key(0), rate(1000), 1)];
     let admit = |times| (0..times).for_each(|_| assert!(acquire(&limits, &one, START).is_some()));
     admit(100);
@@ -117,7 +154,7 @@ fn nothing_lies_ready_where_a_record_is_looked_at_or_reset() {
 
 #[test]
 fn a_lease_ends_and_gives_its_rest_back() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let one = [Charge::new(key(0), slots(1000), 1)];
     for _ in 0..100 {
         assert!(acquire(&limits, &one, START).is_some());
@@ -137,7 +174,7 @@ fn a_lease_ends_and_gives_its_rest_back() {
 
 #[test]
 fn a_lease_that_was_in_vain_is_not_followed_by_another() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let ahead = (0..1000).filter(|n| {
         let one = [Charge::new(key(0), slots(1_000_000), 1 + n % 2)];
         assert!(acquire(&limits, &one, START).is_some());
@@ -154,7 +191,7 @@ fn a_lease_that_was_in_vain_is_not_followed_by_another() {
 
 #[test]
 fn a_lease_of_which_little_was_granted_is_the_last() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let one = [Charge::new(key(0), slots(1000), 1)];
     let mut granted = 0;
     while !is_ahead(&limits) {
@@ -171,7 +208,7 @@ fn a_lease_of_which_little_was_granted_is_the_last() {
 /// Each of two threads has a lease of the key when both are over.
 #[test]
 fn leases_of_other_threads_are_recalled_when_they_are_over() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let one = [Charge::new(key(0), slots(1000), 1)];
     let admit = || (0..100).for_each(|_| assert!(acquire(&limits, &one, START).is_some()));
     thread::scope(|scope| scope.spawn(admit).join().unwrap());
@@ -183,7 +220,7 @@ fn leases_of_other_threads_are_recalled_when_they_are_over() {
 
 #[test]
 fn limits_that_count_by_borders_and_charges_of_nothing_are_never_taken_ahead() {
-    let limits = Limits::new(2, 10);
+    let limits = Limits::new(2, 10, 0);
     let (id, many) = (LimitId::of("limit"), 1_000_000);
     for charge in [
         Charge::new(key(0), Limit::sliding(id, many, HOUR), 1),
@@ -199,7 +236,7 @@ fn limits_that_count_by_borders_and_charges_of_nothing_are_never_taken_ahead() {
 
 #[test]
 fn threads_together_admit_the_quota_and_no_more() {
-    let (limits, admitted) = (Limits::new(2, 10), AtomicU64::new(0));
+    let (limits, admitted) = (Limits::new(2, 10, 0), AtomicU64::new(0));
     // Some ask for more than others, some only for one of the records.
     let (own, shared) =
         (Charge::new(key(0), rate(60_000), 1), Charge::new(key(1), slots(50_000), 1));
@@ -267,7 +304,7 @@ proptest! {
     /// Nobody is refused for what is taken ahead.
     #[test]
     fn decides_as_if_nothing_were_taken_ahead(steps in steps()) {
-        let (limits, plain) = (Limits::new(2, 10), without_lanes());
+        let (limits, plain) = (Limits::new(2, 10, 0), without_lanes());
         let (a, b) = (Charge::new(key(0), rate(3000), 1), Charge::new(key(1), rate(5000), 2));
         let held = Charge::new(key(0), slots(400), 1);
         let wanted = [vec![a, held], vec![a, held, b], vec![b], vec![Charge { cost: 100, ..a }, held]];
@@ -307,12 +344,38 @@ proptest! {
         }
     }
 
+    /// By the real time.
+    #[test]
+    fn by_a_clock_that_is_behind_no_more_is_admitted(
+        runs in prop::collection::vec(
+            (prop_oneof![30_usize..100, Just(1600)], 0..BEHIND, any::<u64>(), any::<bool>()), 1..20,
+        ),
+    ) {
+        let limits = Limits::new(2, 10, BEHIND);
+        let charges = [Charge::new(key(0), quick(), 1)];
+        let (room, step) = (rules::SECOND / 100_000 * 1500, rules::SECOND / 100_000);
+        let (mut now, mut coarse, mut level) = (START, START - BEHIND, 0);
+        for (times, wait, dice, idles) in runs {
+            now += if idles { 100 * wait } else { wait };
+            coarse = now.saturating_sub(dice % (BEHIND + 1)).max(coarse);
+            for _ in 0..times {
+                now += dice % 7;
+                // Time goes on, and the kernel may not have said so yet.
+                coarse = coarse.max(now - BEHIND);
+                if acquire_at(&limits, &charges, now, coarse).is_some() {
+                    level = level.max(now) + step;
+                    prop_assert!(level - now <= room + step, "{}", level - now);
+                }
+            }
+        }
+    }
+
     /// Whatever is given back, and in whatever order: what was used stays within the quota.
     #[test]
     fn what_is_given_back_is_not_used_twice(
         runs in prop::collection::vec((1_usize..150, any::<u64>()), 1..20),
     ) {
-        let limits = Limits::new(2, 10);
+        let limits = Limits::new(2, 10, 0);
         let charges = [Charge::new(key(0), rate(2000), 3)];
         let (mut running, mut used) = (Vec::new(), 0);
         for (times, mut dice) in runs {
