@@ -1,5 +1,5 @@
-//! What a decision of `RedisStore` costs beside PING and beside a script of one limit, over the same kind of connection to one
-//! server; and how many round trips `LeasedStore` spares.
+//! What a decision of `RedisStore` costs beside PING, beside a script that does nothing and beside one of one limit, over the same
+//! kind of connection to one server; and how many round trips `LeasedStore` spares, and how long its decisions take.
 //!
 //! First at a pace that leaves the server idle most of the time, then with so many callers who each wait for their answer and ask
 //! again. All take turns, in rounds, so that what else the machine does befalls all alike; medians of the rounds are printed.
@@ -31,6 +31,9 @@ if tat + step - now > burst then return 0 end
 redis.call('SET', KEYS[1], string.format('%.3f', tat + step), 'PX', math.ceil((tat + step - now) / 1000) + 1000)
 return 1";
 
+/// What no script can cost less than.
+const NOTHING: &str = "return 1";
+
 const SUBJECTS: usize = 10_000;
 const ROUNDS: usize = 7;
 /// What no server here is busy with.
@@ -40,7 +43,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 enum Peer {
     Ping(MultiplexedConnection),
-    OneLimit(MultiplexedConnection, Arc<Script>),
+    Script(MultiplexedConnection, Arc<Script>),
     Store(Arc<dyn LimiterStore>, Arc<[Limit]>, u64),
 }
 
@@ -51,7 +54,7 @@ impl Peer {
                 let _: String =
                     redis::cmd("PING").query_async(&mut connection.clone()).await.unwrap();
             }
-            Self::OneLimit(connection, script) => {
+            Self::Script(connection, script) => {
                 let mut call = script.key(subject.as_bytes().as_slice());
                 call.arg(1).arg(60_000_000);
                 let admitted: u8 = call.invoke_async(&mut connection.clone()).await.unwrap();
@@ -134,6 +137,10 @@ fn median(mut of: Vec<f64>) -> f64 {
     of[of.len() / 2]
 }
 
+fn script(connection: &MultiplexedConnection, text: &str) -> Peer {
+    Peer::Script(connection.clone(), Arc::new(Script::new(text)))
+}
+
 struct Server(Child, u16);
 
 impl Server {
@@ -188,7 +195,8 @@ async fn main() {
     let dynamic = |store: &Arc<RedisStore>| Arc::clone(store) as Arc<dyn LimiterStore>;
     let peers = [
         ("PING", Peer::Ping(connection.clone())),
-        ("a script of one limit", Peer::OneLimit(connection, Arc::new(Script::new(ONE_LIMIT)))),
+        ("a script of one limit", script(&connection, ONE_LIMIT)),
+        ("a script that does nothing", script(&connection, NOTHING)),
         ("RedisStore, one limit", Peer::Store(dynamic(&store), one, 1)),
         ("RedisStore, five limits", Peer::Store(dynamic(&store), Arc::clone(&five), 1)),
         ("the same, and settled to less", Peer::Store(dynamic(&store), five, 0)),
@@ -242,52 +250,69 @@ async fn main() {
     leased(&client, &store, time).await;
 }
 
-/// Of one busy subject, by 64 callers at once.
+/// Of one busy subject, by 64 callers at once, who each wait a millisecond before they ask again.
 async fn leased(client: &redis::Client, store: &Arc<RedisStore>, time: Duration) {
     const CALLERS: usize = 64;
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let limit = Limit::rate(LimitId::of("requests"), 6_000_000, MINUTE);
+    let limit: Arc<[Limit]> = Arc::new([Limit::rate(LimitId::of("requests"), 6_000_000, MINUTE)]);
     println!(
-        "{:>7}  {:<30} {:>11} {:>22}",
-        "callers", "one subject", "decisions", "scripts per decision"
+        "{:>7}  {:<30} {:>11} {:>9} {:>9}   {:>10} {:>22}",
+        "callers",
+        "one subject",
+        "decisions",
+        "p50 us",
+        "p99 us",
+        "p99 / PING",
+        "scripts per decision"
     );
-    let mut trips = Vec::new();
-    for leased in [false, true] {
-        let key = Pepper::random().key("subject").finish();
-        let store: Arc<dyn LimiterStore> = match leased {
-            false => Arc::clone(store) as _,
-            true => Arc::new(LeasedStore::builder(Arc::clone(store)).instances(4).build().unwrap()),
-        };
-        let before = scripts(&mut connection).await;
-        let began = Instant::now();
-        let tasks: Vec<_> = (0..CALLERS)
-            .map(|_| {
-                let (store, peer) = (Arc::clone(&store), [limit]);
-                tokio::spawn(async move {
-                    let peer = Peer::Store(store, Arc::from(peer), 1);
-                    let mut decisions = 0_u64;
-                    while began.elapsed() < time {
-                        peer.ask(key).await;
-                        decisions += 1;
-                        // Below the limit: 64 callers, a thousand times a second each at most.
-                        tokio::time::sleep(Duration::from_millis(1)).await;
-                    }
-                    decisions
+    let mut rounds = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        let leased = LeasedStore::builder(Arc::clone(store)).instances(4).build().unwrap();
+        let leased: Arc<dyn LimiterStore> = Arc::new(leased);
+        let peers = [
+            Peer::Ping(connection.clone()),
+            Peer::Store(Arc::clone(store) as _, Arc::clone(&limit), 1),
+            Peer::Store(Arc::clone(&leased), Arc::clone(&limit), 1),
+        ];
+        for (peer, rounds) in peers.iter().zip(&mut rounds) {
+            let key = Pepper::random().key("subject").finish();
+            let before = scripts(&mut connection).await;
+            let began = Instant::now();
+            let tasks: Vec<_> = (0..CALLERS)
+                .map(|_| {
+                    let peer = peer.clone();
+                    tokio::spawn(async move {
+                        let mut latencies = Vec::new();
+                        while began.elapsed() < time {
+                            let since = Instant::now();
+                            peer.ask(key).await;
+                            latencies.push(since.elapsed());
+                            // Below the limit: 64 callers, a thousand times a second each at most.
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                        latencies
+                    })
                 })
-            })
-            .collect();
-        let mut decisions = 0;
-        for task in tasks {
-            decisions += task.await.unwrap();
+                .collect();
+            let mut all = Vec::new();
+            for task in tasks {
+                all.extend(task.await.unwrap());
+            }
+            leased.flush().await.unwrap();
+            let [run, _] = since(before, scripts(&mut connection).await);
+            let [_, half, most, decisions] = figures(all, began);
+            rounds.push([decisions, half, most, run / decisions]);
         }
-        store.flush().await.unwrap();
-        let [run, _] = since(before, scripts(&mut connection).await);
-        let share = run / decisions as f64;
-        trips.push(share);
-        let name = if leased { "LeasedStore" } else { "RedisStore" };
-        println!("{CALLERS:>7}  {name:<30} {decisions:>11} {share:>22.4}");
     }
-    println!("         {:.0} times fewer round trips", trips[0] / trips[1]);
+    let [ping, plain, leased] =
+        rounds.map(|rounds| [0, 1, 2, 3].map(|n| median(rounds.iter().map(|it| it[n]).collect())));
+    for (name, of) in [("PING", ping), ("RedisStore", plain), ("LeasedStore", leased)] {
+        let ([decisions, half, most, share], beside) = (of, of[2] / ping[2]);
+        println!(
+            "{CALLERS:>7}  {name:<30} {decisions:>11.0} {half:>9.0} {most:>9.0}   {beside:>10.2} {share:>22.4}"
+        );
+    }
+    println!("         {:.0} times fewer round trips", plain[3] / leased[3]);
 }
 
 /// How many scripts the server has run, and for how many microseconds.

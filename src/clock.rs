@@ -21,14 +21,15 @@ pub trait Clock: Debug + Send + Sync + 'static {
         self.monotonic()
     }
 
-    /// By how much [`monotonic_coarse`](Self::monotonic_coarse) may be behind. Default: by nothing.
+    /// By how much [`monotonic_coarse`](Self::monotonic_coarse) may be behind, always the same. Default: by nothing.
     fn coarseness(&self) -> Duration {
         Duration::ZERO
     }
 }
 
 /// The machine's clock. Its coarse time (Linux with the feature `rate-limit`: `CLOCK_MONOTONIC_COARSE`, clock_gettime(2)) is
-/// that of the kernel's last tick, and takes a fifth of the time to tell.
+/// that of the kernel's last tick, and takes a fifth of the time to tell. It is taken to be at most two ticks behind: it may be
+/// further where a hypervisor stops the processor that keeps the time, and not the one that asks.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SystemClock;

@@ -4,10 +4,9 @@
 //! they go) charges many of the same admissions at once and grants them one by one: a lease, by which only its own lane
 //! is locked. Of a key whose admissions each cost something else nothing is taken ahead.
 //!
-//! It is granted by a time that may be behind, as that takes a fifth of the time to tell: a lease lasts for as long, and a little more.
-//!
 //! A lease admits no more than its limits do: it is charged as if all of it were used when it ends, and what it grants
-//! counts as if it had been charged alone. And it keeps nothing from others: before anyone is refused, or a record is
+//! counts as if it had been charged alone. It grants by the coarse time, which takes a fifth of the time to tell, and lasts for as long as
+//! that may be behind, and a little more. And it keeps nothing from others: before anyone is refused, or a record is
 //! looked at or reset, its leases are recalled and give back what is left of them. What an admission is told of where its
 //! limits stand may be older than it by as long as a lease lasts; and what a lease gives back counts as any refund does: a
 //! reservation that began before it may be given back that much less.

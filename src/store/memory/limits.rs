@@ -190,10 +190,13 @@ impl Limits {
         let times = times.min(MOST_AHEAD);
         rules::charge_times(charges, &asks, receipts.as_mut_slice(), times, until);
         let parts = charges.iter().zip(spots.as_slice()).zip(receipts.as_slice());
+        let mut before = None;
         for ((charge, spot), receipt) in parts {
+            let number = self.shards.number(&charge.record);
             if let Some((shard, (at, entry))) = locked.shard_of(charge).zip(spot.place()) {
                 shard.set(at, entry, &charge.limit, *receipt);
-                (shard.ahead, shard.ahead_until) = (shard.ahead + 1, until);
+                shard.ahead += u32::from(before.replace(number) != Some(number));
+                shard.ahead_until = until;
             }
         }
         lease.begin(charges, &seen, receipts, times, until);
@@ -243,7 +246,7 @@ impl Limits {
         self.correct(parts, now, |_| ());
     }
 
-    /// Corrects charges, one shard after the other.
+    /// Corrects charges, one shard after the other, each of which is noted first.
     fn correct<'a>(
         &self,
         parts: impl Iterator<Item = (&'a Charge, Receipt, Correction)>,
@@ -257,18 +260,20 @@ impl Limits {
             if held.as_ref().is_none_or(|(locked, ..)| *locked != number) {
                 // The one before is let go first: no two callers wait for each other.
                 drop(held.take());
-                held = self.shards.lock(number).map(|shard| (number, shard));
+                held = self.shards.lock(number).map(|mut shard| {
+                    note(&mut shard);
+                    (number, shard)
+                });
                 last = None;
             }
-            if let Some((_, shard)) = &mut held {
-                note(shard);
-                if !correction.changes_nothing() {
-                    // To slots all times are one.
-                    if !charge.limit.is_slots() {
-                        shard.now = shard.now.max(*time.get_or_insert_with(&now));
-                    }
-                    last = shard.settle(charge, receipt, correction, self.capacity, last);
+            if let Some((_, shard)) = &mut held
+                && !correction.changes_nothing()
+            {
+                // To slots all times are one.
+                if !charge.limit.is_slots() {
+                    shard.now = shard.now.max(*time.get_or_insert_with(&now));
                 }
+                last = shard.settle(charge, receipt, correction, self.capacity, last);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     store::{
         Charge, Key, Limit, Receipt,
-        rules::{Correction, State},
+        rules::{Correction, Kind, State},
     },
     sync::{Mutex, MutexGuard},
 };
@@ -30,7 +30,7 @@ pub(super) struct Shard {
     /// The latest time seen here. An earlier one counts as this.
     pub(super) now: u64,
     pub(super) heat: Heat,
-    /// Charges of leases that have not ended, and when the last of them does.
+    /// Leases of what is kept here that have not ended, and when the last of them does. One of several records may count as several.
     pub(super) ahead: u32,
     pub(super) ahead_until: u64,
     pub(super) records: Slabs,
@@ -75,6 +75,12 @@ impl Shard {
     pub(super) fn now(&mut self, now: u64) -> u64 {
         self.now = self.now.max(now);
         self.now
+    }
+
+    /// The time as of which a rate is given back. What a lease grants was charged as of its end: until then, no more is given
+    /// back than if that were now.
+    fn now_for_refunds(&self) -> u64 {
+        if self.ahead > 0 { self.now.max(self.ahead_until) } else { self.now }
     }
 
     /// Whether a lease is over that has not given back what it did not grant.
@@ -180,7 +186,9 @@ impl Shard {
         capacity: usize,
         last: Option<(Key, Place)>,
     ) -> Option<(Key, Place)> {
-        let (limit, now) = (&charge.limit, self.now);
+        let limit = &charge.limit;
+        let is_refund = correction.give_back > 0 && matches!(limit.kind, Kind::Rate(_));
+        let now = if is_refund { self.now_for_refunds() } else { self.now };
         let overflow = receipt.0[1] & IN_OVERFLOW != 0;
         let mut key = if overflow { overflow_key(charge) } else { charge.record };
         let last = last.filter(|(of, _)| *of == key);

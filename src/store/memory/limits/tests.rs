@@ -122,6 +122,20 @@ fn what_is_granted_late_counts_as_of_then() {
     assert!((1400..=1500).contains(&admitted), "{admitted}");
 }
 
+/// Else what is granted late would be charged as of a time before.
+#[test]
+fn what_a_lease_was_charged_upon_is_not_given_back_before_it_ends() {
+    let limits = Limits::new(2, 10, BEHIND);
+    let (one, many) = ([Charge::new(key(0), quick(), 1)], [Charge::new(key(0), quick(), 400)]);
+    let first = acquire(&limits, &many, START).unwrap();
+    (0..40).for_each(|_| assert!(acquire_at(&limits, &one, START, START - BEHIND).is_some()));
+    assert!(is_ahead(&limits));
+    settle(&limits, &many, &first, &[0], START);
+    let later = START + BEHIND;
+    let admitted = (0..2000).filter(|_| acquire_at(&limits, &one, later, START).is_some()).count();
+    assert!((1300..=1500).contains(&admitted), "{admitted}");
+}
+
 #[test]
 fn what_lies_ready_for_one_thread_is_kept_from_nobody() {
     let limits = Limits::new(2, 10, 0);
