@@ -77,20 +77,34 @@ impl Peer {
 type Figures = [f64; 4];
 
 /// Each peer has subjects of its own: a record that another one charges differently would be what is measured.
-async fn measure(peer: &Peer, name: &'static str, callers: usize, time: Duration) -> Figures {
+fn subjects(name: &'static str) -> impl Fn(usize) -> Key + Clone {
+    let pepper = Pepper::from_secret("bench");
+    move |at| pepper.key(name).with(&at.to_le_bytes()).finish()
+}
+
+/// So many callers, who each `wait` after an answer before they ask again.
+async fn measure(
+    peer: &Peer,
+    subject: impl Fn(usize) -> Key + Clone + Send + 'static,
+    callers: usize,
+    wait: Duration,
+    time: Duration,
+) -> Figures {
     let began = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|caller| {
-            let peer = peer.clone();
+            let (peer, subject) = (peer.clone(), subject.clone());
             tokio::spawn(async move {
-                let pepper = Pepper::from_secret("bench");
                 let (mut latencies, mut at) = (Vec::new(), caller);
                 while began.elapsed() < time {
                     at = (at + 611_953) % SUBJECTS;
-                    let subject = pepper.key(name).with(&at.to_le_bytes()).finish();
+                    let subject = subject(at);
                     let since = Instant::now();
                     peer.ask(subject).await;
                     latencies.push(since.elapsed());
+                    if !wait.is_zero() {
+                        tokio::time::sleep(wait).await;
+                    }
                 }
                 latencies
             })
@@ -104,14 +118,13 @@ async fn measure(peer: &Peer, name: &'static str, callers: usize, time: Duration
 }
 
 /// One that is asked every so often, whether it has answered or not: how long an answer takes of a server that has time.
-async fn paced(peer: &Peer, name: &'static str, time: Duration) -> Figures {
+async fn paced(peer: &Peer, subject: impl Fn(usize) -> Key, time: Duration) -> Figures {
     let (began, mut tick) = (Instant::now(), tokio::time::interval(PACE));
-    let (pepper, mut asked, mut at) = (Pepper::from_secret("bench"), Vec::new(), 0);
+    let (mut asked, mut at) = (Vec::new(), 0);
     while began.elapsed() < time {
         tick.tick().await;
         at = (at + 611_953) % SUBJECTS;
-        let subject = pepper.key(name).with(&at.to_le_bytes()).finish();
-        let peer = peer.clone();
+        let (peer, subject) = (peer.clone(), subject(at));
         asked.push(tokio::spawn(async move {
             let since = Instant::now();
             peer.ask(subject).await;
@@ -223,8 +236,10 @@ async fn main() {
             for (at, (name, peer)) in peers.iter().enumerate() {
                 let before = scripts(&mut stats).await;
                 let figures = match callers {
-                    None => paced(peer, name, time).await,
-                    Some(callers) => measure(peer, name, callers, time).await,
+                    None => paced(peer, subjects(name), time).await,
+                    Some(callers) => {
+                        measure(peer, subjects(name), callers, Duration::ZERO, time).await
+                    }
                 };
                 store.flush().await.unwrap();
                 let [_, busy] = since(before, scripts(&mut stats).await);
@@ -277,30 +292,12 @@ async fn leased(client: &redis::Client, store: &Arc<RedisStore>, time: Duration)
         for (peer, rounds) in peers.iter().zip(&mut rounds) {
             let key = Pepper::random().key("subject").finish();
             let before = scripts(&mut connection).await;
-            let began = Instant::now();
-            let tasks: Vec<_> = (0..CALLERS)
-                .map(|_| {
-                    let peer = peer.clone();
-                    tokio::spawn(async move {
-                        let mut latencies = Vec::new();
-                        while began.elapsed() < time {
-                            let since = Instant::now();
-                            peer.ask(key).await;
-                            latencies.push(since.elapsed());
-                            // Below the limit: 64 callers, a thousand times a second each at most.
-                            tokio::time::sleep(Duration::from_millis(1)).await;
-                        }
-                        latencies
-                    })
-                })
-                .collect();
-            let mut all = Vec::new();
-            for task in tasks {
-                all.extend(task.await.unwrap());
-            }
+            // Below the limit: 64 callers, a thousand times a second each at most.
+            let figures =
+                measure(peer, move |_| key, CALLERS, Duration::from_millis(1), time).await;
             leased.flush().await.unwrap();
             let [run, _] = since(before, scripts(&mut connection).await);
-            let [_, half, most, decisions] = figures(all, began);
+            let [_, half, most, decisions] = figures;
             rounds.push([decisions, half, most, run / decisions]);
         }
     }

@@ -106,13 +106,7 @@ impl MemoryStore {
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        let clock = SystemClock;
-        Self {
-            limits: Limits::new(SHARDS, MAX_RECORDS, rules::ticks(clock.coarseness())),
-            clock: Arc::new(clock),
-            facts: Facts::new(SHARDS, MAX_FACTS),
-            records: Records::new(MAX_KEPT_RECORDS),
-        }
+        Self::builder().into_store()
     }
 }
 
@@ -162,12 +156,18 @@ impl MemoryStoreBuilder {
         if self.max_facts < shards || self.max_facts > most {
             return Err(BuildError::invalid("max_facts", "must be at least 1 for each shard"));
         }
-        Ok(MemoryStore {
-            limits: Limits::new(shards, self.max_records, rules::ticks(self.clock.coarseness())),
+        Ok(Self { shards, ..self }.into_store())
+    }
+
+    /// The store, of options that were looked at.
+    fn into_store(self) -> MemoryStore {
+        let behind = rules::ticks(self.clock.coarseness());
+        MemoryStore {
             clock: self.clock,
-            facts: Facts::new(shards, self.max_facts),
+            limits: Limits::new(self.shards, self.max_records, behind),
+            facts: Facts::new(self.shards, self.max_facts),
             records: Records::new(self.max_kept_records),
-        })
+        }
     }
 }
 
