@@ -13,7 +13,12 @@ use crate::store::{
 /// A script on records: these files, one after another, at the server's time.
 macro_rules! on_records {
     ($($file:literal),+) => {
-        concat!(include_str!("format.lua"), clock!(), $(include_str!($file)),+)
+        concat!(
+            include_str!("collect.lua"),
+            include_str!("format.lua"),
+            clock!(),
+            $(include_str!($file)),+
+        )
     };
 }
 
