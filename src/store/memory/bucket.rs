@@ -24,8 +24,10 @@ impl Bucket {
         Places((((self.0 & REST) + REST) | self.0) & TOP)
     }
 
-    pub(super) fn free(self) -> Option<usize> {
-        Places(!self.taken().0 & TOP).next()
+    /// A place that is free: this one, if it is.
+    pub(super) fn free(self, choice: usize) -> Option<usize> {
+        let mut free = Places(!self.taken().0 & TOP);
+        free.from(choice).next().or_else(|| free.next())
     }
 
     pub(super) fn set(&mut self, place: usize, tag: u8) {
@@ -77,6 +79,12 @@ pub(super) fn tag(hash: u64) -> u8 {
     (hash as u8).max(2)
 }
 
+/// The place that a record with this hash takes in its bucket, if it is free.
+#[inline]
+pub(super) fn choice(hash: u64) -> usize {
+    usize::from((hash >> 8) as u8) * PLACES >> 8
+}
+
 /// Places in a bucket.
 pub(super) const PLACES: usize = 7;
 /// A one in each place.
@@ -121,7 +129,15 @@ mod tests {
                 prop_assert_eq!(&taken, &places(&|it| it != 0));
                 let from: Vec<_> = bucket.taken().from(3).collect();
                 prop_assert_eq!(from, taken.into_iter().filter(|it| *it >= 3).collect::<Vec<_>>());
-                prop_assert_eq!(bucket.free(), places(&|it| it == 0).first().copied());
+                let free = places(&|it| it == 0);
+                for choice in 0..PLACES {
+                    let found = bucket.free(choice);
+                    if free.contains(&choice) {
+                        prop_assert_eq!(found, Some(choice));
+                    }
+                    prop_assert_eq!(found.is_none(), free.is_empty());
+                    prop_assert!(found.is_none_or(|found| free.contains(&found)));
+                }
                 prop_assert_eq!(bucket.has_passed(), passed > 0);
             }
         }
