@@ -82,7 +82,7 @@ pub(super) fn tag(hash: u64) -> u8 {
 /// The place that a record with this hash takes in its bucket, if it is free.
 #[inline]
 pub(super) fn choice(hash: u64) -> usize {
-    usize::from((hash >> 8) as u8) * PLACES >> 8
+    (usize::from((hash >> 8) as u8) * PLACES) >> 8
 }
 
 /// Places in a bucket.
