@@ -168,7 +168,7 @@ fn layers(wanted: &impl Fn(&str) -> bool) {
     }
     report::heading(
         "Nanoseconds for a request",
-        &["no layer", "tower_governor", "palisade, 5 limits"],
+        &["no layer", "tower_governor", "palisade, 5 limits", "without headers"],
     );
     let config = GovernorConfigBuilder::default().per_nanosecond(1).burst_size(u32::MAX).finish();
     let governor = GovernorLayer::new(Arc::new(config.unwrap())).layer(answer);
@@ -178,18 +178,19 @@ fn layers(wanted: &impl Fn(&str) -> bool) {
         .tokens_per_minute(1_000_000_000_000)
         .tokens_per_day(1_000_000_000_000)
         .concurrent_requests(1000);
-    let palisade = TieredRateLimitLayer::builder(&Stores::in_memory())
-        .tier("free", tier)
-        .fallback_tier("free")
-        .build()
-        .unwrap()
-        .layer(answer);
+    let limits = || {
+        let limits = TieredRateLimitLayer::builder(&Stores::in_memory());
+        limits.tier("free", tier.clone()).fallback_tier("free")
+    };
+    let palisade = limits().build().unwrap().layer(answer);
+    let without_headers = limits().without_headers().build().unwrap().layer(answer);
     report::compared_nanos(
         name,
         compare([
             through(&answer, request),
             through(&governor, request),
             through(&palisade, request),
+            through(&without_headers, request),
         ]),
     );
 }
