@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::{Method, header};
 
-pub(crate) use self::plain::plain;
+pub(crate) use self::plain::readings;
 use crate::{
     connection,
     reject::{ErrorFormat, Respond},

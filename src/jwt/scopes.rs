@@ -49,11 +49,12 @@ impl AccessRules {
     fn needed<B>(&self, request: &Request<B>) -> impl Iterator<Item = &Policy> {
         let given = request.uri().path();
         let pattern = connection::matched_path(request.extensions());
-        let plain = if self.0.is_empty() { given.into() } else { route::plain(given) };
+        let readings = if self.0.is_empty() { Vec::new() } else { route::readings(given) };
         let applies = move |rule: &&Rule| {
             rule.suffix.as_deref().is_none_or(|suffix| {
                 let fits = |path: &str| route::ends_in_segments(path, suffix);
-                fits(given) || fits(&plain) || pattern.is_some_and(fits)
+                let mut readings = readings.iter();
+                fits(given) || readings.any(|path| fits(path)) || pattern.is_some_and(fits)
             })
         };
         self.0.iter().filter(applies).map(|rule| &rule.policy)
@@ -101,8 +102,21 @@ mod tests {
             "/admin;a/",
             "/x/..%2fadmin",
             "/x%5cadmin",
+            "/admin//..",
+            "/admin/x%2Fy/..",
+            "/admin/x%252fy/..",
+            "/admin/x%5cy/..",
+            "/admin/x\\y/..",
+            "/admin/x%2Fy//../..",
         ] {
             assert_eq!(needed(path), "llm admin", "{path}");
+        }
+        for path in [
+            "/v1/chat//../completions",
+            "/v1/chat/x%2Fy/../completions",
+            "/v1/chat/x%2Fy//../completions",
+        ] {
+            assert_eq!(needed(path), "llm chat", "{path}");
         }
         assert_eq!(needed("/models/meta%2Fllama/generate"), "llm");
         assert_eq!(needed("/%"), "llm");

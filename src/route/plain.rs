@@ -5,28 +5,72 @@ use std::borrow::Cow;
 /// The path as a server further on might understand it: percent-decoded, without empty, `.` and
 /// `..` segments and without parameters. `/x/%61dmin;a=b/` must not get past a rule for `/admin`.
 pub(crate) fn plain(path: &str) -> Cow<'_, str> {
-    let odd = |byte: u8| matches!(byte, b'%' | b';' | b'\\');
-    if !path.bytes().any(odd) && !path.contains("//") && !path.contains("/.") {
+    if !is_odd(path) {
         return Cow::Borrowed(path);
     }
-    let mut decoded = path.as_bytes().to_vec();
+    Cow::Owned(Order { decodes: true, merges: true, turns: true }.read(path))
+}
+
+/// The same in every order in which servers do it. For RFC 3986, section 5.2.4, `/admin//..` and `/admin/x%2Fy/..` are
+/// `/admin/`; for who merges slashes or decodes them before that, they are `/` and `/admin/x`.
+pub(crate) fn readings(path: &str) -> Vec<Cow<'_, str>> {
+    let mut readings = vec![plain(path)];
+    // Otherwise nothing is taken back, and the order makes no difference.
+    if is_odd(path) && decoded(path.as_bytes()).contains("..") {
+        readings.extend((0..7_u8).map(|order| {
+            let [decodes, merges, turns] = [1, 2, 4].map(|bit| order & bit != 0);
+            Cow::Owned(Order { decodes, merges, turns }.read(path))
+        }));
+    }
+    readings
+}
+
+fn is_odd(path: &str) -> bool {
+    let odd = |byte: u8| matches!(byte, b'%' | b';' | b'\\');
+    path.bytes().any(odd) || path.contains("//") || path.contains("/.")
+}
+
+/// What a server does before it takes `..` and what stands before it away.
+struct Order {
+    /// Decodes the path, slashes too.
+    decodes: bool,
+    /// Takes slashes side by side for one.
+    merges: bool,
+    /// Takes `\` for `/`, as WHATWG's URLs do.
+    turns: bool,
+}
+
+impl Order {
+    fn read(&self, path: &str) -> String {
+        let path = if self.decodes { decoded(path.as_bytes()) } else { path.into() };
+        let mut segments: Vec<String> = Vec::new();
+        for segment in path.split(|mark| mark == '/' || self.turns && mark == '\\').skip(1) {
+            let segment = segment.split(';').next().unwrap_or_default();
+            match &*decoded(segment.as_bytes()) {
+                "" if self.merges => {}
+                "." => {}
+                ".." => drop(segments.pop()),
+                segment => segments.push(segment.to_owned()),
+            }
+        }
+        segments.retain(|segment| !segment.is_empty());
+        format!("/{}", segments.join("/"))
+    }
+}
+
+fn decoded(path: &[u8]) -> Cow<'_, str> {
+    let mut decoded = Cow::Borrowed(path);
     for _ in 0..MAX_DECODINGS {
         let next = percent_decoded(&decoded);
-        if next == decoded {
+        if *next == *decoded {
             break;
         }
-        decoded = next;
+        decoded = Cow::Owned(next);
     }
-    let text = String::from_utf8_lossy(&decoded);
-    let mut segments: Vec<&str> = Vec::new();
-    for segment in text.split(['/', '\\']) {
-        match segment.split(';').next().unwrap_or_default() {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
+    match decoded {
+        Cow::Borrowed(path) => String::from_utf8_lossy(path),
+        Cow::Owned(path) => Cow::Owned(String::from_utf8_lossy(&path).into_owned()),
     }
-    Cow::Owned(format!("/{}", segments.join("/")))
 }
 
 fn percent_decoded(bytes: &[u8]) -> Vec<u8> {
@@ -61,6 +105,7 @@ mod tests {
                 proptest::prop_assert!(plain.starts_with('/') && !plain.contains("//"));
                 proptest::prop_assert!(plain.split('/').all(|segment| segment != ".."));
             }
+            proptest::prop_assert_eq!(&readings(&path)[0], &plain);
         }
     }
 }

@@ -217,7 +217,7 @@ impl<'a> RequestTarget<'a> {
             return Ok(true);
         }
         let given = fits(self.path);
-        if given == fits(&route::plain(self.path)) {
+        if route::readings(self.path).iter().all(|path| fits(path) == given) {
             return Ok(given);
         }
         Err(Rejection::new(
