@@ -353,6 +353,28 @@ async fn metadata_lead_to_the_keys() {
 }
 
 #[test]
+fn without_a_runtime_a_withdrawn_key_stops_counting_too() {
+    let case = Case::new();
+    case.publish(&["a", "b"]);
+    assert_eq!(case.verify("a").now_or_never(), Some(Ok(())));
+    assert_eq!(case.verify("a").now_or_never(), Some(Ok(())));
+    case.publish(&["b"]);
+    case.clock.advance(Duration::from_secs(300));
+    assert_eq!(case.verify("a").now_or_never(), Some(Err(AuthErrorKind::InvalidToken)));
+    assert_eq!(case.verify("b").now_or_never(), Some(Ok(())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_may_be_believed_for_ever() {
+    let issuer = Issuer::jwks_uri(ISSUER, JWKS);
+    let case = Case::of(issuer.max_stale(Duration::MAX).refresh_interval(Duration::MAX));
+    case.clock.advance(Duration::from_secs(1));
+    case.publish(&["a"]);
+    let verdict = tokio::time::timeout(Duration::from_secs(60), case.verify("a")).await;
+    assert_eq!(verdict.ok(), Some(Ok(())));
+}
+
+#[test]
 fn what_could_never_be_fetched_is_refused_when_it_is_built() {
     let remote = |url: &str| Issuer::jwks_uri(ISSUER, url).audience(AUDIENCE);
     assert!(build(remote(JWKS)));

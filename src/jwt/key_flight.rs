@@ -33,6 +33,11 @@ impl Awaited {
         Self { number, landed, own }
     }
 
+    /// Whether it flies only as long as it is waited for: there is no runtime.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// Waits for it, and returns its number. Where there is no runtime, whoever started a flight drives it.
     pub(crate) async fn landed(mut self) -> u64 {
         if let Some(flight) = self.own.take() {

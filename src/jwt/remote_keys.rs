@@ -20,7 +20,11 @@ use super::{
     key_source::HeldKeys,
     refetch_budget::RefetchBudget,
 };
-use crate::{clock::Clock, observe, runtime::watch};
+use crate::{
+    clock::Clock,
+    observe,
+    runtime::{self, watch},
+};
 
 /// Keys that are fetched.
 pub(crate) struct RemoteKeys {
@@ -105,7 +109,13 @@ impl RemoteKeys {
 
     pub(crate) fn is_current(self: &Arc<Self>, generation: u64) -> bool {
         let now = self.clock.monotonic();
-        self.refresh_if_due(now);
+        if self.is_due(now) {
+            if !runtime::is_here() {
+                // Whoever asks for the keys then has to fetch them.
+                return false;
+            }
+            drop(self.join_or_start(Cause::Schedule));
+        }
         generation == self.generation.load(Ordering::Acquire) && now < self.ends_at.get()
     }
 
@@ -114,7 +124,12 @@ impl RemoteKeys {
         key_id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<Arc<HeldKeys>, Reason> {
-        self.refresh_if_due(self.clock.monotonic());
+        let due = self.is_due(self.clock.monotonic());
+        if let Some(flight) = due.then(|| self.join_or_start(Cause::Schedule)).flatten()
+            && flight.is_own()
+        {
+            flight.landed().await;
+        }
         let before = self.state().flights;
         let mut landed = 0;
         loop {
@@ -155,14 +170,12 @@ impl RemoteKeys {
         }
     }
 
-    /// Starts a flight that nobody waits for, if it is time for one.
-    fn refresh_if_due(self: &Arc<Self>, now: Duration) {
-        if now >= self.due_at.get() && self.generation.load(Ordering::Acquire) > 0 {
-            drop(self.join_or_start(Cause::Schedule));
-        }
+    /// Whether it is time for a flight that nobody waits for, but who has to drive it.
+    fn is_due(&self, now: Duration) -> bool {
+        now >= self.due_at.get() && self.generation.load(Ordering::Acquire) > 0
     }
 
-    /// The same for the task that keeps the set up, which also gets the first one if nobody else does.
+    /// Starts a flight, for the task that keeps the set up, which also gets the first one if nobody else does.
     pub(crate) fn keep_up(self: &Arc<Self>) {
         if self.clock.monotonic() >= self.due_at.get() {
             drop(self.join_or_start(Cause::Schedule));
@@ -252,8 +265,8 @@ impl RemoteKeys {
         state.held = Some(Arc::new(HeldKeys { keys, generation, fetched_at: started, digest }));
         (state.failures, state.last_error) = (0, None);
         // Ahead of the interval's end, so that the new set is there by then.
-        self.due_at.set(started + self.options.refresh_interval * 3 / 4);
-        self.ends_at.set(started + self.options.max_stale);
+        self.due_at.set(started.saturating_add(self.options.refresh_interval / 4 * 3));
+        self.ends_at.set(started.saturating_add(self.options.max_stale));
         self.generation.store(generation, Ordering::Release);
         let outcome = if is_same { "unchanged" } else { "changed" };
         observe::count("palisade_key_set_fetches_total", &[("outcome", outcome)]);
