@@ -46,6 +46,7 @@ fn with(leaf: &Leaf) -> Request<()> {
 async fn told(request: Request<()>) -> Result<Response<Full<Bytes>>, Infallible> {
     let peer = Identity::of(request.extensions()).and_then(Identity::peer);
     let mut response = Response::new(Full::from(format!("{}", peer.is_some())));
+    assert!(!request.headers().contains_key("x_peer"));
     for value in request.headers().get_all(TOLD) {
         response.headers_mut().append(TOLD, value.clone());
     }
@@ -74,6 +75,7 @@ async fn those_behind_are_told_of_the_peer_and_of_nobody_else() {
     let spoofed = |mut request: Request<()>| {
         request.headers_mut().append(TOLD, HeaderValue::from_static("spiffe://spoof/a"));
         request.headers_mut().append(TOLD, HeaderValue::from_static("spiffe://spoof/b"));
+        request.headers_mut().append("x_peer", HeaderValue::from_static("spiffe://spoof/c"));
         request
     };
     let (_, told, _) = ask(&layer, spoofed(with(&ca.workload(GATEWAY)))).await;

@@ -182,6 +182,25 @@ async fn attack_11_what_a_proxy_forwards_is_verified_here() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_denied_is_not_believed() {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let ca = Authority::new("ca");
+    let id = "spiffe://prod.example/ns/edge/sa/envoy";
+    let (stolen, envoy) = (ca.workload(id), ca.workload(id));
+    let pin = <sha2::Sha256 as sha2::Digest>::digest(&stolen.der).into();
+    let layer = layer(&trusting(&ca).build().unwrap()).deny(PeerRule::sha256_bytes(pin));
+    let proxy = ProxyTrust::identity(PeerRule::spiffe(id).unwrap());
+    let layer = layer.forwarded(Forwarded::client_cert().trusted_by(proxy)).build().unwrap();
+    let told = format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der));
+    let by = async |proxy: &Leaf| {
+        let request = Request::post("/generate").header("client-cert", &told);
+        send(&layer, request.extension(connection(proxy.chain())).body(()).unwrap()).await
+    };
+    assert_eq!(by(&envoy).await, PASSED);
+    assert_eq!(by(&stolen).await, (403, "client_not_allowed"));
+}
+
+#[tokio::test]
 async fn attack_04_a_proxy_is_told_by_its_socket_and_by_no_header() {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     let ca = Authority::new("ca");

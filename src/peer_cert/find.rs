@@ -32,8 +32,8 @@ impl Shared {
     /// The peer of a request, its path verified if there is a store of anchors. That its certificate is valid now, and
     /// that it may pass, is still to be asked.
     ///
-    /// Behind a trusted proxy it is whom the proxy tells of, or nobody: never the proxy itself. What others than a
-    /// trusted proxy say in headers counts for nothing.
+    /// Behind a trusted proxy it is whom the proxy tells of, or nobody: never the proxy itself, unless that is denied.
+    /// What others than a trusted proxy say in headers counts for nothing.
     pub(super) fn find<B>(&self, request: &Request<B>) -> Result<Peer, Why> {
         let (extensions, now) = (request.extensions(), self.clock.unix());
         let direct = self.connection(extensions, now);
@@ -47,6 +47,10 @@ impl Shared {
         let Some(proxy) = forwarded.proxy(workload, address, by_socket) else {
             return direct;
         };
+        // Who is to stay out is no proxy either, whatever trusts it.
+        if direct.as_ref().is_ok_and(|peer| self.rules.denies(&peer.identity)) {
+            return direct;
+        }
         let chain = forwarded.read(request.headers()).map_err(|unbelievable| {
             observe::debug(LAYER, unbelievable.reason());
             match unbelievable {

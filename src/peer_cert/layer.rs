@@ -73,8 +73,8 @@ impl PeerCertLayerBuilder {
         self
     }
 
-    /// Refuses the workloads that this rule fits, whatever else admits them. None by default. It
-    /// never admits anyone.
+    /// Refuses the workloads that this rule fits, whatever else admits them, and a [trusted
+    /// proxy](Self::forwarded) that it fits with all that it forwards. None by default. It never admits anyone.
     pub fn deny(mut self, rule: PeerRule) -> Self {
         self.rules = self.rules.deny(rule);
         self
@@ -144,8 +144,9 @@ impl PeerCertLayerBuilder {
     }
 
     /// Tells the services behind who the peer is, in this header of the request: its SPIFFE ID, or, if it has none,
-    /// `sha256:` and the SHA-256 of its certificate in hexadecimal. A header of this name that a client sent is
-    /// always taken away, on exempt routes too. By default nothing is told.
+    /// `sha256:` and the SHA-256 of its certificate in hexadecimal. A header of this name that a client sent, or of one
+    /// that a framework may take for it (`x_peer` for `x-peer`), is always taken away, on exempt routes too. By default
+    /// nothing is told.
     pub fn propagate(mut self, header: HeaderName) -> Self {
         self.propagate = Some(header);
         self

@@ -149,7 +149,7 @@ impl Shared {
         let headers = request.headers_mut();
         forwarded::strip(self.forwarded.as_ref(), headers);
         if let Some(name) = &self.propagate {
-            headers.remove(name);
+            forwarded::strip_same(name, headers);
         }
     }
 

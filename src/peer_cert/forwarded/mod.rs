@@ -13,7 +13,7 @@ mod xfcc;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use self::read::read_forwarded;
-pub(in crate::peer_cert) use self::read::{ForwardedChain, Unbelievable, strip};
+pub(in crate::peer_cert) use self::read::{ForwardedChain, Unbelievable, strip, strip_same};
 pub use self::{proxy_trust::ProxyTrust, source::Forwarded};
 
 /// Why a header can't be read.

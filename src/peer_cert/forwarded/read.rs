@@ -105,9 +105,16 @@ pub fn read_forwarded(
 /// theirs. To be done whoever sent them, once they are read.
 pub(in crate::peer_cert) fn strip(own: Option<&Forwarded>, headers: &mut HeaderMap) {
     let own = || own.into_iter().flat_map(Forwarded::names).map(HeaderName::as_str);
-    let goes =
-        |name: &&HeaderName| names::is_known(name) || own().any(|own| names::same(own, name));
-    let found: Vec<HeaderName> = headers.keys().filter(goes).cloned().collect();
+    remove(headers, |name| names::is_known(name) || own().any(|own| names::same(own, name)));
+}
+
+/// Removes the header of this name, and those that a framework may take for it.
+pub(in crate::peer_cert) fn strip_same(name: &HeaderName, headers: &mut HeaderMap) {
+    remove(headers, |other| names::same(name.as_str(), other));
+}
+
+fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let found: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
     for name in found {
         headers.remove(name);
     }
