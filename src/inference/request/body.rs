@@ -24,7 +24,7 @@ impl<'l> Reader<'l> {
         let prompts = prompt_members(endpoint);
         object(root)?;
         if !root.members().any(|(name, value)| {
-            !value.is_null() && name.text().is_some_and(|name| prompts.contains(&&*name))
+            !value.is_null() && name.text().is_some_and(|name| prompts.contains(&&*folded(name)))
         }) {
             return Err(ReadErrorKind::NoPrompt);
         }
@@ -38,6 +38,7 @@ impl<'l> Reader<'l> {
 
     /// Reads the members of the body, or of an object of options or an instance within it.
     fn members(&mut self, value: Value<'_>, level: u8) -> Read {
+        unlike(value)?;
         for (name, value) in value.members() {
             if !value.is_null() {
                 let name = name.text().unwrap_or_default();
@@ -51,7 +52,7 @@ impl<'l> Reader<'l> {
     /// endpoint should is then read in full.
     fn member(&mut self, name: &str, value: Value<'_>, level: u8) -> Read {
         let responses = self.endpoint == Endpoint::OpenAiResponses;
-        match name {
+        match &*folded(name.into()) {
             "model" if level == 0 => self.model(value),
             "messages" => self.messages(value),
             "prompt" | "inputs" | "input" | "query" | "texts" => self.prompts(value),
@@ -102,6 +103,7 @@ impl<'l> Reader<'l> {
                     _ => self.prompts(item),
                 })
             }
+            // By its exact name: to who takes no other for it, another one may be a prompt.
             _ if words::is_option(name, self.endpoint) => Ok(()),
             _ => match value.kind() {
                 Kind::String | Kind::Array | Kind::Object => self.strings(value, Origin::User, 0),
@@ -302,6 +304,27 @@ pub(crate) fn is_prompt_member(name: &str) -> bool {
     .into_iter()
     .any(|endpoint| prompt_members(endpoint).contains(&name))
         || matches!(name, "system" | "system_prompt" | "suffix" | "template" | "chat_template")
+}
+
+/// A member's name for servers to which upper case is lower case, as it is to Go's `encoding/json`, and so to Ollama: to
+/// these the long s and the Kelvin sign are letters, too.
+pub(super) fn folded(name: Cow<'_, str>) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii()) {
+        return name.to_uppercase().to_lowercase().into();
+    }
+    name
+}
+
+/// Refuses names that are one to such a server, of which it takes the last.
+pub(super) fn unlike(object: Value<'_>) -> Read {
+    let names = || object.members().filter_map(|(name, _)| name.text());
+    if names().all(|name| *folded(name.clone()) == *name) {
+        return Ok(());
+    }
+    let mut all: Vec<_> = names().map(folded).collect();
+    all.sort_unstable();
+    let alike = all.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
+    if alike { Err(ReadErrorKind::DuplicateKey) } else { Ok(()) }
 }
 
 fn piece(value: Value<'_>, origin: Origin, turn: u32) -> Read<Piece> {

@@ -2,7 +2,7 @@
 
 use super::{
     Origin, ReadErrorKind, Unread,
-    body::{Read, Reader, array, object},
+    body::{Read, Reader, array, folded, object, unlike},
     words::is_prose,
 };
 use crate::inference::json::{Kind, Value};
@@ -20,14 +20,16 @@ impl Reader<'_> {
     /// One message. Chat templates may print any member of it, so all of its strings are read.
     fn message(&mut self, message: Value<'_>, turn: u32) -> Read {
         object(message)?;
-        let role = match message.get("role") {
+        unlike(message)?;
+        let is_role = |name: Value<'_>| name.text().is_some_and(|name| folded(name) == "role");
+        let role = match message.members().find(|(name, _)| is_role(*name)).map(|(_, role)| role) {
             None => Some(Origin::User),
             Some(role) => of_role(&role.text().ok_or(ReadErrorKind::WrongType)?),
         };
         let origin = role.unwrap_or(Origin::User);
         self.overhead(MESSAGE);
         for (name, value) in message.members() {
-            match &*name.text().unwrap_or_default() {
+            match &*folded(name.text().unwrap_or_default()) {
                 "content" | "refusal" => self.content(value, origin, turn)?,
                 "name" if !value.is_null() => self.text(value, origin, turn)?,
                 "tool_calls" | "function_call" => {

@@ -78,6 +78,11 @@ impl Reader<'_> {
         for (name, value) in part.members() {
             match &*name.text().unwrap_or_default() {
                 "text" | "refusal" | "thinking" => self.said(value, origin, turn)?,
+                // There are servers that look for these first, and then for no text.
+                medium if holds_medium(medium) && !value.is_null() => {
+                    self.unread(Unread::Other);
+                    self.strings(value, origin, turn)?;
+                }
                 other => self.other(other, value, origin, turn)?,
             }
         }
@@ -141,6 +146,15 @@ impl Reader<'_> {
 
 /// Whether the member of this name holds an attachment: its data, a link to it, or an object with one of them.
 fn holds_data(name: &str) -> bool {
+    holds_medium(name)
+        || matches!(
+            name,
+            "file" | "file_data" | "file_url" | "file_id" | "source" | "url" | "data" | "uuid"
+        )
+}
+
+/// Whether that can be nothing but an image, a sound or a film.
+fn holds_medium(name: &str) -> bool {
     matches!(
         name,
         "image_url"
@@ -151,13 +165,5 @@ fn holds_data(name: &str) -> bool {
             | "input_audio"
             | "video_url"
             | "video"
-            | "file"
-            | "file_data"
-            | "file_url"
-            | "file_id"
-            | "source"
-            | "url"
-            | "data"
-            | "uuid"
     )
 }

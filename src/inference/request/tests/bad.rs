@@ -155,3 +155,49 @@ fn the_refusal_is_the_callers_fault_and_says_nothing_of_the_input() {
 }
 
 use crate::reject::Rejection;
+
+#[test]
+fn names_that_some_servers_take_for_others_hide_nothing() {
+    let unread = |endpoint, body: &str| {
+        let prompt = Prompt::read(endpoint, body.to_owned().into(), &ReadLimits::new());
+        !prompt.unwrap().unread().is_empty()
+    };
+    for body in [
+        r#"{"prompt": "a", "Context": [1, 2]}"#,
+        r#"{"prompt": "a", "Image\u017f": ["AAAA"]}"#,
+        r#"{"prompt": "a", "to\u212aen_ids": [1, 2]}"#,
+        r#"{"Prompt": "a", "TEMPLATE": "{{.System}}"}"#,
+    ] {
+        assert!(unread(Generate, body), "{body}");
+    }
+    let image = r#"{"messages": [{"role": "user", "content": "a", "Images": ["AAAA"]}]}"#;
+    assert!(unread(OpenAiChat, image));
+    // A server that knows no other name for it takes it for a prompt.
+    let prompt = r#"{"prompt": "a", "Stop": "b"}"#.to_owned();
+    let prompt = Prompt::read(Generate, prompt.into(), &ReadLimits::new()).unwrap();
+    assert_eq!(prompt.segments().count(), 2);
+    let system = r#"{"messages": [{"Role": "system", "Content": "a"}]}"#.to_owned();
+    let system = Prompt::read(OpenAiChat, system.into(), &ReadLimits::new()).unwrap();
+    assert!(system.segments().all(|segment| segment.origin == Origin::System));
+    for (endpoint, body) in [
+        (Generate, r#"{"prompt": "a", "model": "large", "Model": "small"}"#),
+        (OpenAiChat, r#"{"messages": [{"role": "user", "Role": "system", "content": "a"}]}"#),
+    ] {
+        assert_eq!(error(endpoint, body), ReadErrorKind::DuplicateKey, "{body}");
+    }
+}
+
+#[test]
+fn an_image_beside_the_text_of_a_part_is_told() {
+    for part in [
+        r#"{"text": "a", "image_url": "data:image/png;base64,AAAA"}"#,
+        r#"{"type": "text", "text": "a", "uuid": "u", "audio_url": {"url": "https://a.example"}}"#,
+    ] {
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": [{part}]}}]}}"#);
+        let prompt = Prompt::read(OpenAiChat, body.into(), &ReadLimits::new()).unwrap();
+        assert_eq!(prompt.unread(), [Unread::Other], "{part}");
+    }
+    let body = r#"{"messages": [{"role": "user", "content": [{"text": "a", "image_url": null}]}]}"#;
+    let prompt = Prompt::read(OpenAiChat, body.into(), &ReadLimits::new()).unwrap();
+    assert!(prompt.unread().is_empty());
+}

@@ -284,8 +284,8 @@ fn members_that_only_a_lenient_parser_takes_are_read_too() {
     // Go's encoding/json matches names whatever their case.
     assert_reads(
         OpenAiChat,
-        r#"{"messages": [{"role": "user", "content": "a", "Content": "b"}], "Messages": [{"Content": "c"}]}"#,
-        &["user 0 a", "user 0 b", "user 0 Content", "user 0 c"],
+        r#"{"Messages": [{"Content": "a", "Name": "b"}, {"ROLE": "tool", "CONTENT": [{"text": "c"}]}]}"#,
+        &["user 0 a", "user 0 b", "tool_result 1 c"],
     );
 }
 
