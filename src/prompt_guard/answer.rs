@@ -45,20 +45,22 @@ pub(crate) fn kind<R: Body>(
     head: &response::Parts,
     body: &R,
 ) -> Result<Option<Kind>, Rejection> {
-    // Vectors are no text, and gRPC only gets here when it may pass unseen.
-    if is_empty(head, body) || matches!(endpoint, Endpoint::OpenAiEmbeddings | Endpoint::Grpc) {
+    // Vectors are no text.
+    if is_empty(head, body) || endpoint == Endpoint::OpenAiEmbeddings {
         return Ok(None);
     }
     let media_type = head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
     let essence = media_type.and_then(|value| value.split(|byte| *byte == b';').next());
     let essence = essence.unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    // The caller says that it is gRPC, which only gets here when it may pass unseen. What is something else is read.
+    let is_unknown = matches!(endpoint, Endpoint::Other | Endpoint::Grpc);
     let kind = match &*essence {
         b"text/event-stream" => Kind::Stream(Pieces::Events),
         b"application/json" => Kind::Json,
         other if other.ends_with(b"+json") => Kind::Json,
         other if is_lines(other) => Kind::Stream(Pieces::Lines),
         // A page or a file that the server offers besides, not a model's answer.
-        _ if endpoint == Endpoint::Other => return Ok(None),
+        _ if is_unknown => return Ok(None),
         other if other.starts_with(b"text/") => Kind::Text,
         _ => return Err(unreadable()),
     };

@@ -65,6 +65,16 @@ async fn a_json_answer_that_is_fine_passes_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn what_a_caller_says_of_a_request_keeps_no_answer_from_being_read() {
+    let request = http::Request::get("/jobs/7").header("content-type", "application/grpc");
+    let request = request.body(full("")).unwrap();
+    let (answer, _) = exchanged(blocks(), request, json_answer(r#"{"response":"evil"}"#)).await;
+    // As gRPC has refusals, since that is what he says he speaks.
+    assert_eq!((refusal(&answer).1, answer.headers()["grpc-status"].to_str()), (200, Ok("7")));
+    assert!(!text(answer).await.contains("evil"));
+}
+
+#[tokio::test]
 async fn a_json_answer_that_is_not_becomes_a_refusal() {
     for (path, body) in [
         (CHAT, r#"{"choices":[{"message":{"content":"so \u0065vil"}}]}"#),
