@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -27,8 +27,17 @@ pub(super) struct Local {
     held: Mutex<HashMap<ReservationId, Inline<Receipt>>>,
     /// How many there are, so that a settlement locks nothing while there are none.
     count: AtomicUsize,
-    /// The limits that have counted here since the store was last told.
-    touched: Mutex<HashMap<(Key, LimitId), Charge>>,
+    /// What the store has not been told of yet, limit by limit.
+    missed: Mutex<HashMap<(Key, LimitId), Missed>>,
+    /// Whether there is any, so that nothing is locked to ask.
+    is_behind: AtomicBool,
+}
+
+/// Units of a limit that have counted here alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missed {
+    pub(super) charge: Charge,
+    pub(super) units: u64,
 }
 
 impl Local {
@@ -44,7 +53,8 @@ impl Local {
             max_records,
             held: Mutex::default(),
             count: AtomicUsize::new(0),
-            touched: Mutex::default(),
+            missed: Mutex::default(),
+            is_behind: AtomicBool::new(false),
         })
     }
 
@@ -60,7 +70,9 @@ impl Local {
         let local = Admission::new(admission.id, charges.as_slice());
         match self.store.acquire(&local).try_now().ok()?.ok()? {
             Decision::Admitted(grant) => {
-                self.touch(admission.charges);
+                for charge in admission.charges {
+                    self.miss(Missed { charge: *charge, units: charge.cost });
+                }
                 self.held().insert(admission.id, grant.receipts);
                 self.count.fetch_add(1, Ordering::Release);
                 let receipts = Inline::filled(Receipt::default(), admission.charges.len());
@@ -96,6 +108,15 @@ impl Local {
         }
         let Some(receipts) = self.held().remove(&settlement.id) else { return false };
         self.count.fetch_sub(1, Ordering::Release);
+        for (charge, used) in settlement.charges.iter().zip(settlement.used) {
+            let more = used.saturating_sub(charge.cost);
+            if more > 0 {
+                self.miss(Missed { charge: *charge, units: more });
+            }
+            if let Some(missed) = self.missed().get_mut(&place(charge)) {
+                missed.units = missed.units.saturating_sub(charge.cost.saturating_sub(*used));
+            }
+        }
         let charges = self.shares(settlement.charges);
         let used = settlement.charges.iter().zip(settlement.used);
         let used = used.filter(|(charge, _)| is_kept(charge)).map(|(_, amount)| *amount);
@@ -106,47 +127,57 @@ impl Local {
     }
 
     pub(super) fn reset(&self, record: Key) {
-        self.touched().retain(|(touched, _), _| *touched != record);
+        self.missed().retain(|(missed, _), _| *missed != record);
         // It is in memory, and answers at once.
         drop(self.store.reset(record));
     }
 
-    /// What the store has missed: for each limit that has counted here, the units that have not drained. Told once.
-    pub(super) fn missed(&self) -> Vec<(Charge, u64)> {
-        let touched = std::mem::take(&mut *self.touched());
-        let undrained = |charge: Charge| {
+    /// Whether there is anything that the store has to be told.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Acquire)
+    }
+
+    /// What the store has to be told: of what it has missed, the units that have not drained. It is told of each once.
+    pub(super) fn take_missed(&self) -> Vec<Missed> {
+        let missed = {
+            let mut missed = self.missed();
+            self.is_behind.store(false, Ordering::Release);
+            std::mem::take(&mut *missed)
+        };
+        let still = |Missed { charge, units }: Missed| {
             let share = self.shares(&[charge]);
             let standings =
                 self.store.peek(&Admission::new(ReservationId::next(), share.as_slice()));
             let standings = standings.try_now().ok()?.ok()?;
-            let left = standings.as_slice().first()?.remaining;
-            let used = share.as_slice().first()?.limit.capacity().saturating_sub(left);
-            (used > 0).then_some((charge, used))
+            let units = units
+                .min(undrained(&share.as_slice().first()?.limit, standings.as_slice().first()?));
+            (units > 0).then_some(Missed { charge, units })
         };
-        touched.into_values().filter_map(undrained).collect()
+        missed.into_values().filter_map(still).collect()
     }
 
     /// The store could not be told of these.
-    pub(super) fn put_back(&self, missed: Vec<(Charge, u64)>) {
-        for (charge, _) in missed {
-            self.touched().insert((charge.record, charge.limit.id()), charge);
-        }
+    pub(super) fn put_back(&self, missed: Vec<Missed>) {
+        missed.into_iter().for_each(|missed| self.miss(missed));
     }
 
-    fn touch(&self, charges: &[Charge]) {
-        let mut touched = self.touched();
-        for charge in charges.iter().filter(|charge| counts_later(charge)) {
-            touched.insert((charge.record, charge.limit.id()), *charge);
+    fn miss(&self, missed: Missed) {
+        if !counts_later(&missed.charge) {
+            return;
         }
+        let mut all = self.missed();
+        let known = all.entry(place(&missed.charge)).or_insert(Missed { units: 0, ..missed });
+        known.units = known.units.saturating_add(missed.units);
+        self.is_behind.store(true, Ordering::Release);
     }
 
     fn has_room(&self, charges: &[Charge]) -> bool {
-        let touched = self.touched();
-        touched.len() < self.max_records
+        let missed = self.missed();
+        missed.len() < self.max_records
             || charges
                 .iter()
                 .filter(|charge| counts_later(charge))
-                .all(|charge| touched.contains_key(&(charge.record, charge.limit.id())))
+                .all(|charge| missed.contains_key(&place(charge)))
     }
 
     /// The charges that are kept here, on this process's share of their limits.
@@ -172,9 +203,28 @@ impl Local {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn touched(&self) -> MutexGuard<'_, HashMap<(Key, LimitId), Charge>> {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn missed(&self) -> MutexGuard<'_, HashMap<(Key, LimitId), Missed>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Units that a limit has counted and that have not drained, a debt with them.
+fn undrained(limit: &Limit, standing: &Standing) -> u64 {
+    let used = limit.capacity().saturating_sub(standing.remaining);
+    match limit.rule() {
+        _ if standing.remaining > 0 => used,
+        Rule::Rate { quota, window, .. } => {
+            let all = standing.reset.as_nanos().saturating_mul(u128::from(quota));
+            let all = all.div_ceil(window.as_nanos().max(1));
+            used.max(u64::try_from(all).unwrap_or(u64::MAX))
+        }
+        // Of these a debt can't be told from what fits.
+        _ => u64::MAX,
+    }
+}
+
+fn place(charge: &Charge) -> (Key, LimitId) {
+    (charge.record, charge.limit.id())
 }
 
 fn is_kept(charge: &Charge) -> bool {

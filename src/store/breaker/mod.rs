@@ -15,7 +15,7 @@ use std::{
 };
 
 pub(crate) use self::circuit::{Circuit, Permit};
-use self::local::Local;
+use self::local::{Local, Missed};
 use super::{
     Admission, Charge, Decision, Inline, Key, LimiterStore, NO_CHARGE, ReservationId, Seen,
     Settlement, Standings, StoreError, StoreFuture,
@@ -35,7 +35,8 @@ use crate::{
 /// else those that are to be kept locally are, each process by its share, and the others are not kept. Answers
 /// say so: [`Seen::degraded`](super::Seen::degraded).
 ///
-/// **No fresh burst.** What was admitted locally and has not drained is charged to the store before it is used again.
+/// **No fresh burst.** What was admitted locally and has not drained is charged to the store, once, before it is used
+/// again; and what such a request is found to have used beyond that when it ends, by then.
 /// Slots are not: until those held at the time have ended, up to a share more than `max` can be held.
 ///
 /// **Bound.** With `n` instances, each keeps an `n`th of each quota, and at least 1. What a store has counted already is
@@ -169,7 +170,10 @@ impl LimiterStore for BreakerStore {
 
     fn settle(&self, settlement: &Settlement<'_>) {
         if !self.0.local.settle(settlement) {
-            self.0.inner.settle(settlement);
+            return self.0.inner.settle(settlement);
+        }
+        if !self.0.circuit.is_open() {
+            self.0.catch_up();
         }
     }
 
@@ -208,7 +212,9 @@ impl Shared {
         match answer {
             Ok(decision) => {
                 if self.circuit.succeeded() {
-                    self.make_up();
+                    self.make_up(true);
+                } else {
+                    self.catch_up();
                 }
                 Ok(decision)
             }
@@ -239,31 +245,42 @@ impl Shared {
         decision.ok_or(error)
     }
 
-    /// Charges the store what was admitted without it and has not drained; then it is used again.
-    fn make_up(self: &Arc<Self>) {
+    /// Tells the store what of a request that was admitted without it has become known since.
+    fn catch_up(self: &Arc<Self>) {
+        if self.local.is_behind() {
+            self.make_up(false);
+        }
+    }
+
+    /// Charges the store what was admitted without it and has not drained; then it is used again, if it `closes` the
+    /// circuit.
+    fn make_up(self: &Arc<Self>, closes: bool) {
         if self.makes_up.swap(true, Ordering::AcqRel) {
             return;
         }
-        let shared = MakingUp(Arc::clone(self));
+        let making_up = MakingUp(Arc::clone(self));
         // Without a runtime there is no store that can be out of reach.
         drop(runtime::spawn(async move {
-            let shared = &shared.0;
+            let shared = Arc::clone(&making_up.0);
             if shared.tell_all().await.is_err() {
                 return;
             }
-            shared.circuit.close();
-            observe::gauge(CIRCUIT_OPEN, 0);
-            // What was admitted here while it was told.
-            let _ = shared.tell_all().await;
+            if closes {
+                shared.circuit.close();
+                observe::gauge(CIRCUIT_OPEN, 0);
+            }
+            drop(making_up);
+            // What has counted here while it was told.
+            shared.catch_up();
         }));
     }
 
     async fn tell_all(&self) -> Result<(), StoreError> {
-        let mut missed = self.local.missed();
-        while let Some((charge, used)) = missed.pop() {
-            if let Err(error) = self.tell(charge, used).await {
-                missed.push((charge, used));
-                self.local.put_back(missed);
+        let mut all = self.local.take_missed();
+        while let Some(missed) = all.pop() {
+            if let Err(error) = self.tell(missed).await {
+                all.push(missed);
+                self.local.put_back(all);
                 return Err(error);
             }
         }
@@ -271,13 +288,13 @@ impl Shared {
     }
 
     /// Charges so many units, whether or not they fit.
-    async fn tell(&self, charge: Charge, used: u64) -> Result<(), StoreError> {
+    async fn tell(&self, Missed { charge, units }: Missed) -> Result<(), StoreError> {
         let (id, charges) = (ReservationId::next(), [Charge { cost: 0, ..charge }]);
         // Refused: it is in debt already.
         if let Decision::Admitted(grant) = self.inner.acquire(&Admission::new(id, &charges)).await?
         {
             let receipts = grant.receipts.as_slice();
-            self.inner.settle(&Settlement::new(id, &charges, receipts, &[used]));
+            self.inner.settle(&Settlement::new(id, &charges, receipts, &[units]));
         }
         Ok(())
     }

@@ -273,6 +273,69 @@ async fn what_the_store_could_not_be_told_it_is_told_later() {
     }
 }
 
+/// Until nothing is left to be told.
+async fn settled() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_admitted_while_the_store_is_told_is_told_once() {
+    let rig = Rig::new();
+    let charge = |n| Charge::new(key(n), rate(Outage::LocalShare), 10);
+    rig.goes_down().await;
+    for n in 1..=20 {
+        assert!(rig.admits(&[charge(n)]).await);
+    }
+    rig.remote.set_down(false);
+    rig.clock.advance(Duration::from_secs(1));
+    assert!(rig.admits(&[Charge::new(key(98), rate(Outage::Refuse), 1)]).await);
+    tokio::task::yield_now().await;
+    // It is being told.
+    assert!(rig.store.is_open() && rig.admits(&[charge(1)]).await);
+    settled().await;
+    assert!(!rig.store.is_open());
+    assert_eq!(rig.left(charge(1)).await, 80);
+    assert_eq!(rig.left(charge(2)).await, 90);
+    // Nor are they told again when it is lost again.
+    rig.goes_down().await;
+    assert!(rig.admits(&[Charge { cost: 1, ..charge(1) }]).await);
+    rig.comes_back().await;
+    assert_eq!(rig.left(charge(1)).await, 79);
+}
+
+#[tokio::test]
+async fn what_an_outage_s_requests_use_in_the_end_is_charged_after_it() {
+    let rig = Rig::new();
+    let charge = |n| [Charge::new(key(n), rate(Outage::LocalShare), 10)];
+    rig.goes_down().await;
+    let mut held = Vec::new();
+    for n in 1..=4 {
+        let id = ReservationId::next();
+        let answer = rig.store.acquire(&Admission::new(id, &charge(n))).await;
+        let Ok(Decision::Admitted(grant)) = answer else { panic!("{answer:?}") };
+        held.push((id, charge(n), grant));
+    }
+    let mut ends = async |used| {
+        let (id, charge, grant) = held.remove(0);
+        let receipts = grant.receipts.as_slice();
+        rig.store.settle(&Settlement::new(id, &charge, receipts, &[used]));
+    };
+    // A debt of more than the process's share, and less than was reserved: both before it is back.
+    ends(85).await;
+    ends(4).await;
+    rig.comes_back().await;
+    assert_eq!(rig.left(charge(1)[0]).await, 15);
+    assert_eq!(rig.left(charge(2)[0]).await, 96);
+    ends(25).await;
+    ends(4).await;
+    settled().await;
+    assert_eq!(rig.left(charge(3)[0]).await, 75);
+    // What was told stays charged, and drains.
+    assert_eq!(rig.left(charge(4)[0]).await, 90);
+}
+
 #[tokio::test]
 async fn there_is_room_for_so_many_keys_and_no_more() {
     let rig = Rig::new();
