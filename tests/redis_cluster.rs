@@ -192,6 +192,31 @@ async fn an_admission_over_several_groups_is_all_or_none_in_the_end() {
     assert!(within(LONG, free).await, "{:?}", remaining(&store, &all).await);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_settlement_overtakes_one_that_was_not_applied() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let (store, keys) = (cluster.store(), records(&cluster, true));
+    let all = [charges(keys)[0]];
+    let mut grants = Vec::new();
+    for _ in 0..4 {
+        grants.push(acquire(&store, &all).await.unwrap().unwrap());
+    }
+    // The script is known by then.
+    settle(&store, &all, &grants.remove(0), &[2]);
+    store.flush().await.unwrap();
+    let slot = cluster.slot(keys[0]).to_string();
+    cluster.masters[0].command(&["CLUSTER", "DELSLOTS", &slot]);
+    for (grant, used) in grants.iter().zip([31, 11, 6]) {
+        settle(&store, &all, grant, &[used]);
+    }
+    // Longer than one of them is tried at a time.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.masters[0].command(&["CLUSTER", "ADDSLOTS", &slot]);
+    store.flush().await.unwrap();
+    let left = remaining(&store, &all).await[0];
+    assert!((QUOTA - 50..=QUOTA - 35).contains(&left), "{left}");
+}
+
 async fn slots_move_under(leased: bool) {
     let Some(cluster) = Cluster::start().await else { return };
     let redis = Arc::new(cluster.store());

@@ -13,6 +13,19 @@ pub(super) fn is_answer(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
 
+/// Whether it was refused before any of it ran, where it is more than one thing.
+pub(super) fn is_before_all(error: &RedisError) -> bool {
+    use ServerErrorKind::{
+        Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain,
+    };
+    matches!(
+        error.kind(),
+        ErrorKind::Server(
+            Ask | BusyLoading | ClusterDown | MasterDown | Moved | NoScript | ReadOnly | TryAgain
+        )
+    )
+}
+
 /// Whether it is a replica, as a master is after a failover.
 pub(super) fn is_read_only(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) || is_within(error, &["READONLY"])

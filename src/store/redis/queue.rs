@@ -12,7 +12,7 @@ use std::{
 use redis::{RedisError, Value};
 
 use super::{
-    errors::{is_answer, is_final},
+    errors::{is_answer, is_before_all, is_final},
     lanes::Places,
     link::{Call, Link},
     script::{self, Change, Program, Records},
@@ -52,6 +52,8 @@ struct State {
 struct Job {
     /// By which the records tell whether it was applied. Zero: it surely was not.
     number: AtomicU64,
+    /// It was lost on the way once: nobody knows whether it was applied.
+    doubtful: AtomicBool,
     finished: AtomicBool,
     lost: AtomicBool,
     since: Instant,
@@ -69,11 +71,19 @@ impl Job {
         if is_final(error) {
             self.lost.store(true, Ordering::Relaxed);
             self.finished.store(true, Ordering::Relaxed);
-        } else if is_answer(error) {
-            // Surely not applied. Its number may be lower by now than one that was.
+        } else {
+            self.unanswered(is_answer(error));
+        }
+    }
+
+    /// Keeps its number, by which it is told whether it was applied, unless it `surely` was not: then that may be lower by
+    /// now than one that was.
+    fn unanswered(&self, surely: bool) {
+        if !surely {
+            self.doubtful.store(true, Ordering::Relaxed);
+        } else if !self.doubtful.load(Ordering::Relaxed) {
             self.number.store(0, Ordering::Relaxed);
         }
-        // Else lost on the way: nobody knows whether it was applied, and its number stays.
     }
 }
 
@@ -86,6 +96,7 @@ impl Queue {
     pub(super) fn push(&self, records: Records, changes: Vec<Change>) {
         let job = Job {
             number: AtomicU64::new(0),
+            doubtful: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             since: Instant::now(),
@@ -211,8 +222,12 @@ impl Queue {
                 }
                 Ok(_) => jobs.iter().for_each(|job| job.finished.store(true, Ordering::Relaxed)),
                 Err(error) if alone => jobs.iter().for_each(|job| job.failed(&error)),
-                // Nobody knows which were applied before it. They are sent again in their order, and none before they are.
-                Err(_) => {}
+                // Of several, nobody may know which were applied before it. They are sent again in their order, and none
+                // before they are.
+                Err(error) => {
+                    let surely = is_before_all(&error) || together == 1 && is_answer(&error);
+                    jobs.iter().for_each(|job| job.unanswered(surely));
+                }
             }
         }
     }

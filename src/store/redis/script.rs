@@ -38,7 +38,7 @@ macro_rules! clock {
 }
 
 /// One of the scripts. Its digest stands for it once the server has seen it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     Acquire,
     Settle,
