@@ -232,7 +232,8 @@ impl PromptGuardLayerBuilder {
     }
 
     /// The largest answer, and the largest single event of a stream, that is held to be scanned, in
-    /// bytes: 1 MiB by default. Larger ones are withheld. Without output detectors, nothing is held.
+    /// bytes: 1 MiB by default. Larger ones are withheld, and a stream is cut of which so much waits together, or in which
+    /// more than 128 texts go on at a time. Without output detectors, nothing is held.
     pub fn max_answer(self, bytes: usize) -> Self {
         self.by_default(|policy| policy.max_answer(bytes))
     }

@@ -1,7 +1,13 @@
 //! Scanning an event stream as it passes: an event goes on, byte for byte or with masks, once all of
 //! its texts may, and after all that came before it.
 
-use std::{collections::VecDeque, fmt, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -41,6 +47,8 @@ pub(crate) struct EventScan {
     queue: VecDeque<Queued>,
     /// Bytes in the queue, but for text that earlier events have said.
     queued: usize,
+    /// How many there were when what could go on of it last did.
+    relieved_at: usize,
     /// Bytes of such text in the queue.
     repeated: usize,
     /// Events that were ever in the queue.
@@ -79,6 +87,8 @@ struct Channel {
     hold: Hold,
     /// Where events may say all of it so far.
     so_far: Option<SoFar>,
+    /// Nothing more of it is to come.
+    ended: bool,
 }
 
 /// An event that waits.
@@ -126,6 +136,7 @@ impl EventScan {
             channels: Vec::new(),
             queue: VecDeque::new(),
             queued: 0,
+            relieved_at: 0,
             repeated: 0,
             numbered: 0,
             broken: false,
@@ -238,16 +249,41 @@ impl EventScan {
             return Err(too_large());
         }
         self.each(|place| channels.contains(&place.channel), Look::Advance)?;
-        if texts.ends_all() || self.queued > MAX_QUEUED || self.channels.len() > MAX_CHANNELS {
+        if texts.ends_all() {
             self.all(Look::Finish)?;
         } else {
             let ends = texts.ends();
             self.each(|place| ends.contains(&place.group), Look::Finish)?;
         }
         self.pass_on();
-        if self.channels.len() > MAX_CHANNELS {
-            self.channels.clear();
+        if self.queued > self.relieved_at + MAX_QUEUED {
+            self.all(Look::Flush)?;
+            self.pass_on();
+            self.relieved_at = self.queued;
         }
+        self.relieved_at = self.relieved_at.min(self.queued);
+        if self.queued > self.policy.max_answer {
+            return Err(too_large());
+        }
+        self.forget_ended()
+    }
+
+    /// Where too many texts are followed, those that have ended and gone on are followed no more.
+    fn forget_ended(&mut self) -> Result<(), Rejection> {
+        if self.channels.len() <= MAX_CHANNELS {
+            return Ok(());
+        }
+        let parts = self.queue.iter().flat_map(|queued| &queued.parts);
+        let waiting: HashSet<u64> = parts.map(|part| part.channel).collect();
+        self.channels.retain(|it| !it.ended || waiting.contains(&it.place.channel));
+        if self.channels.len() <= MAX_CHANNELS {
+            return Ok(());
+        }
+        if self.policy.enforced {
+            return Err(too_large());
+        }
+        self.all(Look::Finish)?;
+        self.channels.clear();
         Ok(())
     }
 
@@ -280,16 +316,17 @@ impl EventScan {
         let at = self.channels.iter().position(of_place).unwrap_or(self.channels.len());
         if at == self.channels.len() {
             let (hold, so_far) = (self.new_hold(text.origin), may_repeat.then(SoFar::default));
-            self.channels.push(Channel { place, hold, so_far });
+            self.channels.push(Channel { place, hold, so_far, ended: false });
         }
         let so_far = self.channels.get_mut(at).and_then(|channel| channel.so_far.as_mut());
         let says = so_far.map(|so_far| so_far.next(text.text));
         if says == Some(Says::New) {
             self.take_apart(at, text.origin)?;
         }
-        let Some(Channel { hold, .. }) = self.channels.get_mut(at) else {
+        let Some(Channel { hold, ended, .. }) = self.channels.get_mut(at) else {
             return Err(unreadable());
         };
+        *ended = false;
         let (range, new) = match says {
             Some(Says::All(new)) => {
                 hold.push(new);
@@ -356,6 +393,7 @@ impl EventScan {
                 // The next event tells what its text is.
                 continue;
             }
+            channel.ended = look == Look::Finish;
             let hold = &mut channel.hold;
             let own = match &self.task {
                 Task::Look { own } => own.as_ref(),
@@ -491,7 +529,8 @@ impl fmt::Debug for EventScan {
 /// Texts that are followed at a time: choices, content blocks, tool calls.
 const MAX_CHANNELS: usize = 128;
 
-/// Bytes of events that wait for the end of one text while others go on.
+/// Bytes of events that wait for what is held of their texts: then, as when these are late, what can't be the beginning of
+/// something goes on.
 const MAX_QUEUED: usize = 64 * 1024;
 
 /// Bytes of text that was said before, in events that wait while more of it is looked at: an answer of 100 KiB in tokens.

@@ -484,3 +484,34 @@ async fn what_never_ends_is_not_held_without_end() {
     assert!(!failed && !said.contains("MIIE"), "{said}");
     assert!(said.ends_with("fine") && said.matches('[').count() == 1, "{said}");
 }
+
+/// However many texts there are, and however long what stands beside them.
+#[tokio::test]
+async fn nothing_ends_the_hold_of_a_text_but_its_end() {
+    let round =
+        |text: &str, choices| (0..choices).map(|choice| delta(choice, text)).collect::<String>();
+    let sent = async |stream: String| sent(masks(), CHAT, stream, &[usize::MAX]).await;
+    let (all, failed) =
+        said(&sent(round("ev", 129) + &round("il", 129)).await, &["/delta/content"]);
+    assert!(failed && all.is_empty(), "{all:?}");
+    let (all, failed) =
+        said(&sent(round("ev", 100) + &round("il", 100)).await, &["/delta/content"]);
+    assert!(failed && all.is_empty(), "{all:?}");
+
+    let probabilities = json!({"content": [{"token": "x".repeat(66_000)}]});
+    let long = |text: &str| {
+        let choice = json!({"index": 0, "delta": {"content": text}, "logprobs": probabilities});
+        event(&json!({"choices": [choice]}))
+    };
+    let seen = sent(long("it is e") + &delta(0, "vil")).await;
+    assert_eq!(content(&seen), ("it is ".to_owned(), true));
+    let seen = sent((0..5).map(|_| long("it is e")).collect::<String>() + &delta(0, "vil")).await;
+    assert_eq!(content(&seen), (format!("{}it is ", "it is e".repeat(4)), true));
+}
+
+#[tokio::test]
+async fn texts_one_after_another_may_be_as_many_as_they_like() {
+    let calls: String = (0..400).map(|call| arguments(call, r#"{"a":1}"#)).collect();
+    let seen = sent(masks(), CHAT, calls.clone(), &[usize::MAX]).await;
+    assert_eq!(seen, calls);
+}
