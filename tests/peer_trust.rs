@@ -223,39 +223,73 @@ async fn attack_04_a_proxy_is_told_by_its_socket_and_by_no_header() {
     assert_eq!(ask("10.1.2.3:1", "11.1.2.3").await, PASSED);
 }
 
+type Events<E = Infallible> = BoxBody<Bytes, E>;
+
+/// One event, and then silence.
+async fn silent(_: Request<()>) -> Result<Response<Events>, Infallible> {
+    let first = futures_util::stream::iter([Ok::<_, Infallible>(http_body::Frame::data(
+        Bytes::from_static(b"data: x\n\n"),
+    ))]);
+    let silent = futures_util::stream::pending();
+    let body = BodyExt::boxed(StreamBody::new(futures_util::StreamExt::chain(first, silent)));
+    Ok(Response::builder().header("content-type", "text/event-stream").body(body).unwrap())
+}
+
+/// The answer to a workload with this number, of which the first event has come.
+async fn begun(layer: &PeerCertLayer, ca: &Authority, serial: u8) -> Events<palisade::BoxError> {
+    let peer = connection(ca.workload_numbered(GATEWAY, serial).chain());
+    let request = Request::post("/v1/chat/completions").extension(peer).body(()).unwrap();
+    let answer = layer.layer(service_fn(silent)).oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let mut body = BodyExt::boxed(answer.into_body().map_err(Into::into));
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data: x\n\n");
+    body
+}
+
+/// Whether it ends with an error, and does not just go on in silence.
+async fn ends(body: &mut Events<palisade::BoxError>) -> bool {
+    let last = tokio::time::timeout(Duration::from_secs(3600), body.frame()).await;
+    let Ok(last) = last else { return false };
+    let last = last.unwrap().unwrap().into_data().unwrap();
+    assert!(std::str::from_utf8(&last).unwrap().contains("was revoked"));
+    assert!(body.frame().await.is_none());
+    true
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_ends_when_the_certificate_it_was_asked_for_with_is_revoked() {
-    type Body = BoxBody<Bytes, Infallible>;
     let ca = Authority::new("ca");
     let store = trusting(&ca).crl(ca.crl(&[], 2100)).build().unwrap();
     let layer = layer(&store).end_streams_at_expiry().build().unwrap();
-    let service = layer.layer(service_fn(async |_: Request<()>| {
-        // One event, and then silence.
-        let first = futures_util::stream::iter([Ok::<_, Infallible>(http_body::Frame::data(
-            Bytes::from_static(b"data: x\n\n"),
-        ))]);
-        let silent = futures_util::stream::pending();
-        let events = futures_util::StreamExt::chain(first, silent);
-        let body: Body = BodyExt::boxed(StreamBody::new(events));
-        let response = Response::builder().header("content-type", "text/event-stream");
-        Ok::<_, Infallible>(response.body(body).unwrap())
-    }));
-    let ask = |serial| {
-        let peer = connection(ca.workload_numbered(GATEWAY, serial).chain());
-        let request = Request::post("/v1/chat/completions").extension(peer).body(()).unwrap();
-        service.clone().oneshot(request)
-    };
-    let (one, other) = (ask(1).await.unwrap(), ask(2).await.unwrap());
-    assert_eq!((one.status(), other.status()), (StatusCode::OK, StatusCode::OK));
-    let (mut one, mut other) = (one.into_body(), other.into_body());
-    for body in [&mut one, &mut other] {
-        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "data: x\n\n");
-    }
+    let (mut one, mut other) = (begun(&layer, &ca, 1).await, begun(&layer, &ca, 2).await);
     store.replace(trusting(&ca).crl(ca.crl(&[1], 2100))).unwrap();
-    let last = one.frame().await.unwrap().unwrap().into_data().unwrap();
-    assert!(std::str::from_utf8(&last).unwrap().contains("was revoked"));
-    assert!(one.frame().await.is_none());
-    // The other goes on, silently.
-    let waits = tokio::time::timeout(Duration::from_secs(3600), other.frame()).await;
-    assert!(waits.is_err());
+    assert!(ends(&mut one).await);
+    assert!(!ends(&mut other).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_whose_certificate_was_revoked_while_it_was_admitted() {
+    let ca = Authority::new("ca");
+    let store = trusting(&ca).crl(ca.crl(&[], 2100)).build().unwrap();
+    let (reloads, pem, list) = (store.clone(), ca.pem().to_owned(), ca.crl(&[1], 2100));
+    let revokes = std::sync::Once::new();
+    let layer = layer(&store).end_streams_at_expiry().on_event(move |_| {
+        let new = || TrustStore::builder().trust_domain(DOMAIN, &pem).crl(&list);
+        revokes.call_once(|| reloads.replace(new()).unwrap());
+    });
+    let layer = layer.build().unwrap();
+    let peer = connection(ca.workload_numbered(GATEWAY, 1).chain());
+    let request = Request::post("/v1/chat/completions").extension(peer).body(()).unwrap();
+    let answer = layer.layer(service_fn(silent)).oneshot(request).await.unwrap();
+    assert!(ends(&mut BodyExt::boxed(answer.into_body().map_err(Into::into))).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_when_nobody_can_say_any_more_whether_it_was_revoked() {
+    let (ca, clock) = (Authority::new("ca"), Arc::new(ManualClock::at(NOW)));
+    let store = trusting(&ca).crl(ca.crl(&[], 2031)).build().unwrap();
+    let layer = layer(&store).clock(Arc::clone(&clock) as _).end_streams_at_expiry();
+    let mut body = begun(&layer.build().unwrap(), &ca, 1).await;
+    clock.advance(Duration::from_secs(366 * 86_400));
+    assert!(ends(&mut body).await);
 }

@@ -32,16 +32,6 @@ impl Anchors {
     }
 }
 
-impl Anchors {
-    /// What is trusted now, and by whom: another number, another answer.
-    pub(super) fn edition(&self) -> Option<(u64, u64)> {
-        #[cfg(feature = "trust")]
-        return self.store.as_ref().map(TrustStore::edition);
-        #[cfg(not(feature = "trust"))]
-        None
-    }
-}
-
 /// A leaf that was read, and what came with it.
 #[cfg(feature = "trust")]
 pub(super) struct Chain<'a> {

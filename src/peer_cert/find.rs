@@ -13,6 +13,8 @@ use super::{
     refusal::Why,
     service::LAYER,
 };
+#[cfg(feature = "trust")]
+use crate::{connection::Verified, trust::TrustStore};
 use crate::{
     connection::{self, Found, PeerCertificates, TlsPeer, peer_certificates},
     identity::{PeerIdentity, Proxy},
@@ -107,21 +109,30 @@ impl Shared {
         identity()
     }
 
-    pub(super) fn of_certificates(
+    fn of_certificates(
         &self,
         certificates: &PeerCertificates,
         now: Duration,
     ) -> Result<Arc<PeerIdentity>, Why> {
-        let leaf = certificates.leaf().ok_or(Why::Missing)?;
-        let identity = read(leaf).ok_or(Why::Unreadable)?;
         #[cfg(feature = "trust")]
         if let Some(store) = &self.anchors.store {
-            let intermediates = certificates.intermediates();
-            return Ok(Chain { identity, leaf, intermediates }.verify(store, now)?.identity);
+            return Ok(verify(store, certificates, now)?.identity);
         }
         let _ = now;
-        Ok(identity)
+        read(certificates.leaf().ok_or(Why::Missing)?).ok_or(Why::Unreadable)
     }
+}
+
+/// By whom certificates are trusted now, and for how long.
+#[cfg(feature = "trust")]
+pub(super) fn verify(
+    store: &TrustStore,
+    certificates: &PeerCertificates,
+    now: Duration,
+) -> Result<Verified, Why> {
+    let leaf = certificates.leaf().ok_or(Why::Missing)?;
+    let identity = read(leaf).ok_or(Why::Unreadable)?;
+    Chain { identity, leaf, intermediates: certificates.intermediates() }.verify(store, now)
 }
 
 /// Both bounds are inclusive (RFC 5280, section 4.1.2.5).

@@ -9,6 +9,8 @@ use std::{
 use http::{HeaderValue, Method, Request, Response, header};
 use tower_service::Service;
 
+#[cfg(feature = "trust")]
+use super::find::verify;
 use super::{
     PeerCertFuture, PeerEvent, PeerOutcome, PeerRule,
     find::{Peer, is_valid},
@@ -24,6 +26,11 @@ use crate::{
     observe,
     reject::{Rejection, RejectionKind},
     route::{Endpoint, Route},
+};
+#[cfg(feature = "trust")]
+use crate::{
+    connection::{PeerCertificates, Verified},
+    trust::TrustStore,
 };
 
 /// This layer's name in metrics and logs.
@@ -170,23 +177,27 @@ impl Shared {
         let at = Duration::from_secs(peer.identity.not_after.saturating_add(1));
         let why = Rejection::new(RejectionKind::Unauthenticated, Why::Expired.code(), MESSAGE);
         let term = Term::until(at, Arc::clone(&self.clock));
-        let term = if self.anchors.are_there() { self.while_trusted(peer, term) } else { term };
+        #[cfg(feature = "trust")]
+        let term = match &self.anchors.store {
+            Some(store) => while_trusted(store.clone(), peer.certificates.clone(), term),
+            None => term,
+        };
         Some(Box::new(Ending::after(term, why, endpoint.error_format())))
     }
+}
 
-    /// As long as the authorities that there are by then trust the peer.
-    fn while_trusted(self: &Arc<Self>, peer: &Peer, term: Term) -> Term {
-        let (shared, certificates) = (Arc::clone(self), peer.certificates.clone());
-        let mut edition = self.anchors.edition();
-        term.while_held(move |now| {
-            let current = shared.anchors.edition();
-            if current == edition {
-                return true;
-            }
-            edition = current;
-            shared.of_certificates(&certificates, now).is_ok()
-        })
-    }
+/// As long as the authorities that there are by then trust the peer. The first time they are asked anew: they may have
+/// changed since it was admitted.
+#[cfg(feature = "trust")]
+fn while_trusted(store: TrustStore, certificates: PeerCertificates, term: Term) -> Term {
+    let mut verified: Option<Verified> = None;
+    term.while_held(move |now| {
+        let holds = |it: &Verified| it.by == store.edition() && it.holds.contains(&now.as_secs());
+        if !verified.as_ref().is_some_and(holds) {
+            verified = verify(&store, &certificates, now).ok();
+        }
+        verified.is_some()
+    })
 }
 
 /// How those behind are told of a peer.
