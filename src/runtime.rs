@@ -31,11 +31,13 @@ pub(crate) async fn sleep(duration: Duration) {
 #[cfg(feature = "redis")]
 pub(crate) use tokio::task::yield_now;
 
+#[cfg(feature = "redis")]
+pub(crate) use tokio::sync::Notify;
+#[cfg(any(feature = "jwt", feature = "redis"))]
+pub(crate) use tokio::sync::oneshot;
 /// For tasks to tell each other something.
 #[cfg(feature = "jwt")]
 pub(crate) use tokio::sync::watch;
-#[cfg(feature = "redis")]
-pub(crate) use tokio::sync::{Notify, oneshot};
 /// So many at a time.
 #[cfg(feature = "prompt-guard")]
 pub(crate) use tokio::sync::{OwnedSemaphorePermit, Semaphore};

@@ -496,7 +496,20 @@ async fn through_the_layer_with_a_throttle_a_flood_is_not_passed_on() {
     assert_eq!(case.script.asked(), 6);
     // Who was known goes on, also when his answer has to be renewed.
     assert_eq!(ask("good").await.status(), StatusCode::OK);
-    case.clock.advance(Duration::from_secs(31));
+    case.clock.advance(Duration::from_secs(61));
+    // Nor is it passed on when they do not wait for an answer.
+    let held = case.script.hold();
+    for n in 0..5 {
+        let mut asked = Box::pin(ask(&format!("gone-{n}")));
+        assert!(futures_util::poll!(&mut asked).is_pending());
+        tokio::task::yield_now().await;
+    }
+    held.send_replace(true);
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ask("gone").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    case.clock.advance(Duration::from_secs(61));
     for n in 0..5 {
         ask(&format!("worse-{n}")).await;
     }

@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     future::ReadyOr,
     network::{ClientAddress, Network},
+    runtime::{self, oneshot},
     store::{
         Key, Pepper, Stores,
         penalties::{Penalties, Terms},
@@ -67,17 +68,28 @@ impl Throttle {
         }
     }
 
-    /// The verdict that is to come, which is noted as soon as it is there.
+    /// The verdict that is to come, which is noted as soon as it is there: whoever hangs up before has been asked about
+    /// all the same.
     pub(crate) fn noting(
         self: &Arc<Self>,
         network: Key,
         answer: ReadyOr<Verdict>,
     ) -> ReadyOr<Verdict> {
         let throttle = Arc::clone(self);
-        ReadyOr::pending(async move {
+        let (told, verdict) = oneshot::channel();
+        let noted = async move {
             let verdict = answer.await;
             throttle.note(network, &verdict);
-            verdict
+            // Nobody may be there any more to hear it.
+            let _ = told.send(verdict);
+        };
+        // Without a runtime it is driven by who waits for it.
+        let own = runtime::spawn(noted).err();
+        ReadyOr::pending(async move {
+            if let Some(noted) = own {
+                noted.await;
+            }
+            verdict.await.unwrap_or_else(|_| Err(AuthError::unavailable()))
         })
     }
 
