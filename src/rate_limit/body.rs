@@ -170,7 +170,8 @@ impl Drop for Metering {
         // The prompt is left to the estimate where only the output is stated.
         let output_alone = || reader.stated_output().map(|output| TokenUsage::new(0, output));
         let stated = reader.usage().or_else(output_alone);
-        self.settle.reservation().read(stated, reader.output_estimate(), reader.reads_text());
+        let (estimate, by_text) = (reader.output_estimate(), reader.estimates_text());
+        self.settle.reservation().read(stated, estimate, by_text);
     }
 }
 

@@ -14,7 +14,7 @@
 //! | the request | tokens | the request itself |
 //! |---|---|---|
 //! | is answered to the end | what the handler reported, else what the answer states, else what was reserved | charged |
-//! | is answered by a stream that states nothing | as much, and no less than the prompt and what it streamed, by estimate | charged |
+//! | is answered by a stream or a plain text that states nothing | as much, and no less than the prompt and what it streamed, by estimate | charged |
 //! | is dropped mid-stream | the prompt and the output so far, or all that was reserved ([`keep_reservation_on_abort`]) | charged |
 //! | is dropped before the head of its answer | what was reserved | charged |
 //! | is answered, and the guard cuts the answer short | the prompt and what was let through | charged |

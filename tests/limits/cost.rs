@@ -125,3 +125,20 @@ fn weights_are_for_costs_and_models_are_named_once() {
     );
     assert!(before.build().is_err());
 }
+
+#[tokio::test]
+async fn a_plain_text_pays_for_what_it_says() {
+    let tokens = async |content_type: &'static str| {
+        let layer = layer(Tier::new().tokens_per_minute(10_000));
+        ask(&layer, async |_| {
+            let mut answer = answer("word ".repeat(800));
+            answer.headers_mut().insert("content-type", content_type.parse().unwrap());
+            answer
+        })
+        .await;
+        10_000 - left(&layer).await[0].1
+    };
+    assert!((1000..1600).contains(&tokens("text/plain; charset=utf-8").await));
+    // A page, which is no answer of a model.
+    assert!(tokens("text/html").await < 1000);
+}

@@ -40,6 +40,8 @@ pub struct UsageReader {
     finished: bool,
     /// What it states may be of a part of the answer.
     in_pieces: bool,
+    /// It is text and nothing else.
+    is_text: bool,
     /// Tokens in the text of the events so far.
     text: u64,
     /// Bytes that no event's text accounts for.
@@ -79,6 +81,7 @@ impl UsageReader {
         };
         let mut reader = Self {
             in_pieces: matches!(mode, Mode::Events(_) | Mode::Lines(_)),
+            is_text: !encoded && is(b"text/plain"),
             mode,
             stated: Stated::default(),
             finished: false,
@@ -163,6 +166,12 @@ impl UsageReader {
     /// Whether the estimate is made of the answer's text, and not of the bytes that it came in.
     pub(crate) fn reads_text(&self) -> bool {
         self.in_pieces
+    }
+
+    /// Whether the estimate is of what was said, not of what is around it: of a text by itself, its bytes are that.
+    #[cfg(feature = "rate-limit")]
+    pub(crate) fn estimates_text(&self) -> bool {
+        self.in_pieces || self.is_text
     }
 
     /// Whether the answer is one JSON text, and not a stream.
