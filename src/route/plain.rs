@@ -44,7 +44,7 @@ impl Order {
     fn read(&self, path: &str) -> String {
         let path = if self.decodes { decoded(path.as_bytes()) } else { path.into() };
         let mut segments: Vec<String> = Vec::new();
-        for segment in path.split(|mark| mark == '/' || self.turns && mark == '\\').skip(1) {
+        for segment in path.split(|mark| mark == '/' || self.turns && mark == '\\') {
             let segment = segment.split(';').next().unwrap_or_default();
             match &*decoded(segment.as_bytes()) {
                 "" if self.merges => {}
