@@ -108,6 +108,13 @@ impl Local {
         }
         let Some(receipts) = self.held().remove(&settlement.id) else { return false };
         self.count.fetch_sub(1, Ordering::Release);
+        let charges = self.shares(settlement.charges);
+        let used = settlement.charges.iter().zip(settlement.used);
+        let used = used.filter(|(charge, _)| is_kept(charge)).map(|(_, amount)| *amount);
+        let used = Inline::collect(0, used);
+        let (charges, receipts) = (charges.as_slice(), receipts.as_slice());
+        self.store.settle(&Settlement::new(settlement.id, charges, receipts, used.as_slice()));
+        // After that: of what was missed, only what has not drained is told.
         for (charge, used) in settlement.charges.iter().zip(settlement.used) {
             let more = used.saturating_sub(charge.cost);
             if more > 0 {
@@ -117,12 +124,6 @@ impl Local {
                 missed.units = missed.units.saturating_sub(charge.cost.saturating_sub(*used));
             }
         }
-        let charges = self.shares(settlement.charges);
-        let used = settlement.charges.iter().zip(settlement.used);
-        let used = used.filter(|(charge, _)| is_kept(charge)).map(|(_, amount)| *amount);
-        let used = Inline::collect(0, used);
-        let (charges, receipts) = (charges.as_slice(), receipts.as_slice());
-        self.store.settle(&Settlement::new(settlement.id, charges, receipts, used.as_slice()));
         true
     }
 
