@@ -11,6 +11,7 @@ use super::{
     forwarded::{ForwardedChain, Unbelievable},
     layer::Shared,
     refusal::Why,
+    rules::Verdict,
     service::LAYER,
 };
 #[cfg(feature = "trust")]
@@ -50,7 +51,8 @@ impl Shared {
             return direct;
         };
         // Who is to stay out is no proxy either, whatever trusts it.
-        if direct.as_ref().is_ok_and(|peer| self.rules.denies(&peer.identity)) {
+        let verdict = direct.as_ref().map(|peer| self.rules.verdict(&peer.identity));
+        if matches!(verdict, Ok(Verdict::Denied(_))) {
             return direct;
         }
         let chain = forwarded.read(request.headers()).map_err(|unbelievable| {

@@ -104,11 +104,6 @@ impl PeerRules {
         }
         self.allow.iter().find(fits).map_or(Verdict::NotAllowed, Verdict::Allowed)
     }
-
-    /// Whether a workload may not pass whatever else admits it.
-    pub(super) fn denies(&self, peer: &PeerIdentity) -> bool {
-        self.deny.iter().any(|rule| rule.matches(peer))
-    }
 }
 
 /// What rules say of a workload.

@@ -116,12 +116,10 @@ impl Local {
         self.store.settle(&Settlement::new(settlement.id, charges, receipts, used.as_slice()));
         // After that: of what was missed, only what has not drained is told.
         for (charge, used) in settlement.charges.iter().zip(settlement.used) {
-            let more = used.saturating_sub(charge.cost);
-            if more > 0 {
-                self.miss(Missed { charge: *charge, units: more });
-            }
-            if let Some(missed) = self.missed().get_mut(&place(charge)) {
-                missed.units = missed.units.saturating_sub(charge.cost.saturating_sub(*used));
+            if *used > charge.cost {
+                self.miss(Missed { charge: *charge, units: used - charge.cost });
+            } else if let Some(missed) = self.missed().get_mut(&place(charge)) {
+                missed.units = missed.units.saturating_sub(charge.cost - used);
             }
         }
         true

@@ -114,28 +114,30 @@ impl Cluster {
             Err(error) => return vec![Err(error); calls.len()],
         };
         let mut answers = node.ask_all(got, commands(calls, whole)).await;
-        // Slots of which a call is done, and those of which one may be or is not.
         let done = calls.iter().zip(&answers).enumerate().filter(|(_, (_, answer))| answer.is_ok());
-        let done: Vec<_> = done.map(|(at, (call, _))| (at, slot(call))).collect();
+        // The last call of each slot that was done, and the slots of which one was not, or nobody knows.
+        let last_done: HashMap<_, _> = done.map(|(at, (call, _))| (slot(call), at)).collect();
         let mut stuck = HashSet::new();
         for (at, (call, answer)) in calls.iter().zip(&mut answers).enumerate() {
             let Err(error) = &answer else { continue };
-            let (slot, is_known) = (slot(call), is_answer(error));
-            if let Some(step) = self.step(slot, error, &node) {
-                // The records take a settlement for applied if a later one was: it is for the caller to number it anew.
-                let overtakes = stuck.contains(&slot);
-                let is_overtaken = done.iter().any(|&(later, of)| of == slot && later > at);
-                if call.program == Program::Settle && (overtakes || is_overtaken) {
-                    continue;
-                }
-                // In their order: the answers of one key must come in it.
-                let (command, begun) = (call.command(whole), Some(step));
-                let again = runtime::timeout(PATIENCE, self.follow(slot, &command, begun)).await;
-                *answer = again.unwrap_or_else(|_| Err(no_answer()));
-                if answer.is_err() {
+            let slot = slot(call);
+            let Some(step) = self.step(slot, error, &node) else {
+                if !is_answer(error) {
                     stuck.insert(slot);
                 }
-            } else if !is_known {
+                continue;
+            };
+            // The records take a settlement for applied if a later one was: it is for the caller to number it anew.
+            let overtakes = stuck.contains(&slot);
+            let is_overtaken = last_done.get(&slot).is_some_and(|last| *last > at);
+            if call.program == Program::Settle && (overtakes || is_overtaken) {
+                continue;
+            }
+            // In their order: the answers of one key must come in it.
+            let (command, begun) = (call.command(whole), Some(step));
+            let again = runtime::timeout(PATIENCE, self.follow(slot, &command, begun)).await;
+            *answer = again.unwrap_or_else(|_| Err(no_answer()));
+            if answer.is_err() {
                 stuck.insert(slot);
             }
         }

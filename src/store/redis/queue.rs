@@ -52,7 +52,7 @@ struct State {
 struct Job {
     /// By which the records tell whether it was applied. Zero: it surely was not.
     number: AtomicU64,
-    /// It was lost on the way once: nobody knows whether it was applied.
+    /// Nobody knows whether it was applied: it was lost on the way once, or sent with others of which one was refused.
     doubtful: AtomicBool,
     finished: AtomicBool,
     lost: AtomicBool,
