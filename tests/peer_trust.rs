@@ -62,6 +62,7 @@ async fn send(layer: &PeerCertLayer, request: Request<()>) -> (u16, &'static str
 
 const PASSED: (u16, &str) = (200, "");
 const UNTRUSTED: (u16, &str) = (401, "client_certificate_untrusted");
+const NOT_ALLOWED: (u16, &str) = (403, "client_not_allowed");
 const REVOKED: (u16, &str) = (401, "client_certificate_revoked");
 const UNKNOWN: (u16, &str) = (503, "client_certificate_unverifiable");
 
@@ -112,6 +113,71 @@ async fn attack_17_an_authority_of_one_trust_domain_vouches_for_no_other() {
     };
     assert_eq!(ask(dns(&test)).await, PASSED);
     assert_eq!(ask(dns(&prod)).await, UNTRUSTED);
+    // Nor for any other names beside its SPIFFE IDs, as both of these have them.
+    assert_eq!(ask(prod.workload(OUTSIDER)).await, NOT_ALLOWED);
+    assert_eq!(ask(test.workload("spiffe://test.example/a")).await, PASSED);
+}
+
+/// A name that a trust domain's authority wrote beside a SPIFFE ID keeps out who claims it, and grants nothing, unless a
+/// general anchor vouches for it as well.
+#[tokio::test]
+async fn names_beside_a_spiffe_id_grant_nothing_that_their_authority_may_not() {
+    use palisade::Identity;
+    let ca = Authority::new("ca");
+    let (dns, ip, email) = ("gateway.edge.svc", "192.0.2.7", "ops@edge.example");
+    let leaf = ca.issue(|params| {
+        params.subject_alt_names = vec![
+            rcgen::SanType::URI(OUTSIDER.try_into().unwrap()),
+            rcgen::SanType::DnsName(dns.try_into().unwrap()),
+            rcgen::SanType::IpAddress(ip.parse().unwrap()),
+            rcgen::SanType::Rfc822Name(email.try_into().unwrap()),
+        ];
+    });
+    let rules = [PeerRule::dns(dns), PeerRule::dns("*.edge.svc"), PeerRule::ip(ip)];
+    let rules = rules.into_iter().chain([PeerRule::email(email)]).map(Result::unwrap);
+    let alone = trusting(&ca).build().unwrap();
+    let beside = trusting(&ca).anchors(Authority::new("another").pem()).build().unwrap();
+    let both = trusting(&ca).anchors(ca.pem()).build().unwrap();
+    let outsider = PeerRule::spiffe(OUTSIDER).unwrap();
+    for rule in rules {
+        for (store, granted) in [(&alone, false), (&beside, false), (&both, true)] {
+            let connection = connection(leaf.chain());
+            let allowing = layer(store).allow(rule.clone()).build().unwrap();
+            for _ in 0..2 {
+                let expected = if granted { PASSED } else { NOT_ALLOWED };
+                assert_eq!(ask(&allowing, connection.clone()).await, expected, "{rule}");
+            }
+            let denying = layer(store).allow(outsider.clone()).deny(rule.clone()).build().unwrap();
+            assert_eq!(ask(&denying, connection.clone()).await, NOT_ALLOWED, "{rule}");
+            let inner = service_fn(async |request: Request<()>| {
+                let identity = request.extensions().get::<Identity>().unwrap();
+                let names = identity.peer().unwrap().dns_names.len();
+                Ok::<_, Infallible>(Response::new(names.to_string()))
+            });
+            let telling = layer(store).allow(outsider.clone()).build().unwrap().layer(inner);
+            let request = Request::post("/generate").extension(connection).body(()).unwrap();
+            let answer = telling.oneshot(request).await.unwrap().into_body();
+            let names = answer.collect().await.unwrap().to_bytes();
+            assert_eq!(names, if granted { "1" } else { "0" });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_not_told_by_a_name_that_its_authority_may_not_give() {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let ca = Authority::new("ca");
+    let told = format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der));
+    let proxy = ProxyTrust::identity(PeerRule::dns("gateway.edge.svc").unwrap());
+    let forwarded = Forwarded::client_cert().trusted_by(proxy);
+    for (store, expected) in
+        [(trusting(&ca), NOT_ALLOWED), (trusting(&ca).anchors(ca.pem()), PASSED)]
+    {
+        let layer = layer(&store.build().unwrap()).forwarded(forwarded.clone()).build().unwrap();
+        let request = Request::post("/generate").header("client-cert", &told);
+        let proxy = connection(ca.workload(OUTSIDER).chain());
+        assert_eq!(send(&layer, request.extension(proxy).body(()).unwrap()).await, expected);
+    }
 }
 
 #[tokio::test]
@@ -129,7 +195,7 @@ async fn what_is_not_for_clients_or_from_nobody_known_does_not_pass() {
     assert_eq!(ask(&layer, vec![rogue.der.clone(), ca.der()]).await, UNTRUSTED);
     let expired = ca.workload_until(GATEWAY, 2029);
     assert_eq!(ask(&layer, expired.chain()).await, (401, "client_certificate_expired"));
-    assert_eq!(ask(&layer, ca.workload(OUTSIDER).chain()).await, (403, "client_not_allowed"));
+    assert_eq!(ask(&layer, ca.workload(OUTSIDER).chain()).await, NOT_ALLOWED);
 }
 
 #[tokio::test]
@@ -197,7 +263,7 @@ async fn a_proxy_that_is_denied_is_not_believed() {
         send(&layer, request.extension(connection(proxy.chain())).body(()).unwrap()).await
     };
     assert_eq!(by(&envoy).await, PASSED);
-    assert_eq!(by(&stolen).await, (403, "client_not_allowed"));
+    assert_eq!(by(&stolen).await, NOT_ALLOWED);
 }
 
 #[tokio::test]
@@ -235,9 +301,9 @@ async fn silent(_: Request<()>) -> Result<Response<Events>, Infallible> {
     Ok(Response::builder().header("content-type", "text/event-stream").body(body).unwrap())
 }
 
-/// The answer to a workload with this number, of which the first event has come.
-async fn begun(layer: &PeerCertLayer, ca: &Authority, serial: u8) -> Events<palisade::BoxError> {
-    let peer = connection(ca.workload_numbered(GATEWAY, serial).chain());
+/// The answer to a workload, of which the first event has come.
+async fn begun(layer: &PeerCertLayer, leaf: &Leaf) -> Events<palisade::BoxError> {
+    let peer = connection(leaf.chain());
     let request = Request::post("/v1/chat/completions").extension(peer).body(()).unwrap();
     let answer = layer.layer(service_fn(silent)).oneshot(request).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -261,7 +327,8 @@ async fn an_answer_ends_when_the_certificate_it_was_asked_for_with_is_revoked() 
     let ca = Authority::new("ca");
     let store = trusting(&ca).crl(ca.crl(&[], 2100)).build().unwrap();
     let layer = layer(&store).end_streams_at_expiry().build().unwrap();
-    let (mut one, mut other) = (begun(&layer, &ca, 1).await, begun(&layer, &ca, 2).await);
+    let mut one = begun(&layer, &ca.workload_numbered(GATEWAY, 1)).await;
+    let mut other = begun(&layer, &ca.workload_numbered(GATEWAY, 2)).await;
     store.replace(trusting(&ca).crl(ca.crl(&[1], 2100))).unwrap();
     assert!(ends(&mut one).await);
     assert!(!ends(&mut other).await);
@@ -284,12 +351,26 @@ async fn an_answer_ends_whose_certificate_was_revoked_while_it_was_admitted() {
     assert!(ends(&mut BodyExt::boxed(answer.into_body().map_err(Into::into))).await);
 }
 
+/// Its SPIFFE ID is trusted on, but it is not by that that it was admitted.
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_when_nobody_vouches_any_more_for_the_name_that_admitted_it() {
+    let ca = Authority::new("ca");
+    let store = trusting(&ca).anchors(ca.pem()).build().unwrap();
+    let layer = layer(&store).allow(PeerRule::dns("gateway.edge.svc").unwrap());
+    let layer = layer.end_streams_at_expiry().build().unwrap();
+    let mut body = begun(&layer, &ca.workload(OUTSIDER)).await;
+    let mut gateway = begun(&layer, &ca.workload(GATEWAY)).await;
+    store.replace(trusting(&ca)).unwrap();
+    assert!(ends(&mut body).await);
+    assert!(!ends(&mut gateway).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_ends_when_nobody_can_say_any_more_whether_it_was_revoked() {
     let (ca, clock) = (Authority::new("ca"), Arc::new(ManualClock::at(NOW)));
     let store = trusting(&ca).crl(ca.crl(&[], 2031)).build().unwrap();
     let layer = layer(&store).clock(Arc::clone(&clock) as _).end_streams_at_expiry();
-    let mut body = begun(&layer.build().unwrap(), &ca, 1).await;
+    let mut body = begun(&layer.build().unwrap(), &ca.workload(GATEWAY)).await;
     clock.advance(Duration::from_secs(366 * 86_400));
     assert!(ends(&mut body).await);
 }

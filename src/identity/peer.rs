@@ -3,6 +3,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 /// A workload, by its verified certificate.
+///
+/// It has only names that an authority vouches for which may: of a certificate that a `TrustStore` verified for its trust
+/// domain and by no general anchor, the SPIFFE ID alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerIdentity {
@@ -30,6 +33,27 @@ pub struct PeerIdentity {
     pub not_before: u64,
     /// When the certificate ends to be valid, in seconds since the Unix epoch.
     pub not_after: u64,
+    /// The same with all names that the certificate has, where nobody vouches for some of them.
+    pub(crate) claimed: Option<Arc<Self>>,
+}
+
+#[cfg(any(feature = "peer-cert", feature = "tls"))]
+impl PeerIdentity {
+    /// As the certificate has it, whoever vouches for its names.
+    pub(crate) fn claimed(self: &Arc<Self>) -> &Arc<Self> {
+        self.claimed.as_ref().unwrap_or(self)
+    }
+
+    /// The same without the names that the authorities of a trust domain do not vouch for.
+    pub(crate) fn by_spiffe_id_alone(self: &Arc<Self>) -> Self {
+        Self {
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            email_addresses: Vec::new(),
+            claimed: Some(Arc::clone(self.claimed())),
+            ..Self::clone(self)
+        }
+    }
 }
 
 /// Who forwarded a peer's certificate, and why that is believed.

@@ -50,7 +50,11 @@ impl Chain<'_> {
         let by = store.edition();
         let digest = ChainDigest::of(domain, leaf, intermediates);
         let path = store.verify_cached(&digest, domain, leaf, intermediates, now)?;
-        let mut identity = PeerIdentity::clone(&self.identity);
+        let mut identity = if path.vouches_for_names {
+            PeerIdentity::clone(self.identity.claimed())
+        } else {
+            self.identity.by_spiffe_id_alone()
+        };
         identity.issuer_keys_sha256.clone_from(&path.issuer_keys_sha256);
         let holds = path.holds.clone();
         // What was verified by a newer generation is asked again by its own name.

@@ -62,6 +62,7 @@ pub(super) fn read(leaf: &[u8]) -> Result<PeerIdentity, Unusable> {
         issuer_keys_sha256: Vec::new(),
         not_before: validity.not_before.to_unix_duration().as_secs(),
         not_after: validity.not_after.to_unix_duration().as_secs(),
+        claimed: None,
     })
 }
 

@@ -108,6 +108,7 @@ mod tests {
             issuer_keys_sha256: Vec::new(),
             not_before: 0,
             not_after: 0,
+            claimed: None,
         };
         let event = PeerEvent {
             outcome: PeerOutcome::Refused,

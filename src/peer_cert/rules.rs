@@ -63,7 +63,8 @@ impl PeerRules {
         self
     }
 
-    /// Refuses the workloads that this rule fits, whatever else admits them. It never admits anyone. `deny` in a file.
+    /// Refuses the workloads that this rule fits, whatever else admits them, also by a name that they claim and nobody
+    /// vouches for. It never admits anyone. `deny` in a file.
     pub fn deny(mut self, rule: PeerRule) -> Self {
         self.deny.push(rule);
         self
@@ -99,7 +100,9 @@ impl PeerRules {
     /// Whether a workload may pass: a deny rule goes before any allow rule, and what no rule fits may not.
     pub(super) fn verdict(&self, peer: &PeerIdentity) -> Verdict<'_> {
         let fits = |rule: &&PeerRule| rule.matches(peer);
-        if let Some(rule) = self.deny.iter().find(fits) {
+        // Nobody gets around a rule by a name that it claims.
+        let claims = |rule: &&PeerRule| peer.claimed.as_ref().is_some_and(|it| rule.matches(it));
+        if let Some(rule) = self.deny.iter().find(|rule| fits(rule) || claims(rule)) {
             return Verdict::Denied(rule);
         }
         self.allow.iter().find(fits).map_or(Verdict::NotAllowed, Verdict::Allowed)

@@ -179,25 +179,35 @@ impl Shared {
         let term = Term::until(at, Arc::clone(&self.clock));
         #[cfg(feature = "trust")]
         let term = match &self.anchors.store {
-            Some(store) => while_trusted(store.clone(), peer.certificates.clone(), term),
+            Some(store) => {
+                Arc::clone(self).while_trusted(store.clone(), peer.certificates.clone(), term)
+            }
             None => term,
         };
         Some(Box::new(Ending::after(term, why, endpoint.error_format())))
     }
-}
 
-/// As long as the authorities that there are by then trust the peer. The first time they are asked anew: they may have
-/// changed since it was admitted.
-#[cfg(feature = "trust")]
-fn while_trusted(store: TrustStore, certificates: PeerCertificates, term: Term) -> Term {
-    let mut verified: Option<Verified> = None;
-    term.while_held(move |now| {
-        let holds = |it: &Verified| it.by == store.edition() && it.holds.contains(&now.as_secs());
-        if !verified.as_ref().is_some_and(holds) {
-            verified = verify(&store, &certificates, now).ok();
-        }
-        verified.is_some()
-    })
+    /// As long as the authorities that there are by then trust the peer, and their word lets it pass. The first time they
+    /// are asked anew: they may have changed since it was admitted.
+    #[cfg(feature = "trust")]
+    fn while_trusted(
+        self: Arc<Self>,
+        store: TrustStore,
+        certificates: PeerCertificates,
+        term: Term,
+    ) -> Term {
+        let mut verified: Option<Verified> = None;
+        term.while_held(move |now| {
+            let seconds = now.as_secs();
+            let holds = |it: &Verified| it.by == store.edition() && it.holds.contains(&seconds);
+            if !verified.as_ref().is_some_and(holds) {
+                let may_pass =
+                    |it: &Verified| matches!(self.rules.verdict(&it.identity), Verdict::Allowed(_));
+                verified = verify(&store, &certificates, now).ok().filter(may_pass);
+            }
+            verified.is_some()
+        })
+    }
 }
 
 /// How those behind are told of a peer.

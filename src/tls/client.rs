@@ -1,6 +1,6 @@
 //! Verifies clients by a [`TrustStore`], as it is when they come.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
@@ -12,7 +12,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::trust::{self, ChainDigest, TrustStore, Untrusted};
+use crate::trust::{self, ChainDigest, TrustStore, Untrusted, VerifiedPath};
 
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
@@ -47,11 +47,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let domain = trust::trust_domain(leaf).map_err(alert)?;
-        let domain = domain.as_deref();
-        let digest = ChainDigest::of(domain, leaf, intermediates);
-        let now = Duration::from_secs(now.as_secs());
-        let path = self.trust.verify_cached(&digest, domain, leaf, intermediates, now);
+        let path = verify(&self.trust, leaf, intermediates, now);
         path.map(|_| ClientCertVerified::assertion()).map_err(alert)
     }
 
@@ -76,6 +72,19 @@ impl ClientCertVerifier for ClientVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// By whom a client's chain is trusted, verified now or remembered.
+pub(super) fn verify(
+    trust: &TrustStore,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<Arc<VerifiedPath>, Untrusted> {
+    let domain = trust::trust_domain(leaf)?;
+    let domain = domain.as_deref();
+    let digest = ChainDigest::of(domain, leaf, intermediates);
+    trust.verify_cached(&digest, domain, leaf, intermediates, Duration::from_secs(now.as_secs()))
 }
 
 /// What the client is told (RFC 8446, section 6.2). Of a revocation that is unknown `unknown_ca`, as OpenSSL does.

@@ -12,8 +12,13 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
+use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::{certificate::ServerCertificate, client::ClientVerifier, pem::Pem};
+use super::{
+    certificate::ServerCertificate,
+    client::{self, ClientVerifier},
+    pem::Pem,
+};
 use crate::{BuildError, trust::TrustStore, watch};
 
 /// What a [`TlsListener`](super::TlsListener) needs to know. Cheap to clone; all clones have one server certificate.
@@ -61,6 +66,18 @@ impl TlsConfig {
     /// Those of [`build`](TlsConfigBuilder::build) for these two. Then all stays as it was.
     pub fn reload(&self) -> Result<(), BuildError> {
         self.shared.certificate.reload()
+    }
+
+    /// Whether whoever verified a client's chain vouches for the names in it beside its SPIFFE ID.
+    pub(super) fn vouches_for_names(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let (Clients::Trust { store, .. }, [leaf, intermediates @ ..]) =
+            (&self.shared.clients, chain)
+        else {
+            return true;
+        };
+        // The handshake has just verified it, so it is remembered.
+        let path = client::verify(store, leaf, intermediates, UnixTime::now());
+        path.is_ok_and(|path| path.vouches_for_names)
     }
 
     /// For the next connection.

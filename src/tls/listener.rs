@@ -141,7 +141,7 @@ impl TlsListener {
             self.shed_oldest();
         }
         let acceptor = TlsAcceptor::from(self.config.server());
-        let handshake = handshake(acceptor, stream, addr, self.config.handshake_timeout);
+        let handshake = handshake(acceptor, stream, addr, self.config.clone());
         self.under_way.push_back(self.handshakes.spawn(handshake));
     }
 
@@ -168,11 +168,11 @@ async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     addr: SocketAddr,
-    limit: Duration,
+    config: TlsConfig,
 ) -> Option<(TlsStream, TlsPeer)> {
     // A socket without it still works, only slower.
     let _ = stream.set_nodelay(true);
-    let stream = match runtime::timeout(limit, acceptor.accept(stream)).await {
+    let stream = match runtime::timeout(config.handshake_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) => {
             count("failed");
@@ -185,8 +185,12 @@ async fn handshake(
     };
     count("done");
     let session = stream.get_ref().1;
-    let certificates = session.peer_certificates().map(Arc::<[CertificateDer<'static>]>::from);
-    let peer = TlsPeer::verified(addr, certificates.map(Into::into));
+    let chain = session.peer_certificates();
+    let certificates = chain.map(Arc::<[CertificateDer<'static>]>::from);
+    let mut peer = TlsPeer::verified(addr, certificates.map(Into::into));
+    if !config.vouches_for_names(chain.unwrap_or_default()) {
+        peer = peer.with_spiffe_id_alone();
+    }
     let peer = match session.server_name() {
         Some(name) => peer.with_server_name(name),
         None => peer,

@@ -49,8 +49,8 @@ pub(super) struct Options {
 }
 
 impl TrustStoreBuilder {
-    /// Authorities that vouch for the SPIFFE IDs of a trust domain such as `prod.example`, and for nothing else: one
-    /// or more certificates in PEM. Adds to those given before.
+    /// Authorities that vouch for the SPIFFE IDs of a trust domain such as `prod.example`, and for nothing else, neither
+    /// for DNS names beside them: one or more certificates in PEM. Adds to those given before.
     pub fn trust_domain(self, name: impl Into<String>, pem: impl AsRef<[u8]>) -> Self {
         self.with(Kind::TrustDomain(name.into()), Source::text(pem.as_ref()))
     }
@@ -60,8 +60,8 @@ impl TrustStoreBuilder {
         self.with(Kind::TrustDomain(name.into()), Source::file(path.as_ref()))
     }
 
-    /// Authorities that vouch for certificates without a SPIFFE ID: one or more certificates in PEM. Adds to those
-    /// given before.
+    /// Authorities that vouch for certificates without a SPIFFE ID, and for the other names in those that have one: one
+    /// or more certificates in PEM. Adds to those given before.
     pub fn anchors(self, pem: impl AsRef<[u8]>) -> Self {
         self.with(Kind::General, Source::text(pem.as_ref()))
     }

@@ -67,7 +67,13 @@ mod tests {
 
     fn path(generation: u64) -> Arc<VerifiedPath> {
         let issuer_keys_sha256 = Vec::new();
-        Arc::new(VerifiedPath { issuer_keys_sha256, expires_at: 20, generation, holds: 10..=20 })
+        Arc::new(VerifiedPath {
+            issuer_keys_sha256,
+            vouches_for_names: true,
+            expires_at: 20,
+            generation,
+            holds: 10..=20,
+        })
     }
 
     #[test]

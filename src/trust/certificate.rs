@@ -56,8 +56,7 @@ pub(crate) fn trust_domain(leaf: &[u8]) -> Result<Option<String>, Untrusted> {
         return Err(Untrusted::Malformed);
     }
     let certificate = Certificate::from_der(leaf).map_err(|_| Untrusted::Malformed)?;
-    let names = extension::<SubjectAltName>(certificate.tbs_certificate())?;
-    let entries = names.map(|SubjectAltName(entries)| entries).unwrap_or_default();
+    let entries = names(&certificate)?;
     let uris = entries.iter().filter_map(|entry| match entry {
         GeneralName::UniformResourceIdentifier(uri) => Some(uri.as_str()),
         _ => None,
@@ -76,6 +75,18 @@ pub(crate) fn trust_domain(leaf: &[u8]) -> Result<Option<String>, Untrusted> {
         }
         _ => Err(Untrusted::Malformed),
     }
+}
+
+/// Whether a leaf has names beside its URIs.
+pub(super) fn has_other_names(leaf: &[u8]) -> Result<bool, Untrusted> {
+    let certificate = Certificate::from_der(leaf).map_err(|_| Untrusted::Malformed)?;
+    let is_uri = |name: &_| matches!(name, GeneralName::UniformResourceIdentifier(_));
+    Ok(!names(&certificate)?.iter().all(is_uri))
+}
+
+fn names(certificate: &Certificate) -> Result<Vec<GeneralName>, Untrusted> {
+    let names = extension::<SubjectAltName>(certificate.tbs_certificate())?;
+    Ok(names.map(|SubjectAltName(entries)| entries).unwrap_or_default())
 }
 
 fn extension<'a, T>(tbs: &'a TbsCertificate) -> Result<Option<T>, Untrusted>

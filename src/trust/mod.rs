@@ -41,6 +41,11 @@
 //! none for it, it is not trusted. One without is verified against the general ones. So no authority can issue
 //! names of another's domain.
 //!
+//! What other names stand beside a SPIFFE ID (DNS, IP address, e-mail) counts only where a general anchor vouches for the
+//! certificate, too. Else a partner, trusted for its own domain, could write the DNS name of our gateway into its
+//! certificates. No rule admits by such a name then, and [`PeerIdentity`](crate::identity::PeerIdentity) does not have
+//! it; a `deny` rule still fits who claims it. Where one authority is to vouch for both, give it as both.
+//!
 //! # What is verified
 //! - The path from the leaf to an anchor: signatures, validity, the anchor's included, constraints on names and lengths.
 //!   Who issued a certificate is told by that path alone, never by what a peer appends to its chain.

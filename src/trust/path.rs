@@ -12,12 +12,24 @@ pub(crate) struct VerifiedPath {
     /// The SHA-256 of the public key (SubjectPublicKeyInfo, in DER) of each issuer on the path: the leaf's first, the
     /// anchor's last.
     pub(crate) issuer_keys_sha256: Vec<[u8; 32]>,
+    /// Whether a general anchor vouches for it as well, where the path leads to a trust domain's: else its SPIFFE ID is
+    /// verified, and no other name that it has.
+    pub(crate) vouches_for_names: bool,
     /// The last second, since the epoch, in which every certificate on the path is valid, the anchor's included.
     pub(crate) expires_at: u64,
     /// The store's generation that it was verified by.
     pub(crate) generation: u64,
     /// When to verify anew: the time in which it, and what was said of its revocation, holds.
     pub(crate) holds: RangeInclusive<u64>,
+}
+
+impl VerifiedPath {
+    /// The same for as long as another path of the same leaf holds, too.
+    pub(super) fn while_holds(self, other: &Self) -> Self {
+        let (begins, ends) = (self.holds.start(), self.holds.end());
+        let holds = *begins.max(other.holds.start())..=*ends.min(other.holds.end());
+        Self { expires_at: self.expires_at.min(other.expires_at), holds, ..self }
+    }
 }
 
 /// Why a certificate is not trusted.

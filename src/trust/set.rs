@@ -83,11 +83,21 @@ impl Set {
         let der = CertificateDer::from(leaf);
         let leaf = EndEntityCert::try_from(&der)?;
         check_names_differ(intermediates)?;
-        let anchors = match trust_domain {
-            Some(domain) => self.domains.get(domain).ok_or(Untrusted::NoPath)?,
-            None => &self.general,
-        };
-        let attempt = Attempt { leaf: &leaf, anchors, intermediates, now };
+        if !self.options.allow_missing_usage && !certificate::lists_usages(&der)? {
+            return Err(Untrusted::NotForClients);
+        }
+        let by = |anchors| self.verify_by(&Attempt { leaf: &leaf, anchors, intermediates, now });
+        let Some(domain) = trust_domain else { return by(&self.general) };
+        let path = by(self.domains.get(domain).ok_or(Untrusted::NoPath)?)?;
+        let asks = !self.general.trusted.is_empty() && certificate::has_other_names(&der)?;
+        Ok(match asks.then(|| by(&self.general)) {
+            Some(Ok(general)) => path.while_holds(&general),
+            _ => VerifiedPath { vouches_for_names: false, ..path },
+        })
+    }
+
+    fn verify_by(&self, attempt: &Attempt<'_>) -> Result<VerifiedPath, Untrusted> {
+        let anchors = attempt.anchors;
         let mut path = attempt.path(&anchors.trusted, None)?;
         let mut crls = Vec::new();
         if !self.crls.is_empty() {
@@ -96,9 +106,6 @@ impl Set {
             if let Some(revocation) = self.revocation(&lists)? {
                 path = attempt.path(std::slice::from_ref(path.anchor()), Some(revocation))?;
             }
-        }
-        if !self.options.allow_missing_usage && !certificate::lists_usages(&der)? {
-            return Err(Untrusted::NotForClients);
         }
         self.verified(&path, anchors, &crls)
     }
@@ -168,6 +175,7 @@ impl Set {
         }
         Ok(VerifiedPath {
             issuer_keys_sha256,
+            vouches_for_names: true,
             expires_at: ends,
             generation: self.generation,
             holds: begins..=spoken_for,

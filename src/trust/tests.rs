@@ -225,6 +225,49 @@ fn a_path_needs_an_anchor_and_every_intermediate() {
     assert_eq!(said(&trust, &namesake, &[]), Err(Untrusted::NoPath));
 }
 
+/// The second verification does not count as a refusal, and what it said is remembered with the first.
+#[test]
+fn a_trust_domains_authority_vouches_for_no_other_names() {
+    let (ca, other) = (Authority::new("ca"), Authority::new("other"));
+    let issuing = ca.intermediate_with({
+        let mut params = Authority::params("issuing");
+        params.not_after = date_time_ymd(2035, 1, 1);
+        params
+    });
+    let named = |ca: &Authority| {
+        ca.leaf(|params| {
+            params.subject_alt_names.push(SanType::DnsName("a.example".try_into().unwrap()));
+        })
+    };
+    let vouches = |builder: TrustStoreBuilder, leaf| {
+        said(&builder.build().unwrap(), &leaf, &[]).unwrap().vouches_for_names
+    };
+    assert!(!vouches(prod(&ca), named(&ca)));
+    assert!(!vouches(prod(&ca).anchors(other.pem()), named(&ca)));
+    assert!(vouches(prod(&ca).anchors(ca.pem()), named(&ca)));
+    // There is nothing to vouch for.
+    assert!(!vouches(prod(&ca).anchors(ca.pem()), ca.gateway()));
+    // By two paths: it holds as long as both do.
+    let both = prod(&ca).anchors(issuing.pem()).build().unwrap();
+    let path = said(&both, &named(&issuing), &[issuing.der()]).unwrap();
+    assert!(path.vouches_for_names);
+    assert_eq!(path.issuer_keys_sha256, [issuing.key_sha256(), ca.key_sha256()]);
+    let mut params = Authority::params("issuing");
+    params.not_after = date_time_ymd(2030, 1, 1);
+    let (key, wide) = (KeyPair::generate().unwrap(), Authority::params("issuing"));
+    let short = params.self_signed(&key).unwrap();
+    let issuing = Authority(CertifiedIssuer::self_signed(wide, key).unwrap());
+    let both = prod(&issuing).anchors(short.pem()).build().unwrap();
+    let path = said(&both, &named(&issuing), &[]).unwrap();
+    let in_2030 = 1_893_456_000;
+    assert!(path.vouches_for_names);
+    assert_eq!((path.expires_at, *path.holds.end()), (in_2030, in_2030));
+    let later = Duration::from_secs(in_2030 + 1);
+    let path = both.verify(Some("prod.example"), &named(&issuing), &[], later).unwrap();
+    assert!(!path.vouches_for_names);
+    assert!(path.expires_at > in_2030);
+}
+
 #[test]
 fn attack_21_what_a_peer_appends_names_no_issuer() {
     let (root, gateway) = (Authority::new("root"), Authority::new("gateway"));

@@ -13,6 +13,7 @@ use std::{
 use http::StatusCode;
 use palisade::{
     clock::SystemClock,
+    peer_cert::PeerRule,
     tls::{TlsConfig, TlsConfigBuilder},
     trust::{TrustStore, TrustStoreBuilder},
 };
@@ -200,6 +201,25 @@ async fn attack_23_a_revocation_takes_effect_under_load() {
     folder.write("crl", &server.ca.crl(&[2], 2021));
     trust.reload().unwrap();
     assert!(server.post_as(Some(&good)).await.is_err());
+}
+
+/// The store knows which names its authorities may give. What the listener verified by it, a layer without one takes
+/// for no more than that.
+#[tokio::test]
+async fn names_beside_a_spiffe_id_are_not_verified_by_its_trust_domain() {
+    for (general, expected) in [(false, StatusCode::FORBIDDEN), (true, StatusCode::OK)] {
+        let server = Server::start_guarded(|config, peers, ca| {
+            let trust = TrustStore::builder().trust_domain(DOMAIN, ca.pem());
+            let trust = if general { trust.anchors(ca.pem()) } else { trust };
+            let rule = PeerRule::dns("gateway.edge.svc").unwrap();
+            (config.client_trust(&trust.build().unwrap()), peers.allow(rule))
+        })
+        .await;
+        let outsider = server.ca.workload(OUTSIDER).bundle();
+        assert_eq!(server.post_as(Some(&outsider)).await.unwrap().status(), expected);
+        let gateway = server.gateway();
+        assert_eq!(server.post_as(Some(&gateway)).await.unwrap().status(), StatusCode::OK);
+    }
 }
 
 /// The layer holds live connections to what is trusted now.

@@ -122,6 +122,9 @@ impl PeerRule {
     /// Only the rule's wildcard stands for anything. A certificate's own, say `*.edge.svc`, is a
     /// name that no rule fits.
     ///
+    /// In a certificate with a SPIFFE ID that a `TrustStore` verified, the name counts only if a general anchor of the
+    /// store vouches for it. So it is with addresses of both kinds.
+    ///
     /// # Errors
     /// [`BuildError::Invalid`] for what is no DNS name: with a trailing dot, an IP address, not
     /// ASCII (write the `xn--` form), or with a `*` that is not the whole first label.

@@ -21,6 +21,7 @@ fn dns(names: &[&str]) -> PeerIdentity {
         issuer_keys_sha256: Vec::new(),
         not_before: 0,
         not_after: 1,
+        claimed: None,
     }
 }
 
