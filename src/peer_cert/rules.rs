@@ -100,13 +100,21 @@ impl PeerRules {
     /// Whether a workload may pass: a deny rule goes before any allow rule, and what no rule fits may not.
     pub(super) fn verdict(&self, peer: &PeerIdentity) -> Verdict<'_> {
         let fits = |rule: &&PeerRule| rule.matches(peer);
-        // Nobody gets around a rule by a name that it claims.
-        let claims = |rule: &&PeerRule| peer.claimed.as_ref().is_some_and(|it| rule.matches(it));
-        if let Some(rule) = self.deny.iter().find(|rule| fits(rule) || claims(rule)) {
+        if let Some(rule) = self.deny.iter().find(|rule| fits(rule) || fits_claim(rule, peer)) {
             return Verdict::Denied(rule);
         }
         self.allow.iter().find(fits).map_or(Verdict::NotAllowed, Verdict::Allowed)
     }
+
+    /// Whether a workload would be allowed if somebody vouched for all of its names.
+    pub(super) fn would_allow(&self, peer: &PeerIdentity) -> bool {
+        self.allow.iter().any(|rule| fits_claim(rule, peer))
+    }
+}
+
+/// Whether a rule fits a name that the workload's certificate has, and nobody vouches for.
+fn fits_claim(rule: &PeerRule, peer: &PeerIdentity) -> bool {
+    peer.claimed.as_ref().is_some_and(|claimed| rule.matches(claimed))
 }
 
 /// What rules say of a workload.

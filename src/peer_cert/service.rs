@@ -130,7 +130,15 @@ impl Shared {
         match self.rules.verdict(peer) {
             Verdict::Allowed(rule) => Ok(rule),
             Verdict::Denied(rule) => Err((Why::Denied, Some(rule))),
-            Verdict::NotAllowed => fails(Why::NotAllowed),
+            Verdict::NotAllowed => {
+                if self.rules.would_allow(peer) {
+                    observe::debug(
+                        LAYER,
+                        "no general anchor vouches for the name that a rule fits",
+                    );
+                }
+                fails(Why::NotAllowed)
+            }
         }
     }
 
