@@ -169,8 +169,6 @@ mod certificates {
         addr: SocketAddr,
         certificates: Option<PeerCertificates>,
         server_name: Option<String>,
-        /// Whether the TLS stack verified the names in the leaf beside its SPIFFE ID.
-        vouches_for_names: bool,
         /// Parsed by the first request that needs it; `None` for a leaf that can't be read.
         identity: OnceLock<Option<Arc<PeerIdentity>>>,
         /// What was verified of it last.
@@ -192,38 +190,23 @@ mod certificates {
         /// listener whose TLS stack verified them.
         #[must_use]
         pub fn verified(addr: SocketAddr, certificates: Option<PeerCertificates>) -> Self {
-            Self::new(addr, certificates, None, true)
-        }
-
-        /// Takes nothing but the SPIFFE ID for verified.
-        #[cfg(feature = "tls")]
-        pub(crate) fn with_spiffe_id_alone(self) -> Self {
-            let Connection { addr, certificates, server_name, .. } = &*self.0;
-            Self::new(*addr, certificates.clone(), server_name.clone(), false)
+            Self::new(addr, certificates, None)
         }
 
         /// With the host name that the client asked for (SNI). To be said before the handle is cloned: a clone made
         /// before has none.
         #[must_use]
         pub fn with_server_name(self, name: impl Into<String>) -> Self {
-            let Connection { addr, certificates, vouches_for_names, .. } = &*self.0;
-            Self::new(*addr, certificates.clone(), Some(name.into()), *vouches_for_names)
+            Self::new(self.0.addr, self.0.certificates.clone(), Some(name.into()))
         }
 
         fn new(
             addr: SocketAddr,
             certificates: Option<PeerCertificates>,
             server_name: Option<String>,
-            vouches_for_names: bool,
         ) -> Self {
-            Self(Arc::new(Connection {
-                addr,
-                certificates,
-                server_name,
-                vouches_for_names,
-                identity: OnceLock::new(),
-                verified: Mutex::default(),
-            }))
+            let (identity, verified) = (OnceLock::new(), Mutex::default());
+            Self(Arc::new(Connection { addr, certificates, server_name, identity, verified }))
         }
 
         /// The host name that the client asked for (SNI). Its word.
@@ -250,12 +233,7 @@ mod certificates {
             parse: impl FnOnce(&[u8]) -> Option<Arc<PeerIdentity>>,
         ) -> Option<Arc<PeerIdentity>> {
             let leaf = self.0.certificates.as_ref()?.leaf()?;
-            let identity = self.0.identity.get_or_init(|| {
-                let identity = parse(leaf)?;
-                let vouched = self.0.vouches_for_names;
-                Some(if vouched { identity } else { Arc::new(identity.by_spiffe_id_alone()) })
-            });
-            identity.clone()
+            self.0.identity.get_or_init(|| parse(leaf)).clone()
         }
     }
 

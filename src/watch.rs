@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    BuildError,
     clock::{Clock as _, SystemClock},
     runtime,
 };
@@ -98,7 +99,8 @@ impl<T: Look> Drop for Running<T> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Files {
     paths: Vec<PathBuf>,
-    seen: Vec<Option<Stamp>>,
+    /// `None` where they are to be read again though they have not changed.
+    seen: Option<Vec<Option<Stamp>>>,
     /// A change that may not be complete yet.
     settling: Option<Vec<Option<Stamp>>>,
 }
@@ -107,14 +109,27 @@ impl Files {
     /// To be called before the files are read, so that a change in between is noticed.
     pub(crate) fn at(paths: Vec<PathBuf>) -> Self {
         let seen = paths.iter().map(|path| Stamp::at(path)).collect();
-        Self { paths, seen, settling: None }
+        Self { paths, seen: Some(seen), settling: None }
     }
 
-    /// Whether the files have changed, and were left alone since the look before: one that is being written is not
-    /// read. Tells of each change once.
-    pub(crate) fn have_changed(&mut self) -> bool {
+    /// Reads the files if they have changed, and were left alone since the look before: one that is being written is not
+    /// read. Of each change once, unless the system could not read it for now. What came of it, if they were read.
+    pub(crate) fn read_changed(
+        &mut self,
+        read: impl FnOnce() -> Result<(), BuildError>,
+    ) -> Option<Result<(), BuildError>> {
+        let read = self.have_changed().then(read);
+        if let Some(Err(BuildError::File { source, .. })) = &read
+            && source.downcast_ref().is_some_and(may_pass)
+        {
+            self.seen = None;
+        }
+        read
+    }
+
+    fn have_changed(&mut self) -> bool {
         let now: Vec<_> = self.paths.iter().map(|path| Stamp::at(path)).collect();
-        if now == self.seen {
+        if self.seen.as_ref() == Some(&now) {
             self.settling = None;
             return false;
         }
@@ -123,9 +138,15 @@ impl Files {
             return false;
         }
         self.settling = None;
-        self.seen = now;
+        self.seen = Some(now);
         true
     }
+}
+
+/// Whether it may go otherwise soon, with the file as it is: there are too many open files, say.
+fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, IsADirectory, NotFound, PermissionDenied};
+    !matches!(error.kind(), FileTooLarge | IsADirectory | NotFound | PermissionDenied)
 }
 
 /// A file as it lies there. A new file in the place of the old one has another number.
@@ -200,6 +221,29 @@ mod tests {
         assert!(!files.have_changed());
         assert!(files.have_changed());
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_can_not_be_read_for_now_is_read_later() {
+        let path = std::env::temp_dir().join(format!("palisade-later-{}", std::process::id()));
+        fs::write(&path, "one").unwrap();
+        let failed = |source: crate::BoxError| {
+            move || Err(BuildError::File { path: PathBuf::new(), source })
+        };
+        let mut files = Files::at(vec![path.clone()]);
+        let mut look = |source: crate::BoxError| files.read_changed(failed(source)).is_some();
+        fs::write(&path, "another").unwrap();
+        assert!(!look("unread".into()), "it may still be written");
+        const EMFILE: i32 = 24;
+        assert!(look(io::Error::from_raw_os_error(EMFILE).into()));
+        assert!(!look("unread".into()));
+        // It can be read again, and is not what it should be: until it changes, that stays so.
+        assert!(look("no PEM".into()));
+        assert!(!look("unread".into()) && !look("unread".into()));
+        fs::remove_file(&path).unwrap();
+        assert!(!look("unread".into()));
+        assert!(look(read(&path).unwrap_err().into()));
+        assert!(!look("unread".into()) && !look("unread".into()));
     }
 
     #[test]

@@ -177,10 +177,8 @@ struct Watched {
 impl Look for Watched {
     fn look(&self) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if !files.have_changed() {
-            return;
-        }
-        let read = self.file.read(&self.given).and_then(|tiers| self.current.replace(&tiers));
+        let read = || self.file.read(&self.given).and_then(|tiers| self.current.replace(&tiers));
+        let Some(read) = files.read_changed(read) else { return };
         if let Err(error) = &read {
             observe::error(LAYER, &format!("the tiers used before stay: {error}"));
         }

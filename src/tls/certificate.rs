@@ -80,8 +80,10 @@ impl ServerCertificate {
     /// Reads both again, now. If they can't be used or don't belong together, all stays as it was.
     pub(super) fn reload(&self) -> Result<(), BuildError> {
         let mut seen = self.files();
-        *seen = files(&self.chain, &self.key);
-        self.read_again()
+        let now = files(&self.chain, &self.key);
+        self.read_again()?;
+        *seen = now;
+        Ok(())
     }
 
     /// Whoever calls this holds `files`.
@@ -142,9 +144,7 @@ impl ResolvesServerCert for ServerCertificate {
 impl Look for ServerCertificate {
     fn look(&self) {
         let mut files = self.files();
-        if files.have_changed()
-            && let Err(error) = self.read_again()
-        {
+        if let Some(Err(error)) = files.read_changed(|| self.read_again()) {
             observe::error(LAYER, &format!("the certificate used before stays: {error}"));
         }
         drop(files);

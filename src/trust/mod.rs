@@ -167,8 +167,10 @@ impl TrustStore {
     /// Those of [`build`](TrustStoreBuilder::build). Then all stays as it was.
     pub fn reload(&self) -> Result<(), BuildError> {
         let mut reading = self.0.reading();
-        reading.files = Files::at(reading.parts.files());
-        self.0.read(&reading.parts)
+        let files = Files::at(reading.parts.files());
+        self.0.read(&reading.parts)?;
+        reading.files = files;
+        Ok(())
     }
 
     /// Trusts what `builder` says, in the place of all that was trusted before. Blocks while it reads files.
@@ -283,11 +285,8 @@ impl Inner {
 
 impl Look for Inner {
     fn look(&self) {
-        let mut reading = self.reading();
-        if !reading.files.have_changed() {
-            return;
-        }
-        if let Err(error) = self.read(&reading.parts) {
+        let Reading { parts, files } = &mut *self.reading();
+        if let Some(Err(error)) = files.read_changed(|| self.read(parts)) {
             observe::error(LAYER, &format!("what was trusted before stays: {error}"));
         }
     }

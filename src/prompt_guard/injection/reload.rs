@@ -96,8 +96,10 @@ impl ReloadingRules {
     pub fn reload(&self) -> Result<(), BuildError> {
         let mut source = self.0.source();
         let Some(source) = source.as_mut() else { return Ok(()) };
-        source.files = Files::at(vec![source.path.clone()]);
-        self.0.put(RulePack::from_file(&source.path))
+        let files = Files::at(vec![source.path.clone()]);
+        self.0.put(RulePack::from_file(&source.path))?;
+        source.files = files;
+        Ok(())
     }
 
     /// The pack that the next request gets.
@@ -139,10 +141,9 @@ impl Inner {
 impl Look for Inner {
     fn look(&self) {
         let mut source = self.source();
-        let Some(source) = source.as_mut() else { return };
-        if source.files.have_changed()
-            && let Err(error) = self.put(RulePack::from_file(&source.path))
-        {
+        let Some(Source { path, files }) = source.as_mut() else { return };
+        let read = || self.put(RulePack::from_file(path));
+        if let Some(Err(error)) = files.read_changed(read) {
             observe::error(LAYER, &format!("the rule pack before stays: {error}"));
         }
     }

@@ -56,8 +56,10 @@ impl Current {
             Self::Given(_) => Ok(()),
             Self::Watched(watched) => {
                 let mut files = watched.files();
-                *files = Files::at(vec![watched.source.path.clone()]);
-                watched.read()
+                let now = Files::at(vec![watched.source.path.clone()]);
+                watched.read()?;
+                *files = now;
+                Ok(())
             }
         }
     }
@@ -119,9 +121,7 @@ impl Watched {
 impl Look for Watched {
     fn look(&self) {
         let mut files = self.files();
-        if files.have_changed()
-            && let Err(error) = self.read()
-        {
+        if let Some(Err(error)) = files.read_changed(|| self.read()) {
             observe::error(LAYER, &format!("the policies before stay: {error}"));
         }
     }
