@@ -96,7 +96,11 @@ mod certificates {
     /// The certificates that the other end of a TLS connection presented, leaf first. The TLS stack
     /// verified the leaf; what follows it is only what the peer sent.
     #[derive(Clone, Debug)]
-    pub struct PeerCertificates(Repr);
+    pub struct PeerCertificates {
+        repr: Repr,
+        /// The TLS stack verified the SPIFFE ID in the leaf, and no other name.
+        by_spiffe_id_alone: bool,
+    }
 
     #[derive(Clone)]
     enum Repr {
@@ -113,10 +117,31 @@ mod certificates {
     }
 
     impl PeerCertificates {
+        fn of(repr: Repr) -> Self {
+            Self { repr, by_spiffe_id_alone: false }
+        }
+
+        /// The same, of which nothing but the SPIFFE ID was verified.
+        #[cfg(feature = "tls")]
+        pub(crate) fn by_spiffe_id_alone(self) -> Self {
+            Self { by_spiffe_id_alone: true, ..self }
+        }
+
+        /// The identity in the leaf, which `parse` reads, with the names that were verified.
+        #[cfg(feature = "peer-cert")]
+        pub(crate) fn identity(
+            &self,
+            parse: impl FnOnce(&[u8]) -> Option<Arc<PeerIdentity>>,
+        ) -> Option<Arc<PeerIdentity>> {
+            let identity = parse(self.leaf()?)?;
+            let names = !self.by_spiffe_id_alone;
+            Some(if names { identity } else { Arc::new(identity.by_spiffe_id_alone()) })
+        }
+
         /// The leaf's DER, if any certificate was presented.
         #[must_use]
         pub fn leaf(&self) -> Option<&[u8]> {
-            match &self.0 {
+            match &self.repr {
                 Repr::Shared(certs) => certs.first().map(AsRef::as_ref),
                 Repr::SharedVec(certs) => certs.first().map(AsRef::as_ref),
                 #[cfg(feature = "axum-server")]
@@ -132,7 +157,7 @@ mod certificates {
             fn borrowed<T: AsRef<[u8]>>(all: &[T]) -> Vec<CertificateDer<'_>> {
                 all.iter().skip(1).map(|der| CertificateDer::from(der.as_ref())).collect()
             }
-            match &self.0 {
+            match &self.repr {
                 Repr::Shared(certs) => borrowed(certs),
                 Repr::SharedVec(certs) => borrowed(certs),
                 #[cfg(feature = "axum-server")]
@@ -143,7 +168,7 @@ mod certificates {
 
     impl From<Arc<[CertificateDer<'static>]>> for PeerCertificates {
         fn from(certs: Arc<[CertificateDer<'static>]>) -> Self {
-            Self(Repr::Shared(certs))
+            Self::of(Repr::Shared(certs))
         }
     }
 
@@ -155,7 +180,7 @@ mod certificates {
 
     impl From<Arc<Vec<CertificateDer<'static>>>> for PeerCertificates {
         fn from(certs: Arc<Vec<CertificateDer<'static>>>) -> Self {
-            Self(Repr::SharedVec(certs))
+            Self::of(Repr::SharedVec(certs))
         }
     }
 
@@ -232,8 +257,8 @@ mod certificates {
             &self,
             parse: impl FnOnce(&[u8]) -> Option<Arc<PeerIdentity>>,
         ) -> Option<Arc<PeerIdentity>> {
-            let leaf = self.0.certificates.as_ref()?.leaf()?;
-            self.0.identity.get_or_init(|| parse(leaf)).clone()
+            let certificates = self.0.certificates.as_ref()?;
+            self.0.identity.get_or_init(|| certificates.identity(parse)).clone()
         }
     }
 
@@ -289,7 +314,7 @@ mod certificates {
         }
         #[cfg(feature = "axum-server")]
         if let Some(info) = extensions.get::<Arc<axum_server::tls::TlsInfo>>() {
-            let certs = PeerCertificates(Repr::AxumServer(Arc::clone(info)));
+            let certs = PeerCertificates::of(Repr::AxumServer(Arc::clone(info)));
             return Some(Found::Certificates(certs));
         }
         #[cfg(feature = "tonic")]

@@ -266,6 +266,32 @@ async fn a_proxy_that_is_denied_is_not_believed() {
     assert_eq!(by(&stolen).await, NOT_ALLOWED);
 }
 
+/// That its certificate is worth even less makes it no better a proxy.
+#[tokio::test]
+async fn a_proxy_that_is_denied_is_not_believed_because_it_is_revoked_or_untrusted() {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let (ca, stranger) = (Authority::new("ca"), Authority::new("stranger"));
+    let id = "spiffe://prod.example/ns/edge/sa/envoy";
+    let store = trusting(&ca).crl(ca.crl(&[7], 2100)).build().unwrap();
+    let network = ProxyTrust::networks(["192.0.2.0/24"]).unwrap();
+    let forwarded = Forwarded::client_cert().trusted_by(network);
+    let layer = layer(&store).forwarded(forwarded).deny(PeerRule::spiffe(id).unwrap());
+    let layer = layer.build().unwrap();
+    let told = format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der));
+    let by = async |proxy: Option<Leaf>| {
+        let address: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        let chain = proxy.map(|leaf| Arc::<[_]>::from(leaf.chain()).into());
+        let peer = TlsPeer::verified(address, chain);
+        let request = Request::post("/generate").header("client-cert", &told);
+        send(&layer, request.extension(peer).body(()).unwrap()).await
+    };
+    assert_eq!(by(None).await, PASSED);
+    assert_eq!(by(Some(stranger.workload(GATEWAY))).await, PASSED, "its network is trusted");
+    assert_eq!(by(Some(ca.workload(id))).await, NOT_ALLOWED);
+    assert_eq!(by(Some(stranger.workload(id))).await, UNTRUSTED);
+    assert_eq!(by(Some(ca.workload_numbered(GATEWAY, 7))).await, REVOKED);
+}
+
 #[tokio::test]
 async fn attack_04_a_proxy_is_told_by_its_socket_and_by_no_header() {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -332,6 +358,16 @@ async fn an_answer_ends_when_the_certificate_it_was_asked_for_with_is_revoked() 
     store.replace(trusting(&ca).crl(ca.crl(&[1], 2100))).unwrap();
     assert!(ends(&mut one).await);
     assert!(!ends(&mut other).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_ends_no_answers() {
+    let ca = Authority::new("ca");
+    let store = trusting(&ca).crl(ca.crl(&[], 2100)).build().unwrap();
+    let layer = layer(&store).end_streams_at_expiry().insecure_dry_run().build().unwrap();
+    let mut body = begun(&layer, &ca.workload_numbered(GATEWAY, 1)).await;
+    store.replace(trusting(&ca).crl(ca.crl(&[1], 2100))).unwrap();
+    assert!(!ends(&mut body).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,6 +50,7 @@ impl PeerIdentity {
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
             email_addresses: Vec::new(),
+            common_names: Vec::new(),
             claimed: Some(Arc::clone(self.claimed())),
             ..Self::clone(self)
         }

@@ -50,9 +50,7 @@ impl Shared {
         let Some(proxy) = forwarded.proxy(workload, address, by_socket) else {
             return direct;
         };
-        // Who is to stay out is no proxy either, whatever trusts it.
-        let verdict = direct.as_ref().map(|peer| self.rules.verdict(&peer.identity));
-        if matches!(verdict, Ok(Verdict::Denied(_))) {
+        if self.is_shut_out(&direct, extensions) {
             return direct;
         }
         let chain = forwarded.read(request.headers()).map_err(|unbelievable| {
@@ -72,11 +70,35 @@ impl Shared {
         Ok(Peer { identity, proxy: Some(proxy), certificates })
     }
 
+    /// Whether whoever is at the other end of the connection is to stay out: then it is no proxy either, whatever
+    /// trusts it. That its certificate is not trusted takes nothing away from who denies it.
+    fn is_shut_out(&self, direct: &Result<Peer, Why>, extensions: &Extensions) -> bool {
+        let is_denied =
+            |peer: &PeerIdentity| matches!(self.rules.verdict(peer), Verdict::Denied(_));
+        match direct {
+            Ok(peer) => is_denied(&peer.identity),
+            Err(Why::Missing) => false,
+            Err(Why::Revoked) => true,
+            Err(_) => {
+                let certificates = match self.presented(extensions) {
+                    Some(Found::Connection(peer)) => peer.certificates().cloned(),
+                    Some(Found::Certificates(certificates)) => Some(certificates),
+                    None => None,
+                };
+                let peer = certificates.and_then(|certificates| certificates.identity(read));
+                peer.is_some_and(|peer| is_denied(&peer))
+            }
+        }
+    }
+
+    fn presented<'a>(&self, extensions: &'a Extensions) -> Option<Found<'a>> {
+        let own = self.extract.as_ref().and_then(|extract| extract.from(extensions));
+        own.map(Found::Certificates).or_else(|| peer_certificates(extensions))
+    }
+
     /// Whoever is at the other end of the connection.
     fn connection(&self, extensions: &Extensions, now: Duration) -> Result<Peer, Why> {
-        let own = self.extract.as_ref().and_then(|extract| extract.from(extensions));
-        let found = own.map(Found::Certificates).or_else(|| peer_certificates(extensions));
-        let (identity, certificates) = match found.ok_or(Why::Missing)? {
+        let (identity, certificates) = match self.presented(extensions).ok_or(Why::Missing)? {
             Found::Connection(peer) => {
                 let certificates = peer.certificates().ok_or(Why::Missing)?;
                 (self.of_connection(peer, certificates, now)?, certificates.clone())
@@ -121,7 +143,8 @@ impl Shared {
             return Ok(verify(store, certificates, now)?.identity);
         }
         let _ = now;
-        read(certificates.leaf().ok_or(Why::Missing)?).ok_or(Why::Unreadable)
+        certificates.leaf().ok_or(Why::Missing)?;
+        certificates.identity(read).ok_or(Why::Unreadable)
     }
 }
 

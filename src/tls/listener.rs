@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{TlsConfig, TlsStream};
 use crate::{
-    connection::TlsPeer,
+    connection::{PeerCertificates, TlsPeer},
     observe,
     runtime::{self, AbortHandle, Elapsed, JoinSet, TcpListener, TcpStream, ToSocketAddrs},
 };
@@ -186,11 +186,12 @@ async fn handshake(
     count("done");
     let session = stream.get_ref().1;
     let chain = session.peer_certificates();
-    let certificates = chain.map(Arc::<[CertificateDer<'static>]>::from);
-    let mut peer = TlsPeer::verified(addr, certificates.map(Into::into));
-    if !config.vouches_for_names(chain.unwrap_or_default()) {
-        peer = peer.with_spiffe_id_alone();
-    }
+    let certificates = chain.map(|chain| {
+        let certificates = PeerCertificates::from(Arc::<[CertificateDer<'static>]>::from(chain));
+        let names = config.vouches_for_names(chain);
+        if names { certificates } else { certificates.by_spiffe_id_alone() }
+    });
+    let peer = TlsPeer::verified(addr, certificates);
     let peer = match session.server_name() {
         Some(name) => peer.with_server_name(name),
         None => peer,

@@ -13,6 +13,7 @@ use std::{
 use http::StatusCode;
 use palisade::{
     clock::SystemClock,
+    connection::TlsPeer,
     peer_cert::PeerRule,
     tls::{TlsConfig, TlsConfigBuilder},
     trust::{TrustStore, TrustStoreBuilder},
@@ -220,6 +221,25 @@ async fn names_beside_a_spiffe_id_are_not_verified_by_its_trust_domain() {
         let gateway = server.gateway();
         assert_eq!(server.post_as(Some(&gateway)).await.unwrap().status(), StatusCode::OK);
     }
+}
+
+/// Nor where an application hands the certificates on.
+#[tokio::test]
+async fn what_was_verified_of_certificates_goes_with_them() {
+    let server = Server::start_guarded(|config, peers, ca| {
+        let trust = TrustStore::builder().trust_domain(DOMAIN, ca.pem()).build().unwrap();
+        let peers = peers.allow(PeerRule::dns("gateway.edge.svc").unwrap());
+        let peers = peers.extract_with(|extensions| {
+            let peer = extensions.get::<axum::extract::ConnectInfo<TlsPeer>>()?;
+            peer.0.certificates().cloned()
+        });
+        (config.client_trust(&trust), peers)
+    })
+    .await;
+    let outsider = server.ca.workload(OUTSIDER).bundle();
+    assert_eq!(server.post_as(Some(&outsider)).await.unwrap().status(), StatusCode::FORBIDDEN);
+    let gateway = server.gateway();
+    assert_eq!(server.post_as(Some(&gateway)).await.unwrap().status(), StatusCode::OK);
 }
 
 /// The layer holds live connections to what is trusted now.

@@ -86,7 +86,8 @@ impl When {
     }
 
     /// The rule fits the workload that calls. One for [`issuer_key_sha256`](PeerRule::issuer_key_sha256) fits only where
-    /// `PeerCertLayer` verifies the path.
+    /// `PeerCertLayer` verifies the path. No rule fits a name that nobody vouches for: see
+    /// [`PeerIdentity`](crate::identity::PeerIdentity).
     pub fn peer(rule: PeerRule) -> Self {
         Self(Node::Peer(rule))
     }
