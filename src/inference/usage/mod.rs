@@ -1,5 +1,6 @@
 //! What an answer says of the tokens it used.
 
+mod skeleton;
 mod stated;
 mod stream;
 
@@ -8,7 +9,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use self::{stated::Stated, stream::Seen};
+use self::{skeleton::Skeleton, stated::Stated, stream::Seen};
 use super::{
     json::Bounds,
     lines::{LineReader, is_lines},
@@ -33,7 +34,8 @@ use crate::reservation::TokenUsage;
 /// OpenAI's `usage`, in Anthropic's `cache_read_input_tokens`, and in Gemini's and SGLang's names for them.
 ///
 /// Only members in their documented places count: text that the model was made to say can't pose as usage.
-/// Of an answer with a `Content-Encoding` nothing is read.
+/// Of an answer with a `Content-Encoding` nothing is read. Of JSON beyond 1 MiB only what stands in objects, not what in
+/// arrays within them.
 pub struct UsageReader {
     mode: Mode,
     stated: Stated,
@@ -51,6 +53,8 @@ pub struct UsageReader {
 
 enum Mode {
     Json(Held),
+    /// JSON, longer than is held.
+    LongJson(Skeleton),
     Events(EventReader),
     /// JSON values, one a line.
     Lines(LineReader),
@@ -104,8 +108,15 @@ impl UsageReader {
                 if held.len().saturating_add(data.len()) <= MAX_HELD {
                     held.push(data);
                 } else {
-                    self.mode = Mode::Opaque;
+                    let mut skeleton = Skeleton::default();
+                    skeleton.push(held.as_slice());
+                    skeleton.push(data);
+                    self.mode = Mode::LongJson(skeleton);
                 }
+            }
+            Mode::LongJson(skeleton) => {
+                seen.bytes = data.len() as u64;
+                skeleton.push(data);
             }
             Mode::Opaque => seen.bytes = data.len() as u64,
         }
@@ -126,6 +137,9 @@ impl UsageReader {
         match std::mem::replace(&mut self.mode, Mode::Opaque) {
             Mode::Json(held) if held.len() == 0 => {}
             Mode::Json(held) => seen.stated.json(held.as_slice(), BOUNDS),
+            Mode::LongJson(skeleton) => {
+                seen.stated.json(skeleton.text().unwrap_or_default(), BOUNDS);
+            }
             Mode::Events(mut events) => events.finish(|event| seen.event(&event)),
             Mode::Lines(mut lines) => lines.finish(|line| seen.event(&line)),
             Mode::Opaque => {}
@@ -177,7 +191,7 @@ impl UsageReader {
     /// Whether the answer is one JSON text, and not a stream.
     #[cfg(feature = "rate-limit")]
     pub(crate) fn reads_whole(&self) -> bool {
-        matches!(self.mode, Mode::Json(_))
+        matches!(self.mode, Mode::Json(_) | Mode::LongJson(_))
     }
 
     fn estimate(&self) -> u64 {

@@ -284,13 +284,27 @@ fn an_encoded_answer_is_only_estimated() {
 }
 
 #[test]
-fn an_answer_beyond_the_cap_is_only_estimated() {
+fn of_an_answer_beyond_the_cap_only_what_it_states_is_held() {
     let usage = r#""usage": {"prompt_tokens": 1, "completion_tokens": 1}"#;
     let body = |length: usize| format!(r#"{{"x": "{}", {usage}}}"#, "x".repeat(length));
     assert_states(&json(), &body(1_000), Some((1, 1)));
     let long = body(MAX_HELD);
     let reader = read(&json(), long.as_bytes(), 4096);
-    assert_eq!((reader.usage(), reader.output_estimate()), (None, (long.len() as u64).div_ceil(4)));
+    assert_eq!(reader.usage(), Some(TokenUsage::new(1, 1)));
+    assert_eq!(reader.output_estimate(), (long.len() as u64).div_ceil(4));
+    let (numbers, said) = ("0.125,".repeat(MAX_HELD / 6), r#"{"usage": {"prompt_tokens": 9}}"#);
+    for answer in [
+        format!(r#"{{"data": [{{"embedding": [{numbers} 1]}}, {said}], {usage}}}"#),
+        format!(r#"{{{usage}, "choices": [[{numbers} 1], {said}, "{{\"usage\"}}"]}}"#),
+        format!(
+            r#"{{"details": {{"tokens": [{numbers} 1], "input_length": 1, "generated_tokens": 1}}}}"#
+        ),
+    ] {
+        let reader = read(&json(), answer.as_bytes(), 4096);
+        assert_eq!(reader.usage(), Some(TokenUsage::new(1, 1)));
+    }
+    let endless = "{\"a\":".repeat(MAX_HELD);
+    assert_eq!(read(&json(), endless.as_bytes(), 4096).usage(), None);
     let stream = format!("data: {long}\n\ndata: {{{usage}}}\n\n");
     let reader = read(&self::stream(), stream.as_bytes(), 4096);
     assert_eq!(reader.usage(), Some(TokenUsage::new(1, 1)));
