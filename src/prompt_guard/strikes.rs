@@ -64,7 +64,7 @@ impl Strikes {
     /// times are from a second to a day.
     pub fn new(stores: &Stores, quota: u64, window: Duration) -> Self {
         Self {
-            terms: Terms::new(stores, "guard_strikes", quota, window).wait(window),
+            terms: Terms::new(stores, "guard_strikes", quota, window).in_any_window().wait(window),
             pepper: stores.pepper().clone(),
             client: ClientAddress::default(),
             categories: Categories::of([Category::Injection, Category::MaliciousCode]),

@@ -114,6 +114,9 @@ impl Turn {
         mut parts: request::Parts,
         read: Result<Whole, Unreadable>,
     ) -> Next<S> {
+        if let Err(rejection) = self.check_strikes(&parts) {
+            return Next::Refuse(rejection);
+        }
         let whole = match read {
             Ok(whole) => whole,
             Err(unreadable) => return Next::Refuse(self.body_missing(&unreadable)),
@@ -216,6 +219,13 @@ impl Turn {
         Next::Wait(Waiting::on(&policy.remote, Arc::new(prompt), gathered), held)
     }
 
+    /// Whether he has to wait by now: it may have taken long to send what he asks, or to look at it, and meanwhile he may
+    /// have tried other things.
+    fn check_strikes(&self, parts: &request::Parts) -> Result<(), Rejection> {
+        let strikes = self.config.strikes.as_ref().filter(|_| self.policy.enforced);
+        strikes.map_or(Ok(()), |strikes| strikes.check(&parts.headers, &parts.extensions))
+    }
+
     /// Everything that could be found was found.
     pub(crate) fn conclude<S>(
         &mut self,
@@ -223,6 +233,9 @@ impl Turn {
         prompt: &Prompt,
         gathered: Gathered,
     ) -> Next<S> {
+        if let Err(rejection) = self.check_strikes(&held.parts) {
+            return Next::Refuse(rejection);
+        }
         let Decision { verdict, masks, rejection, blocking } =
             self.decide(gathered, Subject::Prompt);
         if let Some(rejection) = rejection.filter(|_| self.policy.enforced) {

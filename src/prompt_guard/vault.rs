@@ -1,6 +1,6 @@
 //! What stands behind the placeholders of one request.
 
-use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use crate::{
     Secret,
@@ -139,12 +139,13 @@ impl fmt::Debug for Vault {
 /// A vault that is being filled.
 pub(crate) struct Filling {
     key: Pepper,
-    entries: Vec<Entry>,
+    /// By placeholder: a prompt may hold very many.
+    entries: BTreeMap<String, Secret<String>>,
 }
 
 impl Filling {
     pub(crate) fn new() -> Self {
-        Self { key: Pepper::random(), entries: Vec::new() }
+        Self { key: Pepper::random(), entries: BTreeMap::new() }
     }
 
     /// The placeholder of a value, `[EMAIL_K3J9X2QATRD7MWHC]`.
@@ -153,17 +154,17 @@ impl Filling {
         let mut placeholder = format!("[{name}_");
         placeholder.push_str(&letters(&drawn));
         placeholder.push(']');
-        if !self.entries.iter().any(|entry| entry.placeholder == placeholder) {
-            let value = Secret::new(value.to_owned());
-            self.entries.push(Entry { placeholder: placeholder.clone(), value });
+        if !self.entries.contains_key(&placeholder) {
+            self.entries.insert(placeholder.clone(), Secret::new(value.to_owned()));
         }
         placeholder
     }
 
     /// The vault, if there is anything in it.
-    pub(crate) fn finish(mut self) -> Option<Vault> {
-        let mut sorted = std::mem::take(&mut self.entries);
-        sorted.sort_by(|a, b| a.placeholder.cmp(&b.placeholder));
+    pub(crate) fn finish(self) -> Option<Vault> {
+        let entries = self.entries.into_iter();
+        let sorted: Vec<_> =
+            entries.map(|(placeholder, value)| Entry { placeholder, value }).collect();
         let longest = sorted.iter().map(|entry| entry.placeholder.len()).max()?;
         Some(Vault(Arc::new(Entries { sorted, longest })))
     }
@@ -190,6 +191,17 @@ mod tests {
         let placeholders =
             values.iter().map(|(name, value)| filling.placeholder(name, value)).collect();
         (placeholders, filling.finish().unwrap())
+    }
+
+    /// Time that grows with the square of them would be hours here.
+    #[test]
+    fn a_prompt_may_hold_very_many_values() {
+        let mut filling = Filling::new();
+        for value in 0..200_000 {
+            filling.placeholder("EMAIL", &value.to_string());
+            filling.placeholder("EMAIL", "0");
+        }
+        assert_eq!(filling.finish().unwrap().0.sorted.len(), 200_000);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(crate) struct Terms {
     window: Duration,
     /// How long those wait who have used up the quota. `None`: until one of the wrongs is forgotten.
     wait: Option<Duration>,
+    /// The wrongs of the whole window count, rather than be forgotten one by one.
+    slides: bool,
     /// Counts those that the store could not be told of.
     errors: &'static str,
 }
@@ -54,7 +56,7 @@ struct Blocked {
 }
 
 impl Terms {
-    /// `quota` in a `window` that slides, counted in the store by this name.
+    /// `quota`, of which one is forgotten with each of as many parts of a `window`, counted in the store by this name.
     pub(crate) fn new(stores: &Stores, name: &str, quota: u64, window: Duration) -> Self {
         Self {
             store: Arc::clone(stores.limiter()),
@@ -63,6 +65,7 @@ impl Terms {
             quota,
             window,
             wait: None,
+            slides: false,
             errors: "palisade_penalty_errors_total",
         }
     }
@@ -73,6 +76,11 @@ impl Terms {
 
     pub(crate) fn wait(self, wait: Duration) -> Self {
         Self { wait: Some(wait), ..self }
+    }
+
+    /// Whoever gets `quota` wrong within any time as long as the window.
+    pub(crate) fn in_any_window(self) -> Self {
+        Self { slides: true, ..self }
     }
 
     pub(crate) fn errors(self, errors: &'static str) -> Self {
@@ -91,7 +99,8 @@ impl Terms {
     }
 
     fn charge(&self, key: Key) -> Charge {
-        Charge::new(key, Limit::rate(self.limit, self.quota, self.window), 1)
+        let limit = if self.slides { Limit::sliding } else { Limit::rate };
+        Charge::new(key, limit(self.limit, self.quota, self.window), 1)
     }
 
     /// Until one is forgotten.

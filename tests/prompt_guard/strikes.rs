@@ -8,7 +8,7 @@ use palisade::{
     identity::{Identity, UserIdentity},
     inference::Origin,
     prompt_guard::{Action, Category, PromptGuardLayer, PromptGuardLayerBuilder, Strikes},
-    store::Stores,
+    store::{MemoryStore, Pepper, Stores},
 };
 use tower::{Layer as _, ServiceExt as _};
 
@@ -70,6 +70,57 @@ async fn the_third_blocked_prompt_costs_its_sender_a_while() {
     assert_eq!(ask(None, "bread").await, (200, None));
     clock.advance(30 * MINUTE);
     assert_eq!(ask(ann, "bread").await, (200, None));
+}
+
+/// However they are spread over the window.
+#[tokio::test]
+async fn the_third_within_the_window_counts_wherever_it_comes() {
+    let clock = Arc::new(ManualClock::default());
+    let store = MemoryStore::builder().clock(Arc::clone(&clock) as _).build().unwrap();
+    let stores = Stores::new(Arc::new(store), Pepper::from_secret("pepper"));
+    let strikes = Strikes::new(&stores, 3, 10 * MINUTE).clock(Arc::clone(&clock) as _);
+    let guard = blocking().strikes(strikes).build().unwrap();
+    let ask = async |text| ask_as(&guard, Some("ann"), "192.0.2.1", text).await.0;
+    for _ in 0..3 {
+        assert_eq!(ask("evil").await, 403);
+        clock.advance(4 * MINUTE);
+    }
+    assert_eq!(ask("bread").await, 429);
+    // All of them are forgotten.
+    clock.advance(20 * MINUTE);
+    for _ in 0..2 {
+        assert_eq!(ask("evil").await, 403);
+    }
+    assert_eq!(ask("bread").await, 200);
+}
+
+/// Requests that were open before cannot be finished one after another until one passes.
+#[tokio::test]
+async fn who_has_to_wait_gets_no_request_through_that_was_open_before() {
+    let strikes = Strikes::new(&Stores::in_memory(), 1, MINUTE);
+    let guard = blocking().strikes(strikes).build().unwrap();
+    let inner = Inner::default();
+    let mut open = Vec::new();
+    for text in ["evil", "bread"] {
+        let (feed, fed) = tokio::sync::oneshot::channel::<()>();
+        let body = futures_util::stream::once(async move {
+            fed.await.unwrap();
+            Ok(http_body::Frame::data(chat(text).into()))
+        });
+        let body = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(body));
+        let mut request: Request<AnyBody> = post(CHAT, "").map(|_| body);
+        let user = UserIdentity::asserted("https://login.example", "ann");
+        request.extensions_mut().insert(Identity::asserted(user));
+        let service = guard.layer(inner.answering(|| Response::new(full("ok"))));
+        let mut answer = Box::pin(service.oneshot(request));
+        assert!(futures_util::poll!(&mut answer).is_pending());
+        open.push((feed, answer));
+    }
+    for ((feed, answer), expected) in open.into_iter().zip([403, 429]) {
+        feed.send(()).unwrap();
+        assert_eq!(answer.await.unwrap().status(), expected);
+    }
+    assert!(inner.saw_nothing());
 }
 
 #[tokio::test]
