@@ -180,7 +180,7 @@ impl FairAdmission {
     /// The refusal of a request of this tier. Counted.
     pub(super) fn refused(&self, tier: &TierFacts, shed: Shed) -> Rejection {
         observe::fair_refused(&tier.name, refusal::code(shed));
-        let drain = self.look(|scheduler, _| scheduler.drains_in(tier.index));
+        let drain = self.look(|scheduler, _| scheduler.drains_in(tier.index, self.now()));
         refusal::rejection(shed, &tier.name, self.0.spread.over(drain))
     }
 

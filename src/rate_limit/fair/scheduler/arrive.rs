@@ -104,7 +104,7 @@ impl Scheduler {
     ) -> Result<(), Shed> {
         let before = u64::from(self.flows.flows.at(request.flow).queued);
         let turns = before.saturating_mul(self.flows.turns(request.flow));
-        let wait = self.tiers.at(request.tier).gap.of(turns);
+        let wait = self.tiers.at(request.tier).gap.of(turns, now);
         if request.deadline <= now.saturating_add(wait) {
             return Err(Shed::Deadline);
         }
@@ -121,19 +121,23 @@ impl Scheduler {
         }
     }
 
-    /// The newest request of the subject with the longest queue, in the group with the longest. `None`: with one more, the
-    /// one who asks would have as long a queue himself.
+    /// The newest request of the subject with the longest queue, in the group with the longest; or else of the asker's own
+    /// group, which gets no more room by that. `None`: with one more, the one who asks would have as long a queue himself.
     fn newest_of_most(&self, request: &Request) -> Option<u32> {
         let flows = &self.flows.flows;
-        let longest = self.flows.longest(request.tier)?;
-        let (theirs, own) = (flows.at(longest), flows.at(request.flow));
-        let (most, ours) = if theirs.parent == own.parent {
-            (theirs.queued, own.queued)
-        } else {
-            (flows.at(theirs.parent).queued, flows.at(own.parent).queued)
+        let (subject, group) = (request.flow, flows.at(request.flow).parent);
+        let newest = |of: u32, theirs: u32, own: u32| {
+            // What the engine has parked was let in once: it is in nobody's way.
+            let newest = flows.at(of).queue.last;
+            let has_more = flows.at(theirs).queued > flows.at(own).queued + 1;
+            (has_more && !self.requests.at(newest).parked).then_some(newest)
         };
-        // What the engine has parked was let in once: it is in nobody's way.
-        let newest = theirs.queue.last;
-        (most > ours + 1 && !self.requests.at(newest).parked).then_some(newest)
+        let most = self.flows.longest(request.tier)?;
+        let others = flows.at(most).parent;
+        let of_others = (others != group).then(|| newest(most, others, group)).flatten();
+        of_others.or_else(|| {
+            let most = self.flows.longest_in(group)?;
+            newest(most, most, subject)
+        })
     }
 }

@@ -59,9 +59,17 @@ impl Scheduler {
         self.flows.queued(flow, false);
     }
 
+    fn unqueue_unserved(&mut self, place: u32) {
+        self.unqueue(place);
+        let tier = self.tiers.at_mut(self.requests.at(place).tier);
+        if tier.waiting == 0 {
+            tier.gap.none_waits();
+        }
+    }
+
     /// Refuses a waiter, who finds out when it is next polled.
     pub(super) fn refuse(&mut self, place: u32, shed: Shed, wakes: &mut Wakes) {
-        self.unqueue(place);
+        self.unqueue_unserved(place);
         let request = self.requests.at_mut(place);
         request.state = State::Refused(shed);
         let (flow, tier) = (request.flow, request.tier);
@@ -75,18 +83,18 @@ impl Scheduler {
         let request = self.requests.at(place);
         let (load, flow, begun, charged) =
             (request.load(), request.flow, request.begun, request.cost);
-        let state = request.state;
+        let (state, is_deaf) = (request.state, request.is_deaf);
         self.streams -= u64::from(request.is_streamed);
         let tier = self.tiers.at_mut(request.tier);
         tier.used -= load;
         self.total -= load;
         match state {
             State::Running => tier.list(begun).remove(&mut self.requests, place),
-            State::Told(_) => {
+            State::Told(_) if !is_deaf => {
                 tier.leaving -= load;
                 self.leaving -= load;
             }
-            State::Waiting | State::Refused(_) | State::Lingering => {}
+            State::Told(_) | State::Waiting | State::Refused(_) | State::Lingering => {}
         }
         if self.waiting > 0 {
             self.room.slot_freed();
@@ -113,7 +121,9 @@ impl Scheduler {
             // Its subject may be gone before it.
             State::Refused(_) => return self.free(place, wakes),
             State::Waiting => {
-                self.unqueue(place);
+                self.unqueue_unserved(place);
+                // What was lent before the engine parked it.
+                self.charge_tier(place, 0, cost);
                 self.flows.correct(flow, 0, cost);
             }
             State::Running | State::Told(_) | State::Lingering => self.stop(place, cost),
@@ -133,15 +143,15 @@ impl Scheduler {
     /// Changes what a request takes of an engine.
     pub(super) fn change(&mut self, place: u32, change: impl FnOnce(&mut Request)) {
         let request = self.requests.at_mut(place);
-        let (before, state) = (request.load(), request.state);
+        let (before, state, is_deaf) = (request.load(), request.state, request.is_deaf);
         change(request);
         let after = request.load();
         let tier = self.tiers.at_mut(request.tier);
         let runs = [&mut tier.used, &mut self.total];
         let leaves = [&mut tier.leaving, &mut self.leaving];
         let (runs, leaves) = match state {
-            State::Running | State::Lingering => (Some(runs), None),
-            State::Told(_) => (Some(runs), Some(leaves)),
+            State::Told(_) if !is_deaf => (Some(runs), Some(leaves)),
+            State::Running | State::Told(_) | State::Lingering => (Some(runs), None),
             State::Waiting | State::Refused(_) => (None, None),
         };
         for load in runs.into_iter().chain(leaves).flatten() {

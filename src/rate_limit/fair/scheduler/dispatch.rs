@@ -26,7 +26,9 @@ impl Scheduler {
                 Next::Owner(request) => self.let_in(request, false, now, wakes),
                 Next::Borrower(request) => self.let_in(request, true, now, wakes),
                 // Nothing is lent while an owner waits: else there would never be room for it.
-                Next::Blocked { tokens, slots } => return self.reclaim(tokens, slots, wakes),
+                Next::Blocked { tokens, slots } => {
+                    return self.reclaim(tokens, slots, now, wakes);
+                }
                 Next::Nobody => return,
             }
         }
@@ -138,6 +140,7 @@ impl Scheduler {
     pub(super) fn start(&mut self, place: u32, lent: bool) {
         let request = self.requests.at_mut(place);
         (request.state, request.lent, request.parked) = (State::Running, lent, false);
+        request.is_deaf = false;
         request.next_to_begin = self.plateau.next();
         self.streams += u64::from(request.is_streamed);
         let (load, flow, begun, cost) = (request.load(), request.flow, request.begun, request.cost);

@@ -169,7 +169,11 @@ impl Flows {
 
     /// The subject of a tier with the longest queue, of the group with the longest.
     pub(super) fn longest(&self, tier: u32) -> Option<u32> {
-        let group = self.flows.at(tier).lengths.first()?;
+        self.longest_in(self.flows.at(tier).lengths.first()?)
+    }
+
+    /// The subject of a group with the longest queue.
+    pub(super) fn longest_in(&self, group: u32) -> Option<u32> {
         self.flows.at(group).lengths.first()
     }
 

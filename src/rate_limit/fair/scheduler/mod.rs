@@ -27,6 +27,7 @@ mod tier;
 mod wakes;
 
 use std::{
+    collections::VecDeque,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -111,6 +112,8 @@ pub(in crate::rate_limit) struct Scheduler {
     total: Load,
     /// Of that, what those use that were told to stop.
     leaving: Load,
+    /// Those that were told, and when, until it is too long ago.
+    told: VecDeque<(Ticket, Duration)>,
     waiting: u64,
     /// Streamed answers that are under way, and what they show of the engine.
     streams: u64,
@@ -146,6 +149,7 @@ impl Scheduler {
             serials: 0,
             total: Load::default(),
             leaving: Load::default(),
+            told: VecDeque::new(),
             waiting: 0,
             streams: 0,
             plateau: Plateau::default(),
@@ -351,9 +355,9 @@ impl Scheduler {
     }
 
     /// How long it takes to let in all of a tier that wait, as it went lately.
-    pub(in crate::rate_limit) fn drains_in(&self, tier: usize) -> Duration {
+    pub(in crate::rate_limit) fn drains_in(&self, tier: usize, now: Duration) -> Duration {
         let tier = self.tiers.at(u32::try_from(tier).unwrap_or(slab::NONE));
-        tier.gap.of(tier.waiting)
+        tier.gap.of(tier.waiting, now)
     }
 
     pub(in crate::rate_limit) fn snapshot(&self, now: Duration) -> Snapshot {

@@ -28,6 +28,9 @@ pub(super) struct Request {
     pub(super) is_streamed: bool,
     /// Of all answers, the number of the one that was the next to begin when it was let in.
     pub(super) next_to_begin: u64,
+    /// When it was told to stop, and that it did not for so long that it is not reckoned with any more.
+    pub(super) told: Duration,
+    pub(super) is_deaf: bool,
     /// The engine has parked it: it waits to go on.
     pub(super) parked: bool,
     pub(super) bytes: u64,

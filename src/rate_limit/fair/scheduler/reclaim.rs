@@ -1,12 +1,15 @@
 //! Room for a tier that has less than its share, from those that have more.
 
-use super::{Scheduler, Signal, Wakes, queue::State};
+use std::time::Duration;
+
+use super::{Scheduler, Signal, Ticket, Wakes, queue::State};
 use crate::rate_limit::fair::plan::Revoke;
 
 impl Scheduler {
     /// Tells requests to stop until there will be room for so many tokens and so many slots. They count as running until
     /// they have: a slot that is thought free too soon would be given away twice.
-    pub(super) fn reclaim(&mut self, tokens: u64, slots: u64, wakes: &mut Wakes) {
+    pub(super) fn reclaim(&mut self, tokens: u64, slots: u64, now: Duration, wakes: &mut Wakes) {
+        self.reckon_without_deaf(now);
         while self.leaving.slots < AT_ONCE {
             let staying = self.total.slots.saturating_sub(self.leaving.slots);
             let using = self.total.tokens.saturating_sub(self.leaving.tokens);
@@ -14,7 +17,7 @@ impl Scheduler {
                 return;
             }
             let Some((place, signal)) = self.victim() else { return };
-            self.tell(place, signal, wakes);
+            self.tell(place, signal, now, wakes);
         }
     }
 
@@ -34,10 +37,31 @@ impl Scheduler {
         Some((place, signal))
     }
 
-    fn tell(&mut self, place: u32, signal: Signal, wakes: &mut Wakes) {
+    /// What does not stop when it is told to keeps its slot, but no longer those from being told that would: nobody reads
+    /// its answer, say, or nobody listens for it.
+    fn reckon_without_deaf(&mut self, now: Duration) {
+        while let Some((ticket, since)) = self.told.front().copied()
+            && since.saturating_add(OBEYS_WITHIN) <= now
+        {
+            self.told.pop_front();
+            let Some(request) = self.of(ticket).filter(|request| request.told == since) else {
+                continue;
+            };
+            if !matches!(request.state, State::Told(_)) {
+                continue;
+            }
+            request.is_deaf = true;
+            let (tier, load) = (request.tier, request.load());
+            self.tiers.at_mut(tier).leaving -= load;
+            self.leaving -= load;
+        }
+    }
+
+    fn tell(&mut self, place: u32, signal: Signal, now: Duration, wakes: &mut Wakes) {
         let request = self.requests.at_mut(place);
         let (begun, load) = (request.begun, request.load());
-        request.state = State::Told(signal);
+        (request.state, request.told) = (State::Told(signal), now);
+        self.told.push_back((Ticket { place, serial: request.serial }, now));
         wakes.push(request.waker.take());
         let tier = self.tiers.at_mut(request.tier);
         tier.list(begun).remove(&mut self.requests, place);
@@ -49,3 +73,5 @@ impl Scheduler {
 
 /// Requests that may have been told to stop and have not yet.
 const AT_ONCE: u64 = 2;
+/// How long it may take one of them.
+const OBEYS_WITHIN: Duration = Duration::from_secs(5);

@@ -301,13 +301,15 @@ impl Model {
         spreads.max().unwrap_or(0)
     }
 
-    /// Whether a request is the newest of the longest queue, of a subject of the group with the longest.
-    pub(super) fn is_newest_of_most(&self, id: u64) -> bool {
+    /// Whether a request is the newest of the longest queue, of a subject of the group with the longest, or of a group of
+    /// this tier.
+    pub(super) fn is_newest_of_most(&self, id: u64, or_of: (usize, u64)) -> bool {
         let Some(job) = self.waiting.iter().find(|job| job.id == id) else { return false };
         let mine = job.path();
         let length =
             |path: Path| self.waiting.iter().filter(|job| job.path().contains(&path)).count();
-        let longest = (0..2).all(|level| {
+        let is_of = (mine[0].0, mine[0].1) == or_of;
+        let longest = (usize::from(is_of)..2).all(|level| {
             let beside = self.waiting.iter().map(|job| job.path()[level]);
             let mut beside = beside.filter(|path| above(*path) == above(mine[level]));
             beside.all(|path| length(path) <= length(mine[level]))

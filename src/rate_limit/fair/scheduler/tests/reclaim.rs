@@ -95,6 +95,42 @@ fn what_is_parked_is_refunded_and_charged_again() {
 }
 
 #[test]
+fn what_was_lent_is_charged_though_it_is_left_while_parked() {
+    let (mut bench, free) = borrowed(Revoke::Never, true);
+    let counter = |bench: &Bench| bench.scheduler.tiers.at(FREE as u32).counter;
+    let before = counter(&bench);
+    bench.enter(PAID, 2);
+    bench.call(|scheduler, now, wakes| scheduler.park(free[3], now, wakes));
+    let parked = counter(&bench);
+    bench.release(free[3], 40);
+    assert_eq!(counter(&bench) - parked, (before - parked) * 40 / 100);
+}
+
+/// An answer that nobody reads, a socket that nobody listens for: two of them must not keep all others' slots.
+#[test]
+fn trap_23_those_that_do_not_stop_are_not_waited_for_for_ever() {
+    let tiers =
+        [("paid", Share::percent(50)), ("free", Share::percent(50).revocable(Revoke::Always))];
+    let mut bench = Bench::new(plan(Capacity::slots(8), 0, &tiers));
+    let free = bench.enter_many(FREE, 1, 8);
+    let paid = bench.enter_many(PAID, 2, 4);
+    assert_eq!(bench.all_told(&free), [free[6], free[7]]);
+    bench.now += 4 * SECOND;
+    bench.enter(PAID, 3);
+    assert_eq!(bench.all_told(&free), [free[6], free[7]]);
+    bench.now += SECOND;
+    bench.enter(PAID, 3);
+    assert_eq!(bench.all_told(&free), [free[4], free[5], free[6], free[7]]);
+    bench.release(free[4], 1);
+    bench.release(free[5], 1);
+    assert!(bench.runs(paid[0]));
+    // They go at last, as if they had listened.
+    for ticket in [0, 1, 2, 3, 6, 7] {
+        bench.release(free[ticket], 1);
+    }
+}
+
+#[test]
 fn only_who_has_not_begun_is_broken_off_unless_the_tier_says_so() {
     let (mut bench, free) = borrowed(Revoke::BeforeFirstByte, false);
     bench.first_byte(free[3]);

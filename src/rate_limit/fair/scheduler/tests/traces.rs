@@ -197,7 +197,7 @@ impl Pair {
             }
             Arrival::Refused(Shed::QueueFull) => {
                 assert!(full);
-                self.evict();
+                self.evict((tier, job.group));
                 self.model.lift(&job);
                 self.model.dispatch(now);
             }
@@ -210,7 +210,7 @@ impl Pair {
             }
             Arrival::Refused(shed) => panic!("{shed:?}"),
             Arrival::Admitted(ticket) | Arrival::Waiting(ticket) => {
-                self.evict();
+                self.evict((tier, job.group));
                 self.live.push((job.id, ticket, false));
                 self.model.enter(job);
                 self.model.dispatch(now);
@@ -218,15 +218,16 @@ impl Pair {
         }
     }
 
-    /// Those who had to make room, each the newest of those of whom most waited then.
-    fn evict(&mut self) {
+    /// Those who had to make room for one of a group, each the newest of those of whom most waited then, of all or of the
+    /// group.
+    fn evict(&mut self, by: (usize, u64)) {
         let scheduler = &self.bench.scheduler;
         let gone = |ticket: &Ticket| {
             scheduler.requests.at(ticket.place).state == State::Refused(Shed::QueueFull)
         };
         let live = self.live.iter().filter(|(_, ticket, _)| gone(ticket));
         let mut gone: Vec<_> = live.map(|(id, ..)| *id).collect();
-        while let Some(at) = gone.iter().position(|id| self.model.is_newest_of_most(*id)) {
+        while let Some(at) = gone.iter().position(|id| self.model.is_newest_of_most(*id, by)) {
             self.model.refuse(gone.swap_remove(at));
         }
         assert!(gone.is_empty(), "not the newest of most: {gone:?}");

@@ -221,6 +221,65 @@ fn trap_15_a_full_queue_loses_the_newest_of_whom_most_wait() {
 }
 
 #[test]
+fn trap_15_a_colleague_who_floods_makes_room_for_those_of_his_group() {
+    for others in [2, 3] {
+        let share = Share::percent(100).queue(2 + others);
+        let mut bench = Bench::new(plan(Capacity::slots(1), 0, &[("all", share)]));
+        bench.enter(0, 99);
+        let of = |bench: &Bench, group, subject| Ask { group, ..bench.ask(0, subject) };
+        let mut enter = |group, subject| {
+            let ask = of(&bench, group, subject);
+            bench.arrive(ask)
+        };
+        let flood = [1, 1].map(|subject| ticket(enter(1, subject)));
+        let strangers: Vec<_> = (0..others).map(|_| ticket(enter(2, 3))).collect();
+        // Another group has as many, or one more: no more than that of who comes now.
+        assert!(matches!(enter(1, 2), Arrival::Waiting(_)));
+        assert_eq!(bench.poll(flood[1]), Poll::Ready(Err(Shed::QueueFull)));
+        for waiting in [&flood[..1], &strangers].concat() {
+            assert_eq!(bench.poll(waiting), Poll::Pending);
+        }
+    }
+}
+
+/// Traps 19 and 24: what nobody waited for is no wait.
+#[test]
+fn trap_24_a_time_in_which_nobody_waited_is_no_wait() {
+    let mut bench = Bench::new(plan(Capacity::slots(1), 0, &[("all", Share::percent(100))]));
+    let one = bench.enter_many(0, 1, 3);
+    bench.release(one[0], 1);
+    // The one that waited on leaves.
+    bench.release(one[2], 0);
+    bench.release(one[1], 1);
+    bench.now += 3600 * SECOND;
+    let one = bench.enter_many(0, 1, 2);
+    bench.release(one[0], 1);
+    bench.enter(0, 1);
+    let ask = bench.ask(0, 1);
+    assert!(matches!(bench.arrive(ask), Arrival::Waiting(_)));
+    assert_eq!(bench.scheduler.drains_in(0, bench.now), Duration::ZERO);
+}
+
+/// An engine that hung, and a tier of a single caller.
+#[test]
+fn trap_24_one_long_wait_does_not_shut_a_caller_out_for_ever() {
+    let share = Share::percent(100).max_wait(30 * SECOND);
+    let mut bench = Bench::new(plan(Capacity::slots(1), 0, &[("all", share)]));
+    let one = bench.enter_many(0, 1, 4);
+    bench.release(one[0], 1);
+    bench.now += 25 * SECOND;
+    bench.release(one[1], 1);
+    bench.now += 2 * SECOND;
+    for _ in 0..2 {
+        let ask = Ask { deadline: bench.now + 20 * SECOND, ..bench.ask(0, 1) };
+        assert_eq!(bench.arrive(ask), Arrival::Refused(Shed::Deadline));
+    }
+    bench.now += 8 * 25 * SECOND;
+    let ask = Ask { deadline: bench.now + 20 * SECOND, ..bench.ask(0, 1) };
+    assert!(matches!(bench.arrive(ask), Arrival::Waiting(_)));
+}
+
+#[test]
 fn trap_15_many_accounts_of_one_group_are_one() {
     let share = Share::percent(100).queue(10);
     let mut bench = Bench::new(plan(Capacity::slots(1), 0, &[("all", share)]));
@@ -311,7 +370,7 @@ fn trap_24_what_cant_be_in_time_is_refused_at_once_and_nobody_may_wait_longer_th
         bench.now += SECOND;
         bench.release(tickets.remove(0), 100);
     }
-    assert!(bench.scheduler.drains_in(0) >= 3 * SECOND);
+    assert!(bench.scheduler.drains_in(0, bench.now) >= 3 * SECOND);
     let within = |bench: &Bench, subject, patience| Ask {
         deadline: bench.now + patience * SECOND,
         ..bench.ask(0, subject)
@@ -427,7 +486,7 @@ fn counters_are_lowered_before_they_overflow() {
     let mut bench = Bench::new(plan);
     let dearest = |bench: &Bench, subject| Ask { prompt: u64::MAX, ..bench.ask(0, subject) };
     let mut running = bench.enter(0, 9);
-    let mut queue = std::collections::VecDeque::new();
+    let mut queue = VecDeque::new();
     for subject in [1, 2, 1, 2] {
         let ask = dearest(&bench, subject);
         queue.push_back(ticket(bench.arrive(ask)));
