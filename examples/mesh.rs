@@ -109,11 +109,15 @@ async fn serve_gateway(folder: PathBuf, model: SocketAddr) -> Result<(), Failed>
     let state = Arc::new((Own { folder, client: Mutex::default() }, url));
     let generate = async |State(state): State<Arc<(Own, String)>>, prompt: Bytes| {
         let (own, url) = &*state;
-        let answer = async { Ok::<_, Failed>(own.client()?.post(url).body(prompt).send().await?) };
-        match answer.await {
-            Ok(answer) => (answer.status(), answer.text().await.unwrap_or_default()),
-            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()),
-        }
+        let answer = async {
+            let answer = own.client()?.post(url).body(prompt).send().await?;
+            Ok::<_, Failed>((answer.status(), answer.text().await?))
+        };
+        answer.await.unwrap_or_else(|error| {
+            // Where the model is, is nobody's business outside.
+            eprintln!("mesh: {error}");
+            (StatusCode::BAD_GATEWAY, "The model does not answer.".to_owned())
+        })
     };
     let app = Router::new().route("/generate", post(generate)).with_state(state);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

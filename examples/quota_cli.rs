@@ -3,10 +3,10 @@
 //! ```sh
 //! export PALISADE_PEPPER=$(openssl rand -hex 32)
 //! cargo run --example generate --features full -- --store redis://127.0.0.1 --tiers tiers.toml --dev-key dev.pem
-//! cargo run --example quota_cli --features full -- --store redis://127.0.0.1 --tiers tiers.toml \\
-//!     --issuer http://127.0.0.1:8000 --tier free show alice
-//! cargo run --example quota_cli --features full -- --store redis://127.0.0.1 --tiers tiers.toml \\
-//!     --issuer http://127.0.0.1:8000 --tier free reset alice
+//! cargo run --example quota_cli --features full -- --store redis://127.0.0.1 --tiers tiers.toml \
+//!     --issuer https://issuer.example --tier free show alice
+//! cargo run --example quota_cli --features full -- --store redis://127.0.0.1 --tiers tiers.toml \
+//!     --issuer https://issuer.example --tier free reset alice
 //! ```
 //!
 //! What it is told of the caller has to be what his tokens say: a record is found under the hash of it, and by nothing

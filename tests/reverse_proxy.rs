@@ -191,3 +191,16 @@ async fn without_a_server_behind_it_says_so() {
     let answer: Value = answer.json().await.unwrap();
     assert_eq!(answer["detail"], "The model server can't be reached.");
 }
+
+#[tokio::test]
+async fn nothing_of_the_server_behind_is_open_to_everybody() {
+    let world = World::before("closed", free_port(), None);
+    for path in ["metrics", "docs", "v1/models"] {
+        let url = format!("http://{}/{path}", world.proxy.addr);
+        for request in [world.client.get(&url), world.client.post(&url).body("x")] {
+            assert_eq!(request.send().await.unwrap().status(), 401, "{path}");
+        }
+    }
+    let health = format!("http://{}/healthz", world.proxy.addr);
+    assert_eq!(world.client.get(health).send().await.unwrap().status(), 200);
+}

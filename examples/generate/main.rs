@@ -21,7 +21,7 @@ use std::{
 
 use clap::Parser;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use palisade::BoxError;
+use palisade::{BoxError, Routes};
 
 use crate::{config::Config, dev::Issuer, engine::Engine};
 
@@ -89,7 +89,9 @@ async fn run(Arguments { config, tokens_per_second }: &Arguments) -> Result<(), 
     let engine = Engine::start(*tokens_per_second);
     let app = api::router(engine.clone(), metrics.clone());
     let keys = stack::api_keys(config, &stores)?;
-    let app = stack::guarded(app, api::DEFAULT_MAX_TOKENS, config, &stores, tokens, keys.clone())?;
+    let (routes, most) = (Routes::guard_all(), api::DEFAULT_MAX_TOKENS);
+    let routes = routes.exempt("/healthz").exempt("/metrics");
+    let app = stack::guarded(app, most, routes, config, &stores, tokens, keys.clone())?;
 
     let upkeep = tokio::spawn(keep_up(metrics));
     let bound = serve::bind(config).await?;

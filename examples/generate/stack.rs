@@ -19,17 +19,17 @@ use palisade::{
 
 use crate::{config::Config, dev};
 
-/// Puts the layers around the application, whose answers have `default_tokens` where a request does not say how many.
+/// Puts the layers around the application, whose answers have `default_tokens` where a request does not say how many. What
+/// `routes` exempt is open to everybody.
 pub(crate) fn guarded(
     app: Router,
     default_tokens: u64,
+    routes: Routes,
     config: &Config,
     stores: &Stores,
     tokens: ResourceServer,
     keys: Option<ApiKeys>,
 ) -> Result<Router, BoxError> {
-    let routes = Routes::guard_all().exempt("/healthz").exempt("/metrics");
-
     let jwt = match keys {
         Some(keys) => JwtAuthLayer::builder(keys.or(tokens)),
         None => JwtAuthLayer::builder(tokens),

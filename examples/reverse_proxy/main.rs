@@ -30,7 +30,7 @@ use std::{
 
 use axum::{Router, http::Uri, routing::get};
 use clap::Parser;
-use palisade::BoxError;
+use palisade::{BoxError, Routes};
 
 use crate::{config::Config, dev::Issuer, proxy::Proxy};
 
@@ -94,7 +94,9 @@ async fn run(arguments: Arguments) -> Result<(), BoxError> {
     let proxy = Proxy::new(&upstream, Duration::from_secs(timeout));
     // Whatever is not this process's own goes to the server behind.
     let app = Router::new().route("/healthz", get(async || "ok")).fallback_service(proxy.clone());
-    let app = stack::guarded(app, default_tokens, &config, &stores, tokens, keys.clone())?;
+    // And nothing of it without a token, its `/metrics` neither.
+    let routes = Routes::guard_all().exempt("/healthz");
+    let app = stack::guarded(app, default_tokens, routes, &config, &stores, tokens, keys.clone())?;
 
     let bound = serve::bind(&config).await?;
     if let (Some(issuer), true) = (&own, config.is_plain()) {
