@@ -77,6 +77,7 @@ mod rate_limit {
             let ask = Ask {
                 tier: 2,
                 group: caller,
+                stays: false,
                 subject: caller,
                 prompt: 100,
                 output: 100,

@@ -148,7 +148,8 @@ impl FairAdmission {
         let wait = wish.patience.map_or(max_wait, |patience| patience.min(max_wait));
         let ask = Ask {
             tier: tier.index,
-            group,
+            group: group.key,
+            stays: group.is_place,
             subject: subject(asker),
             prompt: wish.usage.input,
             output: wish.usage.output,

@@ -26,23 +26,30 @@ impl Grouping {
     }
 
     /// The group of a caller.
-    pub(super) fn group(&self, asker: &Asker<'_>) -> Result<u64, Rejection> {
+    pub(super) fn group(&self, asker: &Asker<'_>) -> Result<Group, Rejection> {
+        let fixed = |key| Group { key, is_place: false };
         if let Self::Of(records) = self {
-            return Ok(number(&records.key(asker)?));
+            return Ok(fixed(number(&records.key(asker)?)));
         }
-        if let Some(user) = asker.identity.user() {
+        let (user, peer) = (asker.identity.user(), asker.identity.peer());
+        if let Some(user) = user {
             let mut key = of(asker, "fair-organisation");
             if asker.add_named_organisation(&mut key, user) {
-                return Ok(number(&key.finish()));
+                return Ok(fixed(number(&key.finish())));
             }
         }
-        Ok((asker.address)().map_or_else(
-            || subject(asker),
-            |address| {
-                number(&of(asker, "fair-network").with(Network::of(address).as_bytes()).finish())
-            },
-        ))
+        let Some(address) = (asker.address)() else { return Ok(fixed(subject(asker))) };
+        let key = of(asker, "fair-network").with(Network::of(address).as_bytes()).finish();
+        // Who is not known is his network himself.
+        Ok(Group { key: number(&key), is_place: user.is_some() || peer.is_some() })
     }
+}
+
+/// A group.
+pub(super) struct Group {
+    pub(super) key: u64,
+    /// It is where a caller comes from, who may come from elsewhere at the same time.
+    pub(super) is_place: bool,
 }
 
 /// The caller within the group: the user, else the workload, else the network.

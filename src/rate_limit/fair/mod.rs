@@ -94,6 +94,8 @@
 //!   [`abort_grace`](FairAdmissionBuilder::abort_grace) keeps it for a while. How long that engine works on is not to be seen from here.
 //! - **See that a client is gone before its server does.** Over HTTP/1.1 one that leaves in the middle of its upload is not
 //!   missed while nobody reads that: it keeps its place until its turn, which ends when its body is asked for, or its deadline.
+//! - **Take back a slot from an answer that nobody reads.** Over HTTP/2 a client can stop reading; a borrowed request that has
+//!   not stopped 5 seconds after it was told to keeps its slot, and others are told in its place.
 //! - **Guarantee more than the share holds.** One that is too small for its tier's own need makes it wait in its own
 //!   queue: `owners_waited` of the snapshot counts that.
 //! - **Know of other processes.** Each shares out what it was told: several before one engine have a part of it each.
@@ -102,6 +104,7 @@
 //! | who | does | and |
 //! |---|---|---|
 //! | one caller | sends more than his share | waits behind all others of his tier; only his own are evicted |
+//! | | comes from many addresses | stays in the network that he came from first, as long as he is in line there |
 //! | many accounts | of one organisation or network | are one, as [`group_by`](FairAdmissionBuilder::group_by) says |
 //! | a tier | is full of either | gets its share, and what others leave it; its callers share that |
 //! | anybody | names a tier in a header | has the tier that his token names |

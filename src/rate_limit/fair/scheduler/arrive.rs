@@ -32,7 +32,7 @@ impl Scheduler {
             self.room.owner_came();
         }
         self.lift(place);
-        let flow = self.flows.enter(place, ask.group, ask.subject);
+        let flow = self.flows.enter(place, ask.group, ask.subject, ask.stays);
         self.serials += 1;
         let request = Request {
             serial: self.serials,

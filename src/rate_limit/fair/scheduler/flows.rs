@@ -40,6 +40,8 @@ pub(super) struct Flow {
     pub(super) shorter: u32,
     // Of a subject:
     pub(super) queue: List,
+    /// `NONE` of all others.
+    tier: u32,
 }
 
 /// What is done to a heap.
@@ -80,6 +82,8 @@ pub(super) struct Flows {
     pub(super) flows: Slab<Flow>,
     /// Groups and subjects, by their parents and keys.
     known: HashTable<u32>,
+    /// Of those the subjects, by their tiers and keys.
+    subjects: HashTable<u32>,
     /// Of those, how many are spent; and which became so lately, by their order then. They are forgotten in that order, and
     /// not at once: most callers come again, and are found more quickly than made.
     spent: usize,
@@ -101,6 +105,7 @@ impl Flows {
         Self {
             flows,
             known: HashTable::new(),
+            subjects: HashTable::new(),
             spent: 0,
             lately_spent: VecDeque::new(),
             most,
@@ -109,11 +114,27 @@ impl Flows {
         }
     }
 
-    /// The flow of a subject that has a request, lifted to what others have by now if it had none that waits.
-    pub(super) fn enter(&mut self, tier: u32, group: u64, subject: u64) -> u32 {
+    /// The flow of a subject that has a request, lifted to what others have by now if it had none that waits. One that
+    /// `stays` keeps the group in which it is in line: it has no turns in several at a time.
+    pub(super) fn enter(&mut self, tier: u32, group: u64, subject: u64, stays: bool) -> u32 {
+        if stays && let Some(subject) = self.in_line(tier, subject) {
+            let group = self.flows.at(subject).parent;
+            self.lift(group, self.flows.at(tier).floor);
+            self.lift(subject, self.flows.at(group).floor);
+            return subject;
+        }
         // All those for whom there is no room share one flow, so that none is remembered for ever.
         let group = self.child(tier, group);
         self.child(group, subject)
+    }
+
+    /// The flow of a subject of a tier, in whichever group, if it is not spent.
+    fn in_line(&self, tier: u32, subject: u64) -> Option<u32> {
+        let is_it = |place: &u32| {
+            let flow = self.flows.at(*place);
+            flow.tier == tier && flow.key == Some(subject) && flow.home != Home::Spent
+        };
+        self.subjects.find(hash(tier, Some(subject)), is_it).copied()
     }
 
     fn child(&mut self, parent: u32, key: u64) -> u32 {
@@ -124,6 +145,11 @@ impl Flows {
         let Some(place) = known else {
             return self.make(parent, Some(key).filter(|_| has_room), floor);
         };
+        self.lift(place, floor);
+        place
+    }
+
+    fn lift(&mut self, place: u32, floor: u64) {
         let flow = self.flows.at_mut(place);
         if flow.home == Home::Spent {
             self.spent = self.spent.saturating_sub(1);
@@ -131,7 +157,6 @@ impl Flows {
         } else if flow.queued == 0 && flow.counter < floor {
             flow.counter = floor;
         }
-        place
     }
 
     fn find(&self, parent: u32, key: Option<u64>) -> Option<u32> {
@@ -143,12 +168,13 @@ impl Flows {
     }
 
     fn make(&mut self, parent: u32, key: Option<u64>, floor: u64) -> u32 {
-        let place = self.flows.take();
+        let (place, tier) = (self.flows.take(), self.flows.at(parent).parent);
         let flow = self.flows.at_mut(place);
         // All else is as it was left: nothing is in its heaps, its lists or its queue.
         debug_assert!(flow.queued == 0 && flow.flying == 0 && flow.home == Home::None);
         debug_assert!(flow.ready.len() == 0 && flow.idle.len() == 0);
         (flow.parent, flow.key, flow.counter, flow.floor) = (parent, key, floor, 0);
+        flow.tier = tier;
         if self.places.len() <= place as usize {
             self.places.push(0);
         }
@@ -158,6 +184,13 @@ impl Flows {
             hash(flow.parent, flow.key)
         };
         self.known.insert_unique(hash(parent, key), place, again);
+        if tier != NONE {
+            let again = |place: &u32| {
+                let flow = flows.at(*place);
+                hash(flow.tier, flow.key)
+            };
+            self.subjects.insert_unique(hash(tier, key), place, again);
+        }
         place
     }
 
@@ -347,12 +380,25 @@ impl Flows {
             return;
         }
         flow.home = Home::None;
-        let hash = hash(flow.parent, flow.key);
-        if let Ok(known) = self.known.find_entry(hash, |known| *known == place) {
-            known.remove();
+        let (by_parent, by_tier) = (hash(flow.parent, flow.key), hash(flow.tier, flow.key));
+        for (table, hash) in [(&mut self.known, by_parent), (&mut self.subjects, by_tier)] {
+            if let Ok(known) = table.find_entry(hash, |known| *known == place) {
+                known.remove();
+            }
         }
         self.spent = self.spent.saturating_sub(1);
         self.flows.give_back(place);
+    }
+
+    #[cfg(test)]
+    pub(super) fn assert_consistent(&self) {
+        let subjects = self.known.iter().filter(|place| self.flows.at(**place).tier != NONE);
+        assert_eq!(subjects.count(), self.subjects.len());
+        for place in &self.subjects {
+            let flow = self.flows.at(*place);
+            assert_eq!(self.flows.at(flow.parent).parent, flow.tier);
+            assert_eq!(self.find(flow.parent, flow.key), Some(*place));
+        }
     }
 
     /// Lowers the counters of all children by what all have, before they overflow.

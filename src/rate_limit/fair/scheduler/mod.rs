@@ -54,6 +54,8 @@ pub(in crate::rate_limit) struct Ask {
     pub(in crate::rate_limit) tier: usize,
     /// Who counts as one first, and the caller within: keyed hashes.
     pub(in crate::rate_limit) group: u64,
+    /// The group is only where the caller comes from: as long as it is in line in another, it stays there.
+    pub(in crate::rate_limit) stays: bool,
     pub(in crate::rate_limit) subject: u64,
     /// Tokens.
     pub(in crate::rate_limit) prompt: u64,

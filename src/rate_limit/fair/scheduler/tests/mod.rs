@@ -52,7 +52,16 @@ impl Bench {
 
     fn ask(&self, tier: usize, subject: u64) -> Ask {
         let deadline = self.now + 3600 * SECOND;
-        Ask { tier, group: subject, subject, prompt: 50, output: 50, bytes: 1, deadline }
+        Ask {
+            tier,
+            group: subject,
+            stays: false,
+            subject,
+            prompt: 50,
+            output: 50,
+            bytes: 1,
+            deadline,
+        }
     }
 
     fn arrive(&mut self, ask: Ask) -> Arrival {
@@ -120,6 +129,7 @@ impl Scheduler {
         assert_eq!((self.total, self.leaving), (Load::default(), Load::default()));
         assert_eq!((self.waiting, self.requests.len(), self.flows.remembered()), (0, 0, 0));
         assert_eq!(self.streams, 0);
+        self.flows.assert_consistent();
         assert!(self.flows.flows.len() <= self.tiers.len() + MOST_SPENT);
         for place in 0..self.tiers.len() as u32 {
             let (tier, flow) = (self.tiers.at(place), self.flows.flows.at(place));

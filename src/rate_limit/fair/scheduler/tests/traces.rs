@@ -179,6 +179,7 @@ impl Pair {
         let ask = Ask {
             tier,
             group: job.group,
+            stays: false,
             subject: job.subject,
             prompt: job.prompt,
             output: job.output,

@@ -279,6 +279,44 @@ fn trap_24_one_long_wait_does_not_shut_a_caller_out_for_ever() {
     assert!(matches!(bench.arrive(ask), Arrival::Waiting(_)));
 }
 
+/// Nor does one account buy turns by the addresses that it comes from.
+#[test]
+fn trap_15_one_account_in_many_networks_is_one() {
+    let mut bench = Bench::new(plan(Capacity::slots(1), 0, &[("all", Share::percent(100))]));
+    let mut running = bench.enter(0, 99);
+    let mut waiting = Vec::new();
+    for group in 1..=10 {
+        let ask = Ask { group, stays: true, ..bench.ask(0, 1) };
+        waiting.push((1, ticket(bench.arrive(ask))));
+    }
+    for _ in 0..10 {
+        let ask = Ask { group: 50, stays: true, ..bench.ask(0, 2) };
+        waiting.push((2, ticket(bench.arrive(ask))));
+    }
+    let mut served = Vec::new();
+    for _ in 0..10 {
+        bench.release(running, 100);
+        let at = waiting.iter().position(|(_, ticket)| bench.runs(*ticket)).unwrap();
+        let (who, ticket) = waiting.swap_remove(at);
+        running = ticket;
+        served.push(who);
+    }
+    assert_eq!(served.iter().filter(|who| **who == 2).count(), 5, "{served:?}");
+    // Where it is not in line any more, it is of the network that it comes from then.
+    for (_, ticket) in waiting {
+        bench.release(ticket, 100);
+    }
+    bench.release(running, 100);
+    let ask = Ask { group: 50, stays: true, ..bench.ask(0, 1) };
+    let ticket = ticket(bench.arrive(ask));
+    let group = |bench: &Bench, ticket: Ticket| {
+        let flow = bench.scheduler.requests.at(ticket.place).flow;
+        bench.scheduler.flows.flows.at(flow).parent
+    };
+    let other = bench.arrive(Ask { group: 50, ..bench.ask(0, 3) });
+    assert_eq!(group(&bench, ticket), group(&bench, super::ticket(other)));
+}
+
 #[test]
 fn trap_15_many_accounts_of_one_group_are_one() {
     let share = Share::percent(100).queue(10);
