@@ -40,8 +40,8 @@ pub(super) struct Flow {
     pub(super) shorter: u32,
     // Of a subject:
     pub(super) queue: List,
-    /// `NONE` of all others.
-    tier: u32,
+    /// The tier in which it is found whatever its group; `NONE` if it is not.
+    found_in: u32,
 }
 
 /// What is done to a heap.
@@ -82,7 +82,7 @@ pub(super) struct Flows {
     pub(super) flows: Slab<Flow>,
     /// Groups and subjects, by their parents and keys.
     known: HashTable<u32>,
-    /// Of those the subjects, by their tiers and keys.
+    /// Of those the subjects that stay in their groups, by their tiers and keys.
     subjects: HashTable<u32>,
     /// Of those, how many are spent; and which became so lately, by their order then. They are forgotten in that order, and
     /// not at once: most callers come again, and are found more quickly than made.
@@ -124,26 +124,26 @@ impl Flows {
             return subject;
         }
         // All those for whom there is no room share one flow, so that none is remembered for ever.
-        let group = self.child(tier, group);
-        self.child(group, subject)
+        let group = self.child(tier, group, NONE);
+        self.child(group, subject, if stays { tier } else { NONE })
     }
 
     /// The flow of a subject of a tier, in whichever group, if it is not spent.
     fn in_line(&self, tier: u32, subject: u64) -> Option<u32> {
         let is_it = |place: &u32| {
             let flow = self.flows.at(*place);
-            flow.tier == tier && flow.key == Some(subject) && flow.home != Home::Spent
+            flow.found_in == tier && flow.key == Some(subject) && flow.home != Home::Spent
         };
         self.subjects.find(hash(tier, Some(subject)), is_it).copied()
     }
 
-    fn child(&mut self, parent: u32, key: u64) -> u32 {
+    fn child(&mut self, parent: u32, key: u64, found_in: u32) -> u32 {
         let has_room = self.remembered() < self.most;
         let known = self.find(parent, Some(key));
         let known = if has_room { known } else { known.or_else(|| self.find(parent, None)) };
         let floor = self.flows.at(parent).floor;
         let Some(place) = known else {
-            return self.make(parent, Some(key).filter(|_| has_room), floor);
+            return self.make(parent, Some(key).filter(|_| has_room), floor, found_in);
         };
         self.lift(place, floor);
         place
@@ -167,14 +167,14 @@ impl Flows {
         self.known.find(hash(parent, key), is_it).copied()
     }
 
-    fn make(&mut self, parent: u32, key: Option<u64>, floor: u64) -> u32 {
-        let (place, tier) = (self.flows.take(), self.flows.at(parent).parent);
+    fn make(&mut self, parent: u32, key: Option<u64>, floor: u64, found_in: u32) -> u32 {
+        let place = self.flows.take();
         let flow = self.flows.at_mut(place);
         // All else is as it was left: nothing is in its heaps, its lists or its queue.
         debug_assert!(flow.queued == 0 && flow.flying == 0 && flow.home == Home::None);
         debug_assert!(flow.ready.len() == 0 && flow.idle.len() == 0);
         (flow.parent, flow.key, flow.counter, flow.floor) = (parent, key, floor, 0);
-        flow.tier = tier;
+        flow.found_in = found_in;
         if self.places.len() <= place as usize {
             self.places.push(0);
         }
@@ -184,12 +184,12 @@ impl Flows {
             hash(flow.parent, flow.key)
         };
         self.known.insert_unique(hash(parent, key), place, again);
-        if tier != NONE {
+        if found_in != NONE {
             let again = |place: &u32| {
                 let flow = flows.at(*place);
-                hash(flow.tier, flow.key)
+                hash(flow.found_in, flow.key)
             };
-            self.subjects.insert_unique(hash(tier, key), place, again);
+            self.subjects.insert_unique(hash(found_in, key), place, again);
         }
         place
     }
@@ -380,7 +380,7 @@ impl Flows {
             return;
         }
         flow.home = Home::None;
-        let (by_parent, by_tier) = (hash(flow.parent, flow.key), hash(flow.tier, flow.key));
+        let (by_parent, by_tier) = (hash(flow.parent, flow.key), hash(flow.found_in, flow.key));
         for (table, hash) in [(&mut self.known, by_parent), (&mut self.subjects, by_tier)] {
             if let Ok(known) = table.find_entry(hash, |known| *known == place) {
                 known.remove();
@@ -392,11 +392,11 @@ impl Flows {
 
     #[cfg(test)]
     pub(super) fn assert_consistent(&self) {
-        let subjects = self.known.iter().filter(|place| self.flows.at(**place).tier != NONE);
+        let subjects = self.known.iter().filter(|place| self.flows.at(**place).found_in != NONE);
         assert_eq!(subjects.count(), self.subjects.len());
         for place in &self.subjects {
             let flow = self.flows.at(*place);
-            assert_eq!(self.flows.at(flow.parent).parent, flow.tier);
+            assert_eq!(self.flows.at(flow.parent).parent, flow.found_in);
             assert_eq!(self.find(flow.parent, flow.key), Some(*place));
         }
     }

@@ -318,6 +318,27 @@ fn trap_15_one_account_in_many_networks_is_one() {
 }
 
 #[test]
+fn those_that_stay_in_their_groups_are_forgotten_as_others_are() {
+    let mut bench = Bench::new(plan(Capacity::slots(4), 0, &[("all", Share::percent(100))]));
+    let mut live = VecDeque::new();
+    for n in 0_u64..20_000 {
+        let (group, subject) = (n * 7919 % 501, n * 104_729 % 3001);
+        let ask = Ask { group, stays: n % 5 > 0, ..bench.ask(0, subject) };
+        live.push_back(ticket(bench.arrive(ask)));
+        if live.len() > 40 {
+            // Not always the one that runs.
+            let gone = live.remove(n as usize % 7).unwrap();
+            bench.release(gone, n % 100);
+        }
+        if n % 1000 == 0 {
+            bench.scheduler.flows.assert_consistent();
+        }
+    }
+    live.into_iter().for_each(|ticket| bench.release(ticket, 1));
+    bench.scheduler.assert_empty();
+}
+
+#[test]
 fn trap_15_many_accounts_of_one_group_are_one() {
     let share = Share::percent(100).queue(10);
     let mut bench = Bench::new(plan(Capacity::slots(1), 0, &[("all", share)]));
