@@ -233,13 +233,13 @@ async fn slots_move_under(leased: bool) {
     hammer.start(Arc::clone(&store), 4, &all);
     hammer.until(|it| it.admitted() > 100).await;
     let (slot, mut at) = (cluster.slot(keys[0]), 0);
-    for to in [1, 2, 0, 2] {
+    for (round, to) in (1..).zip([1, 2, 0, 2]) {
         cluster.move_slot(slot, at, to).await;
         at = to;
         let before = hammer.admitted();
         hammer.until(|it| it.admitted() > before + 100).await;
-        redis.put(keys[0], to as u64, HOUR).await.unwrap();
-        assert_eq!(redis.get(keys[0]).await.unwrap(), Some(to as u64));
+        assert_eq!(redis.raise(keys[0], round, HOUR).await.unwrap(), round);
+        assert_eq!(redis.get(keys[0]).await.unwrap(), Some(round));
     }
     let refused = hammer.refused();
     hammer.until(|it| it.refused() > refused + 100).await;

@@ -53,8 +53,8 @@ impl FactStore for Shared {
         self.answer(self.facts.first_use(key, ttl))
     }
 
-    fn put(&self, key: store::Key, value: u64, ttl: Duration) -> StoreFuture<()> {
-        self.answer(self.facts.put(key, value, ttl))
+    fn raise(&self, key: store::Key, value: u64, ttl: Duration) -> StoreFuture<u64> {
+        self.answer(self.facts.raise(key, value, ttl))
     }
 
     fn get(&self, key: store::Key) -> StoreFuture<Option<u64>> {

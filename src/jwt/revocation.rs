@@ -150,7 +150,6 @@ impl Revocations {
     ) -> Result<(), StoreError> {
         let inner = &self.inner;
         let key = inner.subject_key(issuer, subject);
-        let time = inner.facts.get(key).await?.map_or(time, |before| before.max(time));
         let ahead = Duration::from_secs(time).saturating_sub(inner.clock.unix());
         inner.write(key, time, keep_for.saturating_add(ahead).saturating_add(MARGIN)).await
     }
@@ -306,8 +305,8 @@ impl Inner {
     }
 
     async fn write(&self, key: Key, value: u64, ttl: Duration) -> Result<(), StoreError> {
-        self.facts.put(key, value, ttl).await?;
-        self.replica.put(key, Some(value), self.clock.monotonic());
+        let kept = self.facts.raise(key, value, ttl).await?;
+        self.replica.put(key, Some(kept), self.clock.monotonic());
         Ok(())
     }
 }

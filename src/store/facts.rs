@@ -12,11 +12,12 @@ pub trait FactStore: Debug + Send + Sync + 'static {
     /// When the store can't be asked, or is full: then nothing is known, and the caller refuses.
     fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool>;
 
-    /// Keeps `value` under `key` for `ttl`, in the place of what was there.
+    /// Keeps the larger of `value` and what is kept under `key`, for the longer of `ttl` and the time that is left of that:
+    /// of several at a time none takes back what another has said. What is kept then.
     ///
     /// # Errors
     /// When the store can't be asked, or is full.
-    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()>;
+    fn raise(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<u64>;
 
     /// What is kept under `key`.
     ///

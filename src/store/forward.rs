@@ -38,8 +38,8 @@ macro_rules! forward_stores {
             fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool> {
                 (**self).first_use(key, ttl)
             }
-            fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
-                (**self).put(key, value, ttl)
+            fn raise(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<u64> {
+                (**self).raise(key, value, ttl)
             }
             fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
                 (**self).get(key)

@@ -398,7 +398,7 @@ impl FactStore for Down {
     fn first_use(&self, _: palisade::store::Key, _: Duration) -> StoreFuture<bool> {
         self.fail()
     }
-    fn put(&self, _: palisade::store::Key, _: u64, _: Duration) -> StoreFuture<()> {
+    fn raise(&self, _: palisade::store::Key, _: u64, _: Duration) -> StoreFuture<u64> {
         self.fail()
     }
     fn get(&self, _: palisade::store::Key) -> StoreFuture<Option<u64>> {

@@ -177,8 +177,8 @@ impl FactStore for Ledger {
     fn first_use(&self, key: Key, ttl: Duration) -> StoreFuture<bool> {
         self.memory.first_use(key, ttl)
     }
-    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
-        self.memory.put(key, value, ttl)
+    fn raise(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<u64> {
+        self.memory.raise(key, value, ttl)
     }
     fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
         self.memory.get(key)

@@ -37,13 +37,37 @@ pub(super) async fn concurrent_first_uses_are_told_once(store: Arc<impl FactStor
 pub(super) async fn values_are_kept_for_their_time(store: Arc<impl FactStore>, time: &dyn Time) {
     let key = fresh_key();
     assert_eq!(store.get(key).await.expect(WORKS), None);
-    for value in [0, 1, u64::MAX] {
-        store.put(key, value, HOUR).await.expect(WORKS);
+    for value in [0, 1, 9, 10, u64::MAX - 1, u64::MAX] {
+        assert_eq!(store.raise(key, value, HOUR).await.expect(WORKS), value);
         assert_eq!(store.get(key).await.expect(WORKS), Some(value));
     }
-    store.put(key, 7, SHORT).await.expect(WORKS);
+    // What is less takes nothing back, and what is shorter neither.
+    for value in [u64::MAX - 1, 100, 9] {
+        assert_eq!(store.raise(key, value, SHORT).await.expect(WORKS), u64::MAX);
+    }
+    let other = fresh_key();
+    store.raise(other, 7, SHORT).await.expect(WORKS);
     time.pass(SHORT).await;
-    assert_eq!(store.get(key).await.expect(WORKS), None, "the shorter time took its place");
+    assert_eq!(store.get(key).await.expect(WORKS), Some(u64::MAX));
+    assert_eq!(store.get(other).await.expect(WORKS), None, "its time is over");
+    assert_eq!(store.raise(other, 3, SHORT).await.expect(WORKS), 3, "and it counts no more");
+    assert_eq!(store.raise(other, 2, HOUR).await.expect(WORKS), 3);
+    time.pass(SHORT).await;
+    assert_eq!(store.get(other).await.expect(WORKS), Some(3), "for the longer time");
+}
+
+pub(super) async fn concurrent_values_take_nothing_back(store: Arc<impl FactStore>) {
+    for _ in 0..20 {
+        let key = fresh_key();
+        let tasks = (1..=4).map(|value| {
+            let store = Arc::clone(&store);
+            crate::runtime::join(async move { store.raise(key, value, HOUR).await.expect(WORKS) })
+        });
+        for (task, value) in tasks.collect::<Vec<_>>().into_iter().zip(1..) {
+            assert!(task.await >= value);
+        }
+        assert_eq!(store.get(key).await.expect(WORKS), Some(4));
+    }
 }
 
 pub(super) async fn members_are_counted_up_to_the_cap(store: Arc<impl FactStore>, time: &dyn Time) {
@@ -69,7 +93,7 @@ pub(super) async fn kinds_do_not_mix(store: Arc<impl FactStore>) {
     let key = fresh_key();
     assert!(store.first_use(key, HOUR).await.expect(WORKS));
     assert_eq!(store.get(key).await.expect(WORKS), None);
-    store.put(key, 5, HOUR).await.expect(WORKS);
+    store.raise(key, 5, HOUR).await.expect(WORKS);
     let counted = store.distinct(key, key, HOUR, 10).await.expect(WORKS);
     assert_eq!(counted, Distinct::new(1, false, true));
     assert_eq!(store.get(key).await.expect(WORKS), Some(5));

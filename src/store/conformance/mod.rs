@@ -87,6 +87,7 @@ pub async fn fact_store<S: FactStore>(new: impl Fn() -> Arc<S>, time: &dyn Time)
     facts::a_first_use_is_told_once(new(), time).await;
     facts::concurrent_first_uses_are_told_once(new()).await;
     facts::values_are_kept_for_their_time(new(), time).await;
+    facts::concurrent_values_take_nothing_back(new()).await;
     facts::members_are_counted_up_to_the_cap(new(), time).await;
     facts::kinds_do_not_mix(new()).await;
 }

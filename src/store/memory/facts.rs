@@ -68,22 +68,26 @@ impl Facts {
         }
     }
 
-    pub(super) fn put(
+    pub(super) fn raise(
         &self,
         key: Key,
         value: u64,
         ttl: Duration,
         now: Duration,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let mut shard = self.shard(&key)?;
         let new = Until { until: now.saturating_add(ttl), fact: value };
         if let Some(kept) = shard.values.get_mut(&key) {
-            *kept = new;
-            return Ok(());
+            *kept = if kept.until > now {
+                Until { until: kept.until.max(new.until), fact: kept.fact.max(value) }
+            } else {
+                new
+            };
+            return Ok(kept.fact);
         }
         shard.make_room(1, self.capacity, now)?;
         shard.values.entry(key, || new);
-        Ok(())
+        Ok(value)
     }
 
     pub(super) fn get(&self, key: Key, now: Duration) -> Result<Option<u64>, StoreError> {

@@ -207,8 +207,8 @@ impl FactStore for MemoryStore {
         ReadyOr::ready(self.facts.first_use(key, ttl, self.clock.monotonic()))
     }
 
-    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
-        ReadyOr::ready(self.facts.put(key, value, ttl, self.clock.monotonic()))
+    fn raise(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<u64> {
+        ReadyOr::ready(self.facts.raise(key, value, ttl, self.clock.monotonic()))
     }
 
     fn get(&self, key: Key) -> StoreFuture<Option<u64>> {
@@ -397,7 +397,7 @@ mod tests {
         }
         assert!(first_use(100).is_err());
         assert!(!first_use(5).unwrap());
-        assert!(store.put(key(1), 1, HOUR).try_now().unwrap().is_err());
+        assert!(store.raise(key(1), 1, HOUR).try_now().unwrap().is_err());
         assert!(store.distinct(key(1), key(2), HOUR, 5).try_now().unwrap().is_err());
         clock.advance(HOUR);
         assert!(first_use(100).unwrap());

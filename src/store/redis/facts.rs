@@ -21,11 +21,11 @@ impl FactStore for RedisStore {
         })
     }
 
-    fn put(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<()> {
+    fn raise(&self, key: Key, value: u64, ttl: Duration) -> StoreFuture<u64> {
         self.ask(move |link| async move {
-            let (name, mut set) = (link.name(&key, VALUE), cmd("SET"));
-            set.arg(&name).arg(value).arg("PX").arg(milliseconds(ttl));
-            link.send(&name, &set).await
+            let keys = [link.name(&key, VALUE)];
+            let (value, ttl) = (value.to_string(), milliseconds(ttl).to_string());
+            link.run(Program::Raise, &keys, &[value.as_bytes(), ttl.as_bytes()]).await
         })
     }
 

@@ -45,6 +45,7 @@ pub(super) enum Program {
     Renew,
     Reset,
     Distinct,
+    Raise,
     Swap,
 }
 
@@ -86,23 +87,25 @@ impl Program {
             Self::Renew => on_records!("record.lua", "renew.lua"),
             Self::Reset => on_records!("record.lua", "reset.lua"),
             Self::Distinct => include_str!("distinct.lua"),
+            Self::Raise => include_str!("raise.lua"),
             Self::Swap => include_str!("swap.lua"),
         }
     }
 
     fn digest(self) -> &'static str {
-        static DIGESTS: LazyLock<[String; 6]> = LazyLock::new(|| {
-            use Program::{Acquire, Distinct, Renew, Reset, Settle, Swap};
-            [Acquire, Settle, Renew, Reset, Distinct, Swap]
+        static DIGESTS: LazyLock<[String; 7]> = LazyLock::new(|| {
+            use Program::{Acquire, Distinct, Raise, Renew, Reset, Settle, Swap};
+            [Acquire, Settle, Renew, Reset, Distinct, Raise, Swap]
                 .map(|program| Script::new(program.code()).get_hash().to_owned())
         });
-        let [acquire, settle, renew, reset, distinct, swap] = &*DIGESTS;
+        let [acquire, settle, renew, reset, distinct, raise, swap] = &*DIGESTS;
         match self {
             Self::Acquire => acquire,
             Self::Settle => settle,
             Self::Renew => renew,
             Self::Reset => reset,
             Self::Distinct => distinct,
+            Self::Raise => raise,
             Self::Swap => swap,
         }
     }
