@@ -128,7 +128,6 @@ mod certificates {
         }
 
         /// The identity in the leaf, which `parse` reads, with the names that were verified.
-        #[cfg(feature = "peer-cert")]
         pub(crate) fn identity(
             &self,
             parse: impl FnOnce(&[u8]) -> Option<Arc<PeerIdentity>>,

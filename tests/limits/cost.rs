@@ -52,6 +52,19 @@ async fn each_kind_of_token_of_each_model_has_its_price() {
     }
 }
 
+/// As with log probabilities, or embeddings: however long, it pays for what it states.
+#[tokio::test]
+async fn an_answer_of_megabytes_pays_for_what_it_states() {
+    let layer = layer(of_cost(100_000));
+    let numbers = "-0.125,".repeat(300_000);
+    let usage = r#""usage": {"prompt_tokens": 100, "completion_tokens": 16000}"#;
+    let answered = ask(&layer, async |_| {
+        answer(format!("{{\"choices\": [{{\"logprobs\": [{numbers} 0]}}], {usage}}}"))
+    });
+    assert_eq!(answered.await.status(), 200);
+    assert_eq!(left(&layer).await, [("cost-minute".into(), 100_000 - 100 - 64_000)]);
+}
+
 #[tokio::test]
 async fn a_handler_reports_cached_and_reasoning_tokens_too() {
     let layer = layer(of_cost(1000));
