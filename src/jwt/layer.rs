@@ -135,8 +135,8 @@ impl JwtAuthLayerBuilder {
         self
     }
 
-    /// Lets every network get at most `quota` tokens wrong in any `window`, a second to a day, of which
-    /// all may come at once. After that its requests are answered with 429 before their tokens are
+    /// Lets every network get `quota` tokens wrong at once, and one more after each `window / quota`; the `window` is a
+    /// second to a day. Beyond that its requests are answered with 429 before their tokens are
     /// verified, but for tokens that held before and are remembered. By default nothing is counted.
     ///
     /// A network is an IPv4 address or an IPv6 /64, of the connection's other end; with a proxy in front all clients

@@ -254,7 +254,7 @@ impl Scheduler {
         let Some(request) = self.of(ticket) else { return };
         let state = request.state;
         self.change(ticket.place, |request| (request.prompt, request.output) = (prompt, output));
-        if matches!(state, State::Running | State::Told(_)) {
+        if matches!(state, State::Running | State::Told(_) | State::Lingering) {
             self.recharge(ticket.place, cost);
         } else {
             self.requests.at_mut(ticket.place).cost = cost;

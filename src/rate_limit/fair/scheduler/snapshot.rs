@@ -73,7 +73,7 @@ pub struct TierSnapshot {
     pub owners_waited: u64,
     /// Requests that were refused so far.
     pub refused: Refused,
-    /// Running requests that were broken off so far.
+    /// Running requests that were told so far to break off.
     pub revoked: u64,
     /// Running requests that the engine has parked so far.
     pub parked: u64,
