@@ -60,11 +60,14 @@ pub(crate) struct Counted {
 }
 
 impl Strikes {
-    /// The last of `quota` blocked prompts in a `window` that slides makes their sender wait as long as the window is. Both
+    /// The last of `quota` blocked prompts within any time as long as the `window` makes their sender wait as long as that.
+    /// One of them is forgotten with each window that passes: who goes on after the wait, waits again with the next. Both
     /// times are from a second to a day.
     pub fn new(stores: &Stores, quota: u64, window: Duration) -> Self {
         Self {
-            terms: Terms::new(stores, "guard_strikes", quota, window).in_any_window().wait(window),
+            terms: Terms::new(stores, "guard_strikes", quota, window)
+                .one_in_a_window()
+                .wait(window),
             pepper: stores.pepper().clone(),
             client: ClientAddress::default(),
             categories: Categories::of([Category::Injection, Category::MaliciousCode]),

@@ -42,8 +42,8 @@ pub(crate) struct Terms {
     window: Duration,
     /// How long those wait who have used up the quota. `None`: until one of the wrongs is forgotten.
     wait: Option<Duration>,
-    /// The wrongs of the whole window count, rather than be forgotten one by one.
-    slides: bool,
+    /// In which time the whole quota is forgotten, one by one.
+    period: Duration,
     /// Counts those that the store could not be told of.
     errors: &'static str,
 }
@@ -65,7 +65,7 @@ impl Terms {
             quota,
             window,
             wait: None,
-            slides: false,
+            period: window,
             errors: "palisade_penalty_errors_total",
         }
     }
@@ -78,9 +78,10 @@ impl Terms {
         Self { wait: Some(wait), ..self }
     }
 
-    /// Whoever gets `quota` wrong within any time as long as the window.
-    pub(crate) fn in_any_window(self) -> Self {
-        Self { slides: true, ..self }
+    /// One is forgotten in a whole window: whoever gets `quota` wrong within any time as long has used it up.
+    pub(crate) fn one_in_a_window(self) -> Self {
+        let quota = u32::try_from(self.quota).unwrap_or(u32::MAX);
+        Self { period: self.window.saturating_mul(quota), ..self }
     }
 
     pub(crate) fn errors(self, errors: &'static str) -> Self {
@@ -99,13 +100,12 @@ impl Terms {
     }
 
     fn charge(&self, key: Key) -> Charge {
-        let limit = if self.slides { Limit::sliding } else { Limit::rate };
-        Charge::new(key, limit(self.limit, self.quota, self.window), 1)
+        Charge::new(key, Limit::rate(self.limit, self.quota, self.period), 1)
     }
 
     /// Until one is forgotten.
     fn one_unit(&self) -> Duration {
-        let nanos = self.window.as_nanos() / u128::from(self.quota.max(1));
+        let nanos = self.period.as_nanos() / u128::from(self.quota.max(1));
         u64::try_from(nanos).map_or(self.window, Duration::from_nanos)
     }
 }

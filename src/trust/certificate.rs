@@ -56,7 +56,8 @@ pub(crate) fn trust_domain(leaf: &[u8]) -> Result<Option<String>, Untrusted> {
         return Err(Untrusted::Malformed);
     }
     let certificate = Certificate::from_der(leaf).map_err(|_| Untrusted::Malformed)?;
-    let entries = names(&certificate)?;
+    let names = extension::<SubjectAltName>(certificate.tbs_certificate())?;
+    let entries = names.map(|SubjectAltName(entries)| entries).unwrap_or_default();
     let uris = entries.iter().filter_map(|entry| match entry {
         GeneralName::UniformResourceIdentifier(uri) => Some(uri.as_str()),
         _ => None,
@@ -75,18 +76,6 @@ pub(crate) fn trust_domain(leaf: &[u8]) -> Result<Option<String>, Untrusted> {
         }
         _ => Err(Untrusted::Malformed),
     }
-}
-
-/// Whether a leaf has names beside its URIs.
-pub(super) fn has_other_names(leaf: &[u8]) -> Result<bool, Untrusted> {
-    let certificate = Certificate::from_der(leaf).map_err(|_| Untrusted::Malformed)?;
-    let is_uri = |name: &_| matches!(name, GeneralName::UniformResourceIdentifier(_));
-    Ok(!names(&certificate)?.iter().all(is_uri))
-}
-
-fn names(certificate: &Certificate) -> Result<Vec<GeneralName>, Untrusted> {
-    let names = extension::<SubjectAltName>(certificate.tbs_certificate())?;
-    Ok(names.map(|SubjectAltName(entries)| entries).unwrap_or_default())
 }
 
 fn extension<'a, T>(tbs: &'a TbsCertificate) -> Result<Option<T>, Untrusted>

@@ -89,10 +89,9 @@ impl Set {
         let by = |anchors| self.verify_by(&Attempt { leaf: &leaf, anchors, intermediates, now });
         let Some(domain) = trust_domain else { return by(&self.general) };
         let path = by(self.domains.get(domain).ok_or(Untrusted::NoPath)?)?;
-        let asks = !self.general.trusted.is_empty() && certificate::has_other_names(&der)?;
-        Ok(match asks.then(|| by(&self.general)) {
-            Some(Ok(general)) => path.while_holds(&general),
-            _ => VerifiedPath { vouches_for_names: false, ..path },
+        Ok(match by(&self.general) {
+            Ok(general) => path.while_holds(&general),
+            Err(_) => VerifiedPath { vouches_for_names: false, ..path },
         })
     }
 

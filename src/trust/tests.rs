@@ -245,8 +245,6 @@ fn a_trust_domains_authority_vouches_for_no_other_names() {
     assert!(!vouches(prod(&ca), named(&ca)));
     assert!(!vouches(prod(&ca).anchors(other.pem()), named(&ca)));
     assert!(vouches(prod(&ca).anchors(ca.pem()), named(&ca)));
-    // There is nothing to vouch for.
-    assert!(!vouches(prod(&ca).anchors(ca.pem()), ca.gateway()));
     // By two paths: it holds as long as both do.
     let both = prod(&ca).anchors(issuing.pem()).build().unwrap();
     let path = said(&both, &named(&issuing), &[issuing.der()]).unwrap();

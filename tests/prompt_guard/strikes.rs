@@ -86,8 +86,12 @@ async fn the_third_within_the_window_counts_wherever_it_comes() {
         clock.advance(4 * MINUTE);
     }
     assert_eq!(ask("bread").await, 429);
-    // All of them are forgotten.
-    clock.advance(20 * MINUTE);
+    // When he may ask again one is forgotten, and when he has asked for no more for long, all.
+    clock.advance(10 * MINUTE);
+    assert_eq!(ask("bread").await, 200);
+    assert_eq!(ask("evil").await, 403);
+    assert_eq!(ask("bread").await, 429);
+    clock.advance(30 * MINUTE);
     for _ in 0..2 {
         assert_eq!(ask("evil").await, 403);
     }

@@ -1,13 +1,15 @@
 //! What is kept of a JSON answer that is too long to be held.
 
 /// The objects of a JSON text without the content of their arrays and of their long strings: what an answer says, and
-/// states of each token, is left out, and what it states of itself stays in its place. An array of answers is kept.
+/// states of each token, is left out, and what it states of itself stays in its place: `[0]` for an array that had something
+/// in it, and a number that no other has for a long string. An array of answers is kept.
 #[derive(Default)]
 pub(super) struct Skeleton {
     kept: Vec<u8>,
     string: Option<Text>,
-    /// How deep within an array that is left out.
+    /// How deep within an array that is left out, of which something was seen.
     left_out: u64,
+    is_filled: bool,
     /// There is more than is worth to be kept.
     is_too_long: bool,
 }
@@ -46,6 +48,10 @@ impl Skeleton {
     }
 
     fn structure(&mut self, byte: u8) {
+        if self.left_out > 0 && !self.is_filled && !byte.is_ascii_whitespace() {
+            self.is_filled = true;
+            self.kept.extend_from_slice(if byte == b']' { b"]" } else { b"0]" });
+        }
         match byte {
             b'"' => {
                 self.string = Some(Text { at: self.kept.len(), ..Text::default() });
@@ -54,8 +60,8 @@ impl Skeleton {
             b'[' | b'{' if self.left_out > 0 => self.left_out += 1,
             b']' | b'}' if self.left_out > 0 => self.left_out -= 1,
             b'[' if !self.kept.is_empty() => {
-                self.keep(b"[]");
-                self.left_out = 1;
+                self.keep(b"[");
+                (self.left_out, self.is_filled) = (1, false);
             }
             byte if byte.is_ascii_whitespace() => {}
             byte => self.keep(&[byte]),
@@ -72,6 +78,7 @@ impl Skeleton {
         let Some(text) = self.string.take() else { return };
         if text.is_long {
             self.kept.truncate(text.at + 1);
+            self.keep(text.at.to_string().as_bytes());
         }
         self.keep(b"\"");
     }
@@ -124,12 +131,12 @@ mod tests {
         for (source, kept) in [
             (
                 r#"{ "a": [1, {"usage": 1}, "]"], "usage": {"b": 2} }"#,
-                r#"{"a":[],"usage":{"b":2}}"#,
+                r#"{"a":[0],"usage":{"b":2}}"#,
             ),
-            (r#"[{"a": [[]], "b": 1}, {"b": 2}]"#, r#"[{"a":[],"b":1},{"b":2}]"#),
-            (r#"{"a": "\"]}\\", "b": [true], "c": -1.5e3}"#, r#"{"a":"\"]}\\","b":[],"c":-1.5e3}"#),
-            (&format!(r#"{{"{long}\"": "{long}\\", "b": 1}}"#), r#"{"":"","b":1}"#),
-            (&format!(r#"{{"a": [{{"b": "{long}"}}]}}"#), r#"{"a":[]}"#),
+            (r#"[{"a": [[]], "b": [ ]}, {"b": 2}]"#, r#"[{"a":[0],"b":[]},{"b":2}]"#),
+            (r#"{"a": "\"]}\\", "b": ["]"], "c": -1.5}"#, r#"{"a":"\"]}\\","b":[0],"c":-1.5}"#),
+            (&format!(r#"{{"{long}\"": "{long}\\", "{long}": 1}}"#), r#"{"1":"5","9":1}"#),
+            (&format!(r#"{{"a": [{{"b": "{long}"}}]}}"#), r#"{"a":[0]}"#),
         ] {
             assert_eq!(skeleton(source), kept);
         }

@@ -150,6 +150,15 @@ impl Stated {
 
     /// The `details` of text-generation-inference.
     fn details(&mut self, details: Value<'_>) {
+        // Of an answer that is too long to be held they say less than they did.
+        let is_cut =
+            |(_, value): &(_, Value<'_>)| value.items().any(|it| it.kind() != Kind::Object);
+        let counted = |(name, _): &(Value<'_>, _)| {
+            matches!(&*name.text().unwrap_or_default(), "best_of_sequences" | "prefill")
+        };
+        if details.members().filter(counted).any(|member| is_cut(&member)) {
+            return;
+        }
         let mut output = None;
         for (name, value) in details.members() {
             match &*name.text().unwrap_or_default() {

@@ -303,6 +303,16 @@ fn of_an_answer_beyond_the_cap_only_what_it_states_is_held() {
         let reader = read(&json(), answer.as_bytes(), 4096);
         assert_eq!(reader.usage(), Some(TokenUsage::new(1, 1)));
     }
+    // Of more answers than the first nothing is known, and of none of them anything is stated.
+    for of in [r#""best_of_sequences": [{"generated_tokens": 5}]"#, r#""prefill": [{}, {}]"#] {
+        let details =
+            format!(r#""tokens": [{numbers} 1], "generated_tokens": 1, "input_length": 1"#);
+        let answer = format!(r#"{{"details": {{{details}, {of}}}}}"#);
+        assert_eq!(read(&json(), answer.as_bytes(), 4096).usage(), None);
+    }
+    let (name, other) = ("x".repeat(100), "y".repeat(100));
+    let answer = format!(r#"{{"text": [{numbers} 1], "{name}": 1, "{other}": 2, {usage}}}"#);
+    assert!(read(&json(), answer.as_bytes(), 4096).usage().is_some());
     let endless = "{\"a\":".repeat(MAX_HELD);
     assert_eq!(read(&json(), endless.as_bytes(), 4096).usage(), None);
     let stream = format!("data: {long}\n\ndata: {{{usage}}}\n\n");

@@ -91,7 +91,7 @@ impl FairAdmissionBuilder {
 
     /// Who counts as one when a tier's share is divided, before single callers do: what is hard to have many of, so that
     /// accounts buy no shares. Default: the organisation, if the token names one; else the client's network, where the server
-    /// tells its address; else the caller himself. A known caller stays in the network in which he is in line already: he
+    /// tells its address; else the caller himself. A user stays in the network in which he is in line already: he
     /// has no turns in several. Behind a proxy, its word for the address has to be taken
     /// ([`client_address`](crate::rate_limit::TieredRateLimitLayerBuilder::client_address)), else all who come through it
     /// count as one.

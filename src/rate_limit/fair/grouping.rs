@@ -31,7 +31,7 @@ impl Grouping {
         if let Self::Of(records) = self {
             return Ok(fixed(number(&records.key(asker)?)));
         }
-        let (user, peer) = (asker.identity.user(), asker.identity.peer());
+        let user = asker.identity.user();
         if let Some(user) = user {
             let mut key = of(asker, "fair-organisation");
             if asker.add_named_organisation(&mut key, user) {
@@ -40,8 +40,8 @@ impl Grouping {
         }
         let Some(address) = (asker.address)() else { return Ok(fixed(subject(asker))) };
         let key = of(asker, "fair-network").with(Network::of(address).as_bytes()).finish();
-        // Who is not known is his network himself.
-        Ok(Group { key: number(&key), is_place: user.is_some() || peer.is_some() })
+        // Who is not known is his network; and a workload may be a proxy, whose clients' address this is.
+        Ok(Group { key: number(&key), is_place: user.is_some() })
     }
 }
 

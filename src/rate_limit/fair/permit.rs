@@ -15,7 +15,7 @@ use super::{
     FairAdmission,
     admission::TierFacts,
     pace::Pace,
-    scheduler::{Shed, Signal, Ticket},
+    scheduler::{OBEYS_WITHIN, Shed, Signal, Ticket},
     signal::{EngineHint, SlotClass, Watch, YieldSignal},
 };
 use crate::{observe, reject::Rejection, reservation::TokenUsage, runtime};
@@ -232,8 +232,8 @@ impl Queued {
             let fair = &place.fair;
             let timer = self.timer.get_or_insert_with(|| {
                 let left = self.deadline.saturating_sub(fair.now());
-                // Rounded up: woken early, it would wait again.
-                Box::pin(runtime::sleep(left.max(TICK)))
+                // Rounded up: woken early, it would wait again. And now and then who was told to make room is looked after.
+                Box::pin(runtime::sleep(left.clamp(TICK, OBEYS_WITHIN)))
             });
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;

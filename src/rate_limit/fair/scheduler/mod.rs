@@ -43,7 +43,7 @@ use self::{
     slab::Slab,
     tier::Tier,
 };
-pub(in crate::rate_limit) use self::{adaptive::Measured, wakes::Wakes};
+pub(in crate::rate_limit) use self::{adaptive::Measured, reclaim::OBEYS_WITHIN, wakes::Wakes};
 use super::plan::{Capacity, MOST, Plan};
 use crate::{BuildError, reservation::TokenUsage};
 
@@ -230,6 +230,8 @@ impl Scheduler {
         let Some(request) = self.of(ticket) else { return false };
         let (state, tier, begun) = (request.state, request.tier, request.begun);
         if state != State::Running {
+            // It has stopped: it only has its slot for a while.
+            request.told = Duration::MAX;
             return matches!(state, State::Told(_));
         }
         let streamed = std::mem::take(&mut request.is_streamed);
@@ -318,8 +320,11 @@ impl Scheduler {
         wakes: &mut Wakes,
     ) {
         let Some(request) = self.of(ticket) else { return };
-        if request.state == State::Waiting && request.deadline <= now {
+        let is_due = request.state == State::Waiting && request.deadline <= now;
+        if is_due {
             self.refuse(ticket.place, Shed::Deadline, wakes);
+        }
+        if is_due || self.has_deaf(now) {
             self.dispatch(now, wakes);
         }
     }

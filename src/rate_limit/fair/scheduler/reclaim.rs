@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Scheduler, Signal, Ticket, Wakes, queue::State};
+use super::{
+    Scheduler, Signal, Ticket, Wakes,
+    queue::{Request, State},
+};
 use crate::rate_limit::fair::plan::Revoke;
 
 impl Scheduler {
@@ -40,21 +43,23 @@ impl Scheduler {
     /// What does not stop when it is told to keeps its slot, but no longer those from being told that would: nobody reads
     /// its answer, say, or nobody listens for it.
     fn reckon_without_deaf(&mut self, now: Duration) {
-        while let Some((ticket, since)) = self.told.front().copied()
-            && since.saturating_add(OBEYS_WITHIN) <= now
+        while self.has_deaf(now)
+            && let Some((ticket, since)) = self.told.pop_front()
         {
-            self.told.pop_front();
-            let Some(request) = self.of(ticket).filter(|request| request.told == since) else {
-                continue;
+            let is_it = |request: &&mut Request| {
+                matches!(request.state, State::Told(_)) && request.told == since && !request.is_deaf
             };
-            if !matches!(request.state, State::Told(_)) {
-                continue;
-            }
+            let Some(request) = self.of(ticket).filter(is_it) else { continue };
             request.is_deaf = true;
             let (tier, load) = (request.tier, request.load());
             self.tiers.at_mut(tier).leaving -= load;
             self.leaving -= load;
         }
+    }
+
+    /// Whether one may have been told too long ago.
+    pub(super) fn has_deaf(&self, now: Duration) -> bool {
+        self.told.front().is_some_and(|(_, since)| since.saturating_add(OBEYS_WITHIN) <= now)
     }
 
     fn tell(&mut self, place: u32, signal: Signal, now: Duration, wakes: &mut Wakes) {
@@ -74,4 +79,4 @@ impl Scheduler {
 /// Requests that may have been told to stop and have not yet.
 const AT_ONCE: u64 = 2;
 /// How long it may take one of them.
-const OBEYS_WITHIN: Duration = Duration::from_secs(5);
+pub(in crate::rate_limit) const OBEYS_WITHIN: Duration = Duration::from_secs(5);
