@@ -125,20 +125,24 @@ fn trap_23_those_that_do_not_stop_are_not_waited_for_for_ever() {
     bench.release(free[4], 1);
     bench.release(free[5], 1);
     assert!(bench.runs(paid[0]));
-    // One that stopped, and whose slot is kept for a while, is not deaf: nobody else is told in its place.
-    let next = bench.enter_many(PAID, 3, 1);
-    let told = bench.all_told(&free);
-    bench.now += 4 * SECOND;
-    for ticket in &told {
-        bench.call(|scheduler, _, _| scheduler.linger(*ticket, TokenUsage::new(1, 1)));
-    }
-    bench.now += 60 * SECOND;
-    bench.call(|scheduler, now, wakes| scheduler.expire(next[0], now, wakes));
-    assert_eq!(bench.all_told(&free), told);
     // They go at last, as if they had listened.
     for ticket in [0, 1, 2, 3, 6, 7] {
         bench.release(free[ticket], 1);
     }
+}
+
+/// It has stopped, and only its slot is kept for a while.
+#[test]
+fn nobody_is_told_in_the_place_of_one_that_lingers() {
+    let (mut bench, free) = borrowed(Revoke::Always, false);
+    let paid = bench.enter(PAID, 2);
+    assert_eq!(bench.all_told(&free), [free[3]]);
+    assert!(bench.call(|scheduler, _, _| scheduler.linger(free[3], TokenUsage::new(1, 1))));
+    bench.now += 6 * SECOND;
+    bench.call(|scheduler, now, wakes| scheduler.expire(paid, now, wakes));
+    assert_eq!(bench.all_told(&free), [free[3]]);
+    bench.release(free[3], 1);
+    assert!(bench.runs(paid));
 }
 
 #[test]
