@@ -112,6 +112,17 @@ impl Files {
         Self { paths, seen: Some(seen), settling: None }
     }
 
+    /// Reads the files, changed or not. If that fails, what has changed since they were read last still counts as changed.
+    pub(crate) fn read_now(
+        &mut self,
+        read: impl FnOnce() -> Result<(), BuildError>,
+    ) -> Result<(), BuildError> {
+        let now = Self::at(self.paths.clone());
+        read()?;
+        *self = now;
+        Ok(())
+    }
+
     /// Reads the files if they have changed, and were left alone since the look before: one that is being written is not
     /// read. Of each change once, unless the system could not read it for now. What came of it, if they were read.
     pub(crate) fn read_changed(

@@ -7,6 +7,7 @@ mod pki;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
@@ -40,6 +41,11 @@ fn connection(chain: Vec<CertificateDer<'static>>) -> TlsPeer {
     let addr: SocketAddr = "192.0.2.1:1".parse().unwrap();
     let chain: Arc<[CertificateDer<'static>]> = chain.into();
     TlsPeer::verified(addr, Some(chain.into()))
+}
+
+/// As a proxy tells of it (RFC 9440).
+fn as_told(leaf: &Leaf) -> String {
+    format!(":{}:", BASE64_STANDARD.encode(&leaf.der))
 }
 
 /// The status, and the code of a refusal.
@@ -165,9 +171,8 @@ async fn names_beside_a_spiffe_id_grant_nothing_that_their_authority_may_not() {
 
 #[tokio::test]
 async fn a_proxy_is_not_told_by_a_name_that_its_authority_may_not_give() {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
     let ca = Authority::new("ca");
-    let told = format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der));
+    let told = as_told(&ca.workload(GATEWAY));
     let proxy = ProxyTrust::identity(PeerRule::dns("gateway.edge.svc").unwrap());
     let forwarded = Forwarded::client_cert().trusted_by(proxy);
     for (store, expected) in
@@ -227,11 +232,9 @@ async fn attack_11_what_a_proxy_forwards_is_verified_here() {
     );
     let layer = layer(&store).forwarded(forwarded).build().unwrap();
     let ask = async |leaf: &Leaf, address: &str| {
-        use base64::{Engine as _, prelude::BASE64_STANDARD};
         let address: SocketAddr = address.parse().unwrap();
-        let request = Request::post("/generate")
-            .header("client-cert", format!(":{}:", BASE64_STANDARD.encode(&leaf.der)))
-            .extension(address);
+        let request =
+            Request::post("/generate").header("client-cert", as_told(leaf)).extension(address);
         send(&layer, request.body(()).unwrap()).await
     };
     let good = ca.workload_numbered(GATEWAY, 1);
@@ -249,7 +252,6 @@ async fn attack_11_what_a_proxy_forwards_is_verified_here() {
 
 #[tokio::test]
 async fn a_proxy_that_is_denied_is_not_believed() {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
     let ca = Authority::new("ca");
     let id = "spiffe://prod.example/ns/edge/sa/envoy";
     let (stolen, envoy) = (ca.workload(id), ca.workload(id));
@@ -257,7 +259,7 @@ async fn a_proxy_that_is_denied_is_not_believed() {
     let layer = layer(&trusting(&ca).build().unwrap()).deny(PeerRule::sha256_bytes(pin));
     let proxy = ProxyTrust::identity(PeerRule::spiffe(id).unwrap());
     let layer = layer.forwarded(Forwarded::client_cert().trusted_by(proxy)).build().unwrap();
-    let told = format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der));
+    let told = as_told(&ca.workload(GATEWAY));
     let by = async |proxy: &Leaf| {
         let request = Request::post("/generate").header("client-cert", &told);
         send(&layer, request.extension(connection(proxy.chain())).body(()).unwrap()).await
@@ -269,7 +271,6 @@ async fn a_proxy_that_is_denied_is_not_believed() {
 /// That its certificate is worth even less makes it no better a proxy.
 #[tokio::test]
 async fn a_proxy_that_is_denied_is_not_believed_because_it_is_revoked_or_untrusted() {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
     let (ca, stranger) = (Authority::new("ca"), Authority::new("stranger"));
     let id = "spiffe://prod.example/ns/edge/sa/envoy";
     let store = trusting(&ca).crl(ca.crl(&[7], 2100)).build().unwrap();
@@ -277,7 +278,7 @@ async fn a_proxy_that_is_denied_is_not_believed_because_it_is_revoked_or_untrust
     let forwarded = Forwarded::client_cert().trusted_by(network);
     let layer = layer(&store).forwarded(forwarded).deny(PeerRule::spiffe(id).unwrap());
     let layer = layer.build().unwrap();
-    let told = format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der));
+    let told = as_told(&ca.workload(GATEWAY));
     let by = async |proxy: Option<Leaf>| {
         let address: SocketAddr = "192.0.2.1:1".parse().unwrap();
         let chain = proxy.map(|leaf| Arc::<[_]>::from(leaf.chain()).into());
@@ -294,17 +295,14 @@ async fn a_proxy_that_is_denied_is_not_believed_because_it_is_revoked_or_untrust
 
 #[tokio::test]
 async fn attack_04_a_proxy_is_told_by_its_socket_and_by_no_header() {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
     let ca = Authority::new("ca");
     let forwarded =
         Forwarded::client_cert().trusted_by(ProxyTrust::networks(["10.0.0.0/8"]).unwrap());
     let layer = layer(&trusting(&ca).build().unwrap()).forwarded(forwarded).build().unwrap();
     let ask = async |address: &str, claim: &str| {
         let address: SocketAddr = address.parse().unwrap();
-        let mut request = Request::post("/generate").header(
-            "client-cert",
-            format!(":{}:", BASE64_STANDARD.encode(&ca.workload(GATEWAY).der)),
-        );
+        let mut request =
+            Request::post("/generate").header("client-cert", as_told(&ca.workload(GATEWAY)));
         for name in ["x-forwarded-for", "x-real-ip", "x-envoy-external-address", "true-client-ip"] {
             request = request.header(name, claim);
         }

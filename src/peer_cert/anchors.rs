@@ -12,7 +12,7 @@ use super::refusal::Why;
 use crate::{
     connection::{TlsPeer, Verified},
     identity::{PeerIdentity, peer_rule::spiffe::SpiffeId},
-    trust::{ChainDigest, TrustStore, Untrusted},
+    trust::{TrustStore, Untrusted},
 };
 
 /// What certificates are verified by, beside the TLS stack or the proxy.
@@ -48,8 +48,7 @@ impl Chain<'_> {
         let id = self.identity.spiffe_id.as_deref().and_then(|id| SpiffeId::parse(id).ok());
         let domain = id.map(SpiffeId::trust_domain);
         let by = store.edition();
-        let digest = ChainDigest::of(domain, leaf, intermediates);
-        let path = store.verify_cached(&digest, domain, leaf, intermediates, now)?;
+        let path = store.verify_cached(domain, leaf, intermediates, now)?;
         let mut identity = if path.vouches_for_names {
             PeerIdentity::clone(self.identity.claimed())
         } else {

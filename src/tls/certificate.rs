@@ -79,11 +79,7 @@ impl ServerCertificate {
 
     /// Reads both again, now. If they can't be used or don't belong together, all stays as it was.
     pub(super) fn reload(&self) -> Result<(), BuildError> {
-        let mut seen = self.files();
-        let now = files(&self.chain, &self.key);
-        self.read_again()?;
-        *seen = now;
-        Ok(())
+        self.files().read_now(|| self.read_again())
     }
 
     /// Whoever calls this holds `files`.

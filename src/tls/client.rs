@@ -12,7 +12,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::trust::{self, ChainDigest, TrustStore, Untrusted, VerifiedPath};
+use crate::trust::{self, TrustStore, Untrusted, VerifiedPath};
 
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
@@ -82,9 +82,8 @@ pub(super) fn verify(
     now: UnixTime,
 ) -> Result<Arc<VerifiedPath>, Untrusted> {
     let domain = trust::trust_domain(leaf)?;
-    let domain = domain.as_deref();
-    let digest = ChainDigest::of(domain, leaf, intermediates);
-    trust.verify_cached(&digest, domain, leaf, intermediates, Duration::from_secs(now.as_secs()))
+    let now = Duration::from_secs(now.as_secs());
+    trust.verify_cached(domain.as_deref(), leaf, intermediates, now)
 }
 
 /// What the client is told (RFC 8446, section 6.2). Of a revocation that is unknown `unknown_ca`, as OpenSSL does.

@@ -95,10 +95,10 @@ use std::{
 use rustls_pki_types::CertificateDer;
 
 pub use self::builder::TrustStoreBuilder;
-use self::{builder::Parts, cache::PathCache, set::Set};
+use self::{builder::Parts, cache::PathCache, path::ChainDigest, set::Set};
 pub(crate) use self::{
     certificate::{trust_domain, validity},
-    path::{ChainDigest, Untrusted, VerifiedPath},
+    path::{Untrusted, VerifiedPath},
 };
 use crate::{
     BuildError, observe,
@@ -166,11 +166,8 @@ impl TrustStore {
     /// # Errors
     /// Those of [`build`](TrustStoreBuilder::build). Then all stays as it was.
     pub fn reload(&self) -> Result<(), BuildError> {
-        let mut reading = self.0.reading();
-        let files = Files::at(reading.parts.files());
-        self.0.read(&reading.parts)?;
-        reading.files = files;
-        Ok(())
+        let Reading { parts, files } = &mut *self.0.reading();
+        files.read_now(|| self.0.read(parts))
     }
 
     /// Trusts what `builder` says, in the place of all that was trusted before. Blocks while it reads files.
@@ -215,27 +212,27 @@ impl TrustStore {
         path.inspect_err(|untrusted| observe::count(REFUSED, &[("reason", untrusted.code())]))
     }
 
-    /// [`verify`](Self::verify), or what it said before of a chain with this digest, if that still holds at `now` and
-    /// nothing has changed since. The digest must be [that](ChainDigest::of) of the other three.
+    /// [`verify`](Self::verify), or what it said before of the same, if that still holds at `now` and nothing has
+    /// changed since.
     pub(crate) fn verify_cached(
         &self,
-        digest: &ChainDigest,
         trust_domain: Option<&str>,
         leaf: &[u8],
         intermediates: &[CertificateDer<'_>],
         now: Duration,
     ) -> Result<Arc<VerifiedPath>, Untrusted> {
-        if let Some(path) = self.cached(digest, now) {
+        let digest = ChainDigest::of(trust_domain, leaf, intermediates);
+        if let Some(path) = self.cached(&digest, now) {
             return Ok(path);
         }
         let path = Arc::new(self.verify(trust_domain, leaf, intermediates, now)?);
-        self.0.cache.insert(*digest, Arc::clone(&path));
+        self.0.cache.insert(digest, Arc::clone(&path));
         Ok(path)
     }
 
     /// The path of a chain with this digest, if it was verified before, still holds at `now`, and nothing has changed
-    /// since. For callers that have no chain at hand yet.
-    pub(crate) fn cached(&self, digest: &ChainDigest, now: Duration) -> Option<Arc<VerifiedPath>> {
+    /// since.
+    fn cached(&self, digest: &ChainDigest, now: Duration) -> Option<Arc<VerifiedPath>> {
         self.watch();
         self.0.cache.get(digest, self.generation(), now.as_secs())
     }

@@ -97,14 +97,12 @@ impl From<Error> for Untrusted {
     }
 }
 
-/// The SHA-256 of a trust domain, a leaf and what came with it: by what a verification is remembered. Worth keeping
-/// with a connection.
+/// The SHA-256 of a trust domain, a leaf and what came with it: by what a verification is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChainDigest(pub(super) [u8; 32]);
+pub(super) struct ChainDigest(pub(super) [u8; 32]);
 
 impl ChainDigest {
-    /// Of what will be verified: [`verify_cached`](super::TrustStore::verify_cached) takes the same three.
-    pub(crate) fn of(
+    pub(super) fn of(
         trust_domain: Option<&str>,
         leaf: &[u8],
         intermediates: &[CertificateDer<'_>],

@@ -7,9 +7,10 @@
 pub(super) struct Skeleton {
     kept: Vec<u8>,
     string: Option<Text>,
-    /// How deep within an array that is left out, of which something was seen.
+    /// How deep within an array that is left out.
     left_out: u64,
-    is_filled: bool,
+    /// Something of that array was seen: that it has something in it, or that it ends.
+    is_seen: bool,
     /// There is more than is worth to be kept.
     is_too_long: bool,
 }
@@ -48,8 +49,8 @@ impl Skeleton {
     }
 
     fn structure(&mut self, byte: u8) {
-        if self.left_out > 0 && !self.is_filled && !byte.is_ascii_whitespace() {
-            self.is_filled = true;
+        if self.left_out > 0 && !self.is_seen && !byte.is_ascii_whitespace() {
+            self.is_seen = true;
             self.kept.extend_from_slice(if byte == b']' { b"]" } else { b"0]" });
         }
         match byte {
@@ -61,7 +62,7 @@ impl Skeleton {
             b']' | b'}' if self.left_out > 0 => self.left_out -= 1,
             b'[' if !self.kept.is_empty() => {
                 self.keep(b"[");
-                (self.left_out, self.is_filled) = (1, false);
+                (self.left_out, self.is_seen) = (1, false);
             }
             byte if byte.is_ascii_whitespace() => {}
             byte => self.keep(&[byte]),

@@ -151,12 +151,9 @@ impl Stated {
     /// The `details` of text-generation-inference.
     fn details(&mut self, details: Value<'_>) {
         // Of an answer that is too long to be held they say less than they did.
-        let is_cut =
-            |(_, value): &(_, Value<'_>)| value.items().any(|it| it.kind() != Kind::Object);
-        let counted = |(name, _): &(Value<'_>, _)| {
-            matches!(&*name.text().unwrap_or_default(), "best_of_sequences" | "prefill")
-        };
-        if details.members().filter(counted).any(|member| is_cut(&member)) {
+        let items = |name| details.get(name).into_iter().flat_map(Value::items);
+        let mut counted = items("best_of_sequences").chain(items("prefill"));
+        if counted.any(|item| item.kind() != Kind::Object) {
             return;
         }
         let mut output = None;

@@ -95,11 +95,8 @@ impl ReloadingRules {
     /// Those of [`from_file`](Self::from_file). Then all stays as it was.
     pub fn reload(&self) -> Result<(), BuildError> {
         let mut source = self.0.source();
-        let Some(source) = source.as_mut() else { return Ok(()) };
-        let files = Files::at(vec![source.path.clone()]);
-        self.0.put(RulePack::from_file(&source.path))?;
-        source.files = files;
-        Ok(())
+        let Some(Source { path, files }) = source.as_mut() else { return Ok(()) };
+        files.read_now(|| self.0.put(RulePack::from_file(path)))
     }
 
     /// The pack that the next request gets.

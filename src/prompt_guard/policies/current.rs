@@ -54,13 +54,7 @@ impl Current {
     pub(crate) fn reload(&self) -> Result<(), BuildError> {
         match self {
             Self::Given(_) => Ok(()),
-            Self::Watched(watched) => {
-                let mut files = watched.files();
-                let now = Files::at(vec![watched.source.path.clone()]);
-                watched.read()?;
-                *files = now;
-                Ok(())
-            }
+            Self::Watched(watched) => watched.files().read_now(|| watched.read()),
         }
     }
 }

@@ -5,10 +5,14 @@ use crate::rate_limit::fair::plan::Revoke;
 
 /// Four slots, half of them each tier's; the free tier has borrowed all.
 fn borrowed(revoke: Revoke, yields: bool) -> (Bench, Vec<Ticket>) {
+    borrowed_of(4, revoke, yields)
+}
+
+fn borrowed_of(slots: usize, revoke: Revoke, yields: bool) -> (Bench, Vec<Ticket>) {
     let tiers = [("paid", Share::percent(50)), ("free", Share::percent(50).revocable(revoke))];
-    let plan = Plan { yields, ..plan(Capacity::slots(4), 0, &tiers) };
+    let plan = Plan { yields, ..plan(Capacity::slots(slots), 0, &tiers) };
     let mut bench = Bench::new(plan);
-    let tickets = bench.enter_many(FREE, 1, 4);
+    let tickets = bench.enter_many(FREE, 1, slots);
     tickets.iter().for_each(|ticket| assert!(bench.runs(*ticket)));
     (bench, tickets)
 }
@@ -109,10 +113,7 @@ fn what_was_lent_is_charged_though_it_is_left_while_parked() {
 /// An answer that nobody reads, a socket that nobody listens for: two of them must not keep all others' slots.
 #[test]
 fn trap_23_those_that_do_not_stop_are_not_waited_for_for_ever() {
-    let tiers =
-        [("paid", Share::percent(50)), ("free", Share::percent(50).revocable(Revoke::Always))];
-    let mut bench = Bench::new(plan(Capacity::slots(8), 0, &tiers));
-    let free = bench.enter_many(FREE, 1, 8);
+    let (mut bench, free) = borrowed_of(8, Revoke::Always, false);
     let paid = bench.enter_many(PAID, 2, 4);
     assert_eq!(bench.all_told(&free), [free[6], free[7]]);
     bench.now += 4 * SECOND;
@@ -185,10 +186,7 @@ fn trap_1_a_tier_at_its_share_gives_nothing_back() {
 
 #[test]
 fn trap_23_what_is_told_to_stop_counts_until_it_has() {
-    let tiers =
-        [("paid", Share::percent(50)), ("free", Share::percent(50).revocable(Revoke::Always))];
-    let mut bench = Bench::new(plan(Capacity::slots(8), 0, &tiers));
-    let free = bench.enter_many(FREE, 1, 8);
+    let (mut bench, free) = borrowed_of(8, Revoke::Always, false);
     let paid = bench.enter_many(PAID, 2, 4);
     // At most two at a time, however many are asked for.
     assert_eq!(bench.all_told(&free), [free[6], free[7]]);
